@@ -1,0 +1,1 @@
+"""Services of Newt; each folder is deployed on its own."""
