@@ -1,0 +1,1 @@
+"""Stubs generated from protos/newt/v1; do not edit."""
