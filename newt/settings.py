@@ -1,0 +1,32 @@
+"""Base of every service's settings: environment variables, validated when built, unknown ones refused."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. Subclasses set their prefix: NEWT_SIM_PORT, NEWT_REPLAY_PORT, ...
+
+    Each field has a one-line description; docs/settings.md is generated from them.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_")
+
+    host: str = Field("127.0.0.1", description="Address that the service binds.")
+    port: int = Field(0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        prefix = str(self.model_config["env_prefix"])
+        known = {f"{prefix}{name}".upper() for name in type(self).model_fields}
+        unknown = sorted(name for name in os.environ if name.startswith(prefix) and name not in known)
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")

@@ -1,0 +1,59 @@
+"""Client channels: the same limits and keepalive as the servers, and retries where they are harmless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+# Larger than any message we send (a 512-row RGB step is 77 MB), finite on both ends.
+MAX_MESSAGE_BYTES = 128 * 1024 * 1024
+
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A peer that comes back after a restart is found within a second, not after minutes of back-off.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+# Every unary method of ours is idempotent by design (sequence numbers, episode ids) except Open, whose unused
+# sessions end with their lease. Plan waits for weights in the caller, which knows how long.
+_RETRY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [
+                {"service": "newt.v1.SimService", "method": "Describe"},
+                {"service": "newt.v1.SimService", "method": "Step"},
+                {"service": "newt.v1.ReplayService", "method": "Append"},
+                {"service": "newt.v1.ReplayService", "method": "GetBuffer"},
+                {"service": "newt.v1.PlannerService", "method": "ListModels"},
+            ],
+            "retryPolicy": _RETRY,
+        }
+    ],
+}
+
+
+def connect(target: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
+    """A channel to `host:port` (or any gRPC target). Connecting happens in the background.
+
+    Every call needs a deadline (`timeout=`); to wait for a server to appear, pass `wait_for_ready=True` with one.
+    """
+    return grpc.insecure_channel(
+        target,
+        options=[*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG)), *options],
+    )

@@ -1,0 +1,42 @@
+"""Prometheus metrics that every service has, and the endpoint that shows them.
+
+A service's own metrics are module constants beside the code that moves them, named newt_<service>_<what>_<unit>.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram, Info, start_http_server
+
+import newt
+
+LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+# Public names, so that ready-made gRPC dashboards work.
+GRPC_HANDLED = Counter("grpc_server_handled_total", "Calls completed.", ["grpc_service", "grpc_method", "grpc_code"])
+GRPC_SECONDS = Histogram(
+    "grpc_server_handling_seconds",
+    "Duration of calls; of a stream, its whole life.",
+    ["grpc_service", "grpc_method"],
+    buckets=LATENCY_BUCKETS,
+)
+BUILD = Info("newt_build", "Version of the running service.")
+
+
+def serve(service: str, host: str, port: int) -> int:
+    """Serves /metrics from a background thread.
+
+    Args:
+        service: Name of the service, put into newt_build_info.
+        host: Address to bind.
+        port: Port to bind; 0 picks a free one.
+
+    Returns:
+        The port in use.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    BUILD.info({"version": newt.__version__, "service": service})
+    server, _ = start_http_server(port, addr=host)
+    return int(server.server_port)

@@ -1,0 +1,76 @@
+"""NumPy arrays to and from the wire's Tensor message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from newt.errors import InvalidInputError
+from newt.wire.v1 import tensor_pb2
+
+MAX_RANK = 8
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    tensor_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
+    tensor_pb2.DTYPE_UINT8: np.dtype("u1"),
+    tensor_pb2.DTYPE_INT32: np.dtype("<i4"),
+    tensor_pb2.DTYPE_INT64: np.dtype("<i8"),
+    tensor_pb2.DTYPE_UINT64: np.dtype("<u8"),
+    tensor_pb2.DTYPE_BOOL: np.dtype("?"),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+def encode(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
+    """Packs an array; copies once. Raises TypeError for a dtype that the wire does not carry."""
+    code = _CODES.get(array.dtype)
+    if code is None:
+        raise TypeError(f"dtype {array.dtype} does not travel; use one of {sorted(map(str, _CODES))}")
+    return tensor_pb2.Tensor(dtype=code, shape=array.shape, data=array.tobytes())  # type: ignore[arg-type]
+
+
+def decode(
+    tensor: tensor_pb2.Tensor,
+    field: str,
+    *,
+    dtype: npt.DTypeLike,
+    shape: Sequence[int | None],
+    finite: bool = False,
+) -> npt.NDArray[Any]:
+    """Unpacks and checks a tensor; the result is a read-only view of the message's bytes.
+
+    Args:
+        tensor: The message.
+        field: Its name, for errors.
+        dtype: Required element type.
+        shape: Required extents; None accepts any.
+        finite: Refuse NaN and infinities.
+
+    Raises:
+        InvalidInputError: Anything is not as required; nothing has been allocated by then.
+    """
+    want = np.dtype(dtype)
+    got = _DTYPES.get(tensor.dtype)
+    if got is None:
+        raise InvalidInputError(field, f"missing, or unknown dtype code {tensor.dtype}; expected {want}")
+    if got != want:
+        raise InvalidInputError(field, f"got dtype {got}, expected {want}")
+    got_shape = tuple(tensor.shape)
+    expected = "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
+    matches = len(got_shape) == len(shape) and all(
+        want_n is None or want_n == n for n, want_n in zip(got_shape, shape, strict=True)
+    )
+    if len(got_shape) > MAX_RANK or any(n < 0 for n in got_shape) or not matches:
+        raise InvalidInputError(field, f"got shape {list(got_shape)}, expected {expected}")
+    size = math.prod(got_shape) * got.itemsize
+    if len(tensor.data) != size:
+        raise InvalidInputError(field, f"got {len(tensor.data)} bytes, expected {size} for {got}{list(got_shape)}")
+    array = np.frombuffer(tensor.data, dtype=got).reshape(got_shape)
+    if finite and not np.isfinite(array).all():
+        position = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        raise InvalidInputError(field, f"value {array[tuple(position)]} at {position}, expected finite numbers")
+    return array
