@@ -130,7 +130,7 @@ class RunStore:
         *,
         message: str = "",
         attempt: int | None = None,
-        **fields: str | int,
+        fields: Mapping[str, str | int] | None = None,
     ) -> bool:
         """Changes the state, if the present one allows it, together with other fields.
 
@@ -143,7 +143,7 @@ class RunStore:
         """
         states = "," + ",".join(state.value for state in allowed) + ","
         event = _event("state", message or target.value, {"state": target.value})
-        values = {"state": target.value, **fields}
+        values = {"state": target.value, **(fields or {})}
         return self.write(run_id, values, states=states, event=event, attempt=attempt) == "ok"
 
     def begin(self, run_id: str) -> int | None:
@@ -160,20 +160,22 @@ class RunStore:
         fields: dict[str, str | int] = {"attempt": attempt}
         if run.started_at is None:
             fields["started_at"] = now().isoformat()
-        changed = self.transition(run_id, target, [run.state], message=f"started (attempt {attempt})", **fields)
+        changed = self.transition(run_id, target, [run.state], message=f"started (attempt {attempt})", fields=fields)
         return attempt if changed else None
 
     def cancel(self, run_id: str) -> None:
         """Cancels a run that has not ended. Raises PreconditionError for one that has."""
         allowed = [RunState.QUEUED, *ACTIVE]
-        if not self.transition(run_id, RunState.CANCELLED, allowed, finished_at=now().isoformat()):
+        if not self.transition(run_id, RunState.CANCELLED, allowed, fields={"finished_at": now().isoformat()}):
             state = self.get(run_id).state
             raise PreconditionError(f"run {run_id} is {state} already; only a run that has not ended can be cancelled")
 
     def resume(self, run_id: str) -> None:
         """Queues a cancelled or failed run again. Raises PreconditionError for others."""
         allowed = [RunState.CANCELLED, RunState.FAILED]
-        if not self.transition(run_id, RunState.QUEUED, allowed, message="queued again", error="", finished_at=""):
+        if not self.transition(
+            run_id, RunState.QUEUED, allowed, message="queued again", fields={"error": "", "finished_at": ""}
+        ):
             state = self.get(run_id).state
             raise PreconditionError(f"run {run_id} is {state}; only a cancelled or failed run can be resumed")
 
@@ -186,8 +188,7 @@ class RunStore:
             allowed,
             message=f"failed: {error}",
             attempt=attempt,
-            error=error,
-            finished_at=now().isoformat(),
+            fields={"error": error, "finished_at": now().isoformat()},
         )
 
     def count_restart(self, run_id: str, message: str) -> None:

@@ -44,7 +44,7 @@ class RunWriter:
         """Ends the run well."""
         finished = now().isoformat()
         return self._store.transition(
-            self.run_id, RunState.SUCCEEDED, ACTIVE, attempt=self.attempt, finished_at=finished
+            self.run_id, RunState.SUCCEEDED, ACTIVE, attempt=self.attempt, fields={"finished_at": finished}
         )
 
     def fail(self, error: str) -> bool:
