@@ -120,8 +120,9 @@ def run_child(name: str, work: Callable[[Context], None]) -> int:
         log.info("process_stopped", reason=str(reason) or "asked to stop")
         return EXIT_STOPPED
     except RunFailedError as error:
-        log.error("run_failed", error=str(error))
-        patiently(lambda: writer.fail(str(error)), stop)
+        cause = str(error)
+        log.error("run_failed", error=cause)
+        patiently(lambda: writer.fail(cause), stop)
         return EXIT_FAILED
     finally:
         if lock is not None:
