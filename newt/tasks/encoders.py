@@ -44,14 +44,9 @@ class TextEncoder(Protocol):
             different encoders, and their vectors must not meet in one run.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102 - described above
-
-    @property
-    def dim(self) -> int: ...  # noqa: D102
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    name: str
+    dim: int
+    fingerprint: str
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode each text on its own, so that a vector does not depend on the others.
