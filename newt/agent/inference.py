@@ -97,9 +97,7 @@ class PreparedMLP:
                 if latent_in is not None:
                     weight = torch.cat([weight[:, latent_in], weight[:, len(latent_in) :]], -1)
             norm_weight, norm_bias = (None if p is None else keep(p, torch.float32) for p in norm)
-            self.layers.append(
-                _Affine(keep(weight, dtype), keep(bias, dtype) if i else None, norm_weight, norm_bias)
-            )
+            self.layers.append(_Affine(keep(weight, dtype), keep(bias, dtype) if i else None, norm_weight, norm_bias))
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor in a fixed order."""
@@ -183,9 +181,7 @@ class InferenceModel:
         table = model.task_embeddings
 
         def prepare(mlp: MLP, member: int | None = None, out: Tensor | None = None) -> PreparedMLP:
-            return PreparedMLP(
-                mlp, table, dtype, device, shared=D, latent_in=order, latent_out=out, member=member
-            )
+            return PreparedMLP(mlp, table, dtype, device, shared=D, latent_in=order, latent_out=out, member=member)
 
         # The encoder runs once per plan: not worth reduced precision.
         self._encoder = PreparedMLP(

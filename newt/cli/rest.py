@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import ValidationError
 
-from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
+from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.local import control
+from newt.runs import record
 
 
-class ApiError(NewtError):
+class RefusedError(NewtError):
     """The API refused a request; the message is the API's own."""
 
 
@@ -80,12 +82,11 @@ def _local_url() -> str:
 
 def _error_of(reply: httpx.Response) -> NewtError:
     try:
-        detail = reply.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        return ApiError(f"{reply.request.method} {reply.request.url.path}: HTTP {reply.status_code}")
-    if isinstance(detail, list):
-        # FastAPI's list of problems: one line each, with the path to the field.
-        lines = [f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}" for item in detail]
-        field, _, message = "; ".join(lines).partition(": ")
-        return InvalidInputError(field, message)
-    return NotFoundError(str(detail)) if reply.status_code == 404 else ApiError(str(detail))
+        body = record.ApiError.model_validate_json(reply.content)
+    except ValidationError:
+        # Not our API's words: a proxy, or another server on that port.
+        return RefusedError(f"{reply.request.method} {reply.request.url}: HTTP {reply.status_code}")
+    if body.fields:
+        problems = "; ".join(f"{item.field}: {item.message}" for item in body.fields)
+        return RefusedError(f"the request was refused: {problems}")
+    return NotFoundError(body.message) if reply.status_code == 404 else RefusedError(body.message)

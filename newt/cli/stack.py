@@ -12,7 +12,7 @@ from rich.table import Table
 from newt.errors import InvalidInputError
 from newt.local import control
 from newt.local.stack import StackConfig
-from newt.tasks.registry import IMPLEMENTED_DOMAINS
+from newt.tasks.domains import IMPLEMENTED_DOMAINS
 
 console = Console()
 
@@ -32,15 +32,20 @@ def register(app: typer.Typer) -> None:
 def up(
     home: HomeOption = None,
     domain: Annotated[
-        list[str] | None, typer.Option("--domain", help="Simulator domain to start; repeatable. Default: all installed.")
+        list[str] | None,
+        typer.Option("--domain", help="Simulator domain to start; repeatable. Default: all installed."),
     ] = None,
-    any_port: Annotated[bool, typer.Option("--any-port", help="Use free ports instead of the documented ones.")] = False,
+    any_port: Annotated[
+        bool, typer.Option("--any-port", help="Use free ports instead of the documented ones.")
+    ] = False,
 ) -> None:
     """Start Redis, the simulators, replay, planner and learner as processes on this machine."""
     domains = tuple(domain or sorted(IMPLEMENTED_DOMAINS))
     for name in domains:
         if name not in IMPLEMENTED_DOMAINS:
-            raise InvalidInputError("--domain", f"got {name!r}, expected one of {', '.join(sorted(IMPLEMENTED_DOMAINS))}")
+            raise InvalidInputError(
+                "--domain", f"got {name!r}, expected one of {', '.join(sorted(IMPLEMENTED_DOMAINS))}"
+            )
     config = StackConfig(home=home or control.default_home(), domains=domains, fixed_ports=not any_port)
     with console.status("Starting services ..."):
         state = control.up(config)
