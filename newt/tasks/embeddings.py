@@ -164,15 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m newt.tasks.embeddings", description=main.__doc__)
     parser.add_argument("--encoder", choices=list(ENCODERS), default=SENTENCE)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where the file goes")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, fail if the packaged cache is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if the packaged cache is stale")
     options = parser.parse_args(arguments)
     if options.check:
         stale = stale_tasks(options.encoder)
-        print(
-            f"{len(stale)} instructions are not in the cache: {stale}" if stale else "the cache is up to date"
-        )
+        print(f"{len(stale)} instructions are not in the cache: {stale}" if stale else "the cache is up to date")
         return 1 if stale else 0
     print(write_cache(load_encoder(options.encoder), options.folder))
     return 0

