@@ -7,7 +7,6 @@ What is arranged, and why it is faster than running the modules:
 - Latents are kept with their SimNorm groups strided (entry j of every group, then entry j + 1, ...): a softmax
   over a strided axis is vectorised by PyTorch, one over an innermost axis of 8 is not. Rows and columns of the
   neighbouring weights are permuted to match, so nothing is ever reordered at run time.
-- Mish on CPU is written with a sigmoid, which is several times faster there than the library's own.
 - bfloat16 is used in matrix products only; norms, activations, softmax and decoded values are float32.
 """
 
@@ -20,21 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from newt.agent.layers import MLP, Layer
+from newt.agent.layers import MLP, Layer, mish_forward
 from newt.agent.regression import symexp
 from newt.agent.world_model import WorldModel, bound_log_std
-
-
-def fast_mish(x: Tensor) -> Tensor:
-    """x tanh(softplus(x)); overwrites nothing.
-
-    With q = sigmoid(-x) it equals 2x / (1 + q^2) - x, which has no overflow anywhere.
-    """
-    if x.is_cuda:
-        return F.mish(x)
-    minus = x.neg()
-    gate = torch.sigmoid(minus).square_().add_(1)
-    return torch.addcdiv(minus, minus, gate, value=-2, out=minus)
 
 
 @dataclass(frozen=True)
@@ -55,8 +42,7 @@ class PreparedMLP:
         table: float32[K, G] language embeddings.
         dtype: type of the matrix products.
         device: where to run.
-        shared: leading input columns which may be common to all samples of a row (the latent).
-        latent_in: order of those columns, if the input starts with a latent.
+        latent_in: order of the first input columns, if the input starts with a latent.
         latent_out: order of the output rows, if the output is a latent.
         member: which member of an ensemble.
     """
@@ -68,7 +54,6 @@ class PreparedMLP:
         dtype: torch.dtype,
         device: torch.device,
         *,
-        shared: int,
         latent_in: Tensor | None = None,
         latent_out: Tensor | None = None,
         member: int | None = None,
@@ -79,7 +64,7 @@ class PreparedMLP:
         def keep(tensor: Tensor, kind: torch.dtype) -> Tensor:
             return tensor.to(device, kind, copy=True).contiguous()
 
-        self.shared, self.dtype = shared, dtype
+        self.dtype = dtype
         self.group = mlp.simnorm_dim if mlp.output == "simnorm" else 0
         self.layers: list[_Affine] = []
         for i, layer in enumerate(mlp.layers):
@@ -107,30 +92,29 @@ class PreparedMLP:
         for layer in self.layers:
             yield from (t for t in vars(layer).values() if t is not None)
 
-    def __call__(self, shared: Tensor, own: Tensor | None, shift: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, shift: Tensor, common: Tensor | None = None) -> Tensor:
         """Evaluate B rows of S samples.
 
         Args:
-            shared: [B, S, shared], or [B, 1, shared] where all samples of a row have the same.
-            own: [B, S, rest of the input], absent where the network has no further input.
+            x: [B, S, in], or only the last input columns if ``common`` holds the first ones.
             shift: float32[B, 1, M], ``task_shift`` of each row.
+            common: [B, 1, Z], first input columns where all samples of a row have the same.
 
         Returns:
-            float32[B, S, out]; [B, 1, out] if ``shared`` is common and ``own`` absent.
+            float32[B, S, out].
         """
         first = self.layers[0]
-        if own is None:
-            h = self._product(shared, first.weight).add_(shift)
-        elif shared.shape[1] == own.shape[1]:
-            h = self._product(torch.cat([shared, own], -1), first.weight).add_(shift)
-        else:
-            common = self._product(shared, first.weight[:, : self.shared]).add_(shift)
-            h = self._product(own, first.weight[:, self.shared :]).add_(common)
+        weight = first.weight
+        if common is not None:
+            split = common.shape[-1]
+            shift = self._product(common, weight[:, :split]).add_(shift)
+            weight = weight[:, split:]
+        h = self._product(x, weight).add_(shift)
         previous = first
         for layer in self.layers[1:]:
             assert previous.norm_weight is not None
             h = F.layer_norm(h, h.shape[-1:], previous.norm_weight, previous.norm_bias)
-            h = self._product(fast_mish(h), layer.weight, layer.bias)
+            h = self._product(mish_forward(h), layer.weight, layer.bias)
             previous = layer
         if self.group:
             assert previous.norm_weight is not None
@@ -183,14 +167,10 @@ class InferenceModel:
         table = model.task_embeddings
 
         def prepare(mlp: MLP, member: int | None = None, out: Tensor | None = None) -> PreparedMLP:
-            return PreparedMLP(
-                mlp, table, dtype, device, shared=D, latent_in=order, latent_out=out, member=member
-            )
+            return PreparedMLP(mlp, table, dtype, device, latent_in=order, latent_out=out, member=member)
 
         # The encoder runs once per plan: not worth reduced precision.
-        self._encoder = PreparedMLP(
-            model.encoder, table, torch.float32, device, shared=model.config.obs_dim, latent_out=order
-        )
+        self._encoder = PreparedMLP(model.encoder, table, torch.float32, device, latent_out=order)
         self._dynamics = prepare(model.dynamics, out=order)
         self._reward = prepare(model.reward_head)
         self._policy = prepare(model.policy_head)
@@ -255,7 +235,7 @@ class InferenceModel:
     def encode(self, obs: Tensor, task: Tensor, image: Tensor | None = None) -> Tensor:
         """Return latents float32[B, 1, Z] of obs [B, O] and image features [B, X]."""
         x = obs if image is None else torch.cat([obs, image], -1)
-        return self._encoder(x[:, None], None, self._encoder.task_shift[task][:, None])
+        return self._encoder(x[:, None], self._encoder.task_shift[task][:, None])
 
     def step(self, rows: Rows, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return next latents float32[B, S, Z] and rewards float32[B, S].
@@ -265,11 +245,13 @@ class InferenceModel:
             z: float32[B, S, Z], or [B, 1, Z] where all samples start alike.
             action: float32[B, S, A], valid entries only.
         """
-        return self._dynamics(z, action, rows.dynamics), self._decode(self._reward(z, action, rows.reward))
+        x, common = self._join(z, action)
+        reward = self._decode(self._reward(x, rows.reward, common))
+        return self._dynamics(x, rows.dynamics, common), reward
 
     def policy(self, rows: Rows, z: Tensor, noise: Tensor | None) -> Tensor:
         """Return actions float32[B, S, A] sampled with noise [B, S, A]; tanh(mean) without."""
-        mean, raw_log_std = self._policy(z, None, rows.policy).chunk(2, -1)
+        mean, raw_log_std = self._policy(z, rows.policy).chunk(2, -1)
         if noise is not None:
             mean = torch.addcmul(mean, bound_log_std(raw_log_std).exp_(), noise)
         return mean.tanh().mul_(rows.mask)
@@ -280,16 +262,26 @@ class InferenceModel:
         Each critic runs on the rows which drew it, so two critics per row are computed, not all of them.
         """
         B, S = action.shape[:2]
+        x, _ = self._join(z, action)
         total = torch.zeros(B, S, device=self.device)
         for member, (critic, shift) in enumerate(zip(self._critics, rows.critics, strict=True)):
             chosen = (pairs == member).any(-1).nonzero().squeeze(-1)
             if len(chosen) == B:
-                total += self._decode(critic(z, action, shift))
+                total += self._decode(critic(x, shift))
             elif len(chosen):
                 index = chosen.to(self.device)
-                values = self._decode(critic(z[index], action[index], shift[index]))
+                values = self._decode(critic(x[index], shift[index]))
                 total.index_add_(0, index, values)
         return total.mul_(0.5)
+
+    def _join(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return [z, action] in the inference type; a latent common to all samples stays apart."""
+        if z.shape[1] != action.shape[1]:
+            return action, z
+        joined = torch.empty(*z.shape[:2], z.shape[2] + action.shape[2], dtype=self.dtype, device=self.device)
+        joined[..., : z.shape[2]] = z
+        joined[..., z.shape[2] :] = action
+        return joined, None
 
     def _decode(self, logits: Tensor) -> Tensor:
         return symexp(logits.softmax(-1) @ self._centres)

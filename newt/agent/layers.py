@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,43 @@ def simnorm(x: Tensor, group: int) -> Tensor:
     """
     grouped = x.unflatten(-1, (-1, group)).transpose(-1, -2).contiguous()
     return grouped.softmax(-2).transpose(-1, -2).flatten(-2)
+
+
+def mish_forward(x: Tensor) -> Tensor:
+    """Mish, x tanh(softplus(x)), without a gradient.
+
+    On CPU it is computed as 2x / (1 + q^2) - x with q = sigmoid(-x): equal, free of overflow and several times
+    faster than the library's kernel, which evaluates two logarithms and exponentials.
+    """
+    if x.is_cuda:
+        return F.mish(x)
+    minus = x.neg()
+    gate = torch.sigmoid(minus).square_().add_(1)
+    return torch.addcdiv(minus, minus, gate, value=-2, out=minus)
+
+
+class _Mish(torch.autograd.Function):
+    """Mish on CPU with the derivative t + 4 x q^2 (1 - q) / (1 + q^2)^2, where t = 2 / (1 + q^2) - 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return mish_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        q = torch.sigmoid(x.neg())
+        square = q.square()
+        inverse = square.add(1).reciprocal_()
+        # square becomes 4 q^2 (1 - q) x / (1 + q^2)^2
+        square.mul_(q.sub_(1)).mul_(x).mul_(inverse).mul_(inverse).mul_(-4)
+        return square.add_(inverse, alpha=2).sub_(1).mul_(grads[0])
+
+
+def mish(x: Tensor) -> Tensor:
+    """Mish with a gradient: the library's kernel on CUDA, a faster formula on CPU."""
+    return F.mish(x) if x.is_cuda else _Mish.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Layer(nn.Module):
@@ -105,7 +142,7 @@ class MLP(nn.Module):
         weight, bias, norm_weight, norm_bias = layers[0]
         h = self._first(x, weight, bias, table, task)
         for weight, bias, next_norm_weight, next_norm_bias in layers[1:]:
-            h = F.mish(self._norm(h, norm_weight, norm_bias))
+            h = mish(self._norm(h, norm_weight, norm_bias))
             h = self._affine(h, weight, bias)
             norm_weight, norm_bias = next_norm_weight, next_norm_bias
         if self.output == "simnorm":
