@@ -146,9 +146,7 @@ def model_loss(
     reward = over_time(model.codec.cross_entropy(reward_logits, batch.reward))
     value_logits = model.Q(rollout[:-1], action, task)
     value = over_time(model.codec.cross_entropy(value_logits, y).mean(0))
-    loss = (
-        config.consistency_coef * consistency + config.reward_coef * reward + config.value_coef * value
-    )
+    loss = config.consistency_coef * consistency + config.reward_coef * reward + config.value_coef * value
     metrics = {
         "consistency_loss": consistency,
         "reward_loss": reward,

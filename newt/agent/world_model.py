@@ -73,9 +73,7 @@ class WorldModel(nn.Module):
     action_masks: Tensor
     discounts: Tensor
 
-    def __init__(
-        self, config: ModelConfig, table: TaskTable, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, config: ModelConfig, table: TaskTable, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights.
 
         Args:

@@ -14,7 +14,14 @@ def main() -> None:
     logs.configure("planner", settings.log_level)
     service = PlannerService(settings)
     service.start()
-    run_until_signal("planner", service.server, settings.metrics_host, settings.metrics_port, service.close)
+    run_until_signal(
+        "planner",
+        service.server,
+        settings.metrics_host,
+        settings.metrics_port,
+        on_drain=service.drain,
+        on_stop=service.close,
+    )
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def _join(parts: list[Rows], model: LoadedModel) -> dict[str, npt.NDArray[Any]]:
         for name in ("obs", "task", "seed", "prev_mean", "first", "image")
     }
     inputs["explore"] = np.repeat([part.explore for part in parts], counts)
-    inputs["constraint_weight"] = np.repeat(np.float32([weight(part.env_step) for part in parts]), counts)
+    inputs["constraint_weight"] = np.repeat(np.array([weight(part.env_step) for part in parts], np.float32), counts)
     return inputs
 
 

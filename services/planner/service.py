@@ -57,7 +57,6 @@ class PlannerService:
             self._update_ready,
         )
         self._runner = Runner(self._queue, self._store.get, device)
-        self._draining = False
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
             PlannerServicer(self._store, self._queue, settings.max_queued_rows), self.server.grpc
         )
@@ -68,17 +67,13 @@ class PlannerService:
         self._subscriber.start()
 
     def drain(self) -> None:
-        """Says not ready and fails the requests that still wait, so that the server can stop at once."""
-        self._draining = True
-        self._update_ready()
+        """Fails the requests that still wait, so that their callers can ask another replica at once."""
         self._queue.close()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Ends the threads; at most one batch and one load are waited for."""
-        self._queue.close()
+        """Ends the threads; at most one batch and one load are waited for. Call `drain` first."""
         self._subscriber.stop(timeout_s)
         self._runner.join(timeout_s)
 
     def _update_ready(self) -> None:
-        able = self._subscriber.connected or bool(self._store.all())
-        self.server.set_ready(able and not self._draining)
+        self.server.set_ready(self._subscriber.connected or bool(self._store.all()))

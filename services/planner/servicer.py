@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 
 import grpc
 
-from newt.errors import ExhaustedError, InvalidInputError, NewtError, UnavailableError
+from newt.errors import ExhaustedError, InvalidInputError, UnavailableError
 from newt.wire.tensors import encode
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
 from services.planner import metrics
@@ -15,7 +15,7 @@ from services.planner.requests import parse
 from services.planner.runner import PlannedRows, PlanQueue, PlanTicket
 from services.planner.store import ModelStore
 
-_REASONS: dict[type[NewtError], str] = {
+_REASONS: dict[type[Exception], str] = {
     InvalidInputError: "invalid",
     UnavailableError: "unavailable",
     ExhaustedError: "queue_full",
@@ -74,9 +74,13 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
         deadline = float("inf") if remaining_s is None else time.monotonic() + remaining_s
         ticket = PlanTicket(key, len(rows), rows, deadline)
         self._queue.put(ticket)
-        # Called when the client cancels or its deadline passes: its rows must not be computed for nobody.
-        if not context.add_callback(lambda: self._queue.discard(ticket)):
+
+        def discard() -> None:
             self._queue.discard(ticket)
+
+        # Called when the client cancels or its deadline passes: its rows must not be computed for nobody.
+        if not context.add_callback(discard):
+            discard()
         return ticket.future.result()
 
 
