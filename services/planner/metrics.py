@@ -23,6 +23,8 @@ SWAP_SECONDS = Histogram(
     "newt_planner_swap_seconds", "Time from the last byte of new weights to their use.", buckets=LATENCY_BUCKETS
 )
 PUBLISH_SECONDS = Histogram(
-    "newt_planner_publish_to_use_seconds", "Time from the creation of new weights to their use.", buckets=LATENCY_BUCKETS
+    "newt_planner_publish_to_use_seconds",
+    "Time from the creation of new weights to their use.",
+    buckets=LATENCY_BUCKETS,
 )
 WEIGHTS_REFUSED = Counter("newt_planner_weights_refused_total", "Received weights that were not put to use.")

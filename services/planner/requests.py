@@ -75,7 +75,9 @@ def parse(request: planner_pb2.PlanRequest, spec: ModelSpec, max_rows: int) -> t
         InvalidInputError: Names the tensor, and the row where there is one.
     """
     if request.horizon > MAX_HORIZON:
-        raise InvalidInputError("horizon", f"got {request.horizon}, expected at most {MAX_HORIZON}, or 0 for the model's")
+        raise InvalidInputError(
+            "horizon", f"got {request.horizon}, expected at most {MAX_HORIZON}, or 0 for the model's"
+        )
     horizon = request.horizon or spec.horizon
     modes = (planner_pb2.ACT_MODE_UNSPECIFIED, planner_pb2.ACT_MODE_PLAN, planner_pb2.ACT_MODE_POLICY)
     if request.mode not in modes:
@@ -92,7 +94,8 @@ def parse(request: planner_pb2.PlanRequest, spec: ModelSpec, max_rows: int) -> t
     wrong = np.flatnonzero((task < 0) | (task >= spec.num_tasks))
     if wrong.size:
         raise InvalidInputError(
-            "task", f"got {task[wrong[0]]} in row {wrong[0]}, expected 0 to {spec.num_tasks - 1}: a row of the task table"
+            "task",
+            f"got {task[wrong[0]]} in row {wrong[0]}, expected 0 to {spec.num_tasks - 1}: a row of the task table",
         )
     seed = decode(request.seed, "seed", dtype=np.uint64, shape=(B,))
     plan_shape = (B, horizon, spec.action_dim)

@@ -23,7 +23,9 @@ class PlannerSettings(ServiceSettings):
         "auto", description="Type of the matrix products; auto is bfloat16 where the hardware has it."
     )
     torch_threads: int = Field(0, ge=0, description="Threads of one plan on the CPU; 0 leaves it to torch.")
-    max_rows: int = Field(256, ge=1, description="Rows of one device batch; larger requests are computed in pieces.")
+    max_rows: int = Field(
+        0, ge=0, description="Rows of one device batch, larger requests run in pieces; 0 picks 32 (CPU) or 256 (GPU)."
+    )
     max_wait_ms: float = Field(2.0, ge=0, description="How long the first waiting request waits for company.")
     max_queued_rows: int = Field(4096, ge=1, description="Rows that may wait; further requests are refused.")
     pad: Literal["auto", "never", "always"] = Field(
