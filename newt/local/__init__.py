@@ -1,1 +1,1 @@
-"""What one machine needs to run everything by itself."""
+"""The one-machine launcher: every service as a process on loopback, with an embedded Redis."""

@@ -238,7 +238,16 @@ class Store:
             task: Of the episode.
         """
         digest = hashlib.blake2b(episode_id.encode(), digest_size=16).digest()
-        arguments: list[str | bytes | int] = [key.episodes, incarnation, number, digest, payload, transitions, task, self._remembered_ids]
+        arguments: list[str | bytes | int] = [
+            key.episodes,
+            incarnation,
+            number,
+            digest,
+            payload,
+            transitions,
+            task,
+            self._remembered_ids,
+        ]
         with self._translated():
             status, *numbers = cast(list[bytes], self._append(key.keys, arguments))
         return Appended(cast(Any, status.decode()), *(int(n) for n in numbers))
@@ -301,9 +310,7 @@ def _translate(error: redis.exceptions.RedisError, where: str) -> tuple[str, Exh
             "raise maxmemory, delete buffers that are not needed, or lower capacity_rows with CreateBuffer"
         )
     if "MISCONF" in text:
-        return "disk", UnavailableError(
-            f"Redis at {where} cannot write to disk: {text}; free space, then retry"
-        )
+        return "disk", UnavailableError(f"Redis at {where} cannot write to disk: {text}; free space, then retry")
     if isinstance(error, redis.exceptions.AuthenticationError):
         return "auth", UnavailableError(f"Redis at {where} refuses our password: {text}; check NEWT_REPLAY_REDIS_URL")
     if isinstance(error, redis.exceptions.BusyLoadingError):
