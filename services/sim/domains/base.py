@@ -12,6 +12,13 @@ import numpy.typing as npt
 FRAME_SIZE = 224
 """Height and width of every frame, pixels."""
 
+RENDER_BACKEND_VARIABLE = "NEWT_SIM_RENDER_BACKEND"
+"""Environment variable that tells a worker how to draw: auto, egl or osmesa. Also the server's own setting."""
+
+
+class RenderingError(RuntimeError):
+    """There is no way to draw on this machine; the message says what to install."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:

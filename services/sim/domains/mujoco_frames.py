@@ -18,19 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from services.sim.domains.base import FRAME_SIZE
-
-BACKEND_VARIABLE = "NEWT_SIM_WORKER_GL"
-"""Tells a worker which backend to use: auto, egl or osmesa."""
+from services.sim.domains.base import FRAME_SIZE, RENDER_BACKEND_VARIABLE, RenderingError
 
 _INSTALL = {
     "egl": "install the GPU's driver and libegl1 (apt-get install libegl1)",
     "osmesa": "install OSMesa (apt-get install libosmesa6)",
 }
-
-
-class RenderingError(RuntimeError):
-    """There is no way to draw on this machine; the message says what to install."""
 
 
 def resize(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -94,7 +87,7 @@ def renderer_for(task: str, model: Any, size: int) -> Renderer:
 
 
 def _gl_context(width: int, height: int) -> Any:
-    wanted = os.environ.get(BACKEND_VARIABLE, "auto")
+    wanted = os.environ.get(RENDER_BACKEND_VARIABLE, "auto")
     # EGL without a GPU falls back to software that is slower to start than OSMesa, so a GPU decides.
     backends = [wanted] if wanted != "auto" else (["egl", "osmesa"] if _has_gpu() else ["osmesa", "egl"])
     problems = []
