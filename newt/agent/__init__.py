@@ -10,7 +10,7 @@ from newt.agent.checkpoints import (
     weights_to_bytes,
 )
 from newt.agent.config import ConfigError, ModelConfig, PlanConfig, TrainConfig
-from newt.agent.inference import InferenceModel
+from newt.agent.inference import InferenceModel, fastest_dtype
 from newt.agent.learner import Learner
 from newt.agent.losses import Batch, UpdateNoise
 from newt.agent.plan_noise import PlanNoise
@@ -36,6 +36,7 @@ __all__ = [
     "UpdateNoise",
     "Weights",
     "WorldModel",
+    "fastest_dtype",
     "load_checkpoint",
     "parameter_counts",
     "save_checkpoint",

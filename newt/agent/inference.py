@@ -26,6 +26,15 @@ from newt.agent.regression import symexp
 from newt.agent.world_model import WorldModel, bound_log_std
 
 
+def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """Return bfloat16 where the hardware multiplies it natively, float32 elsewhere (emulation is slower)."""
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
 @dataclass(frozen=True)
 class _Affine:
     """One layer: product in the inference type, bias and norm in float32."""

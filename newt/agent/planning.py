@@ -16,7 +16,7 @@ from newt.agent.world_model import WorldModel
 
 # Candidates of one pass on the CPU: activations of a pass should stay in the cache, yet not be so few that
 # the # cost of launching operations shows.
-_CPU_SAMPLES_PER_PASS = 2048
+_CPU_SAMPLES_PER_PASS = 1024
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ _Rowwise = TypeVar("_Rowwise", _Request, PlanNoise)
 
 
 class Planner:
-    """Plans for batches of independent rows; holds no state between calls.
+    """Plans for batches of independent rows; holds no state between calls. Use one per thread.
 
     Example:
         >>> from newt.agent import ModelConfig, TaskTable
@@ -119,18 +119,26 @@ class Planner:
         Raises:
             ValueError: an argument has another shape, type or range than stated, or is not finite; names it.
         """
-        H = horizon or self.config.horizon
+        H = self.config.horizon if horizon is None else horizon
+        if H < 1:
+            raise ValueError(f"horizon: expected at least 1, got {H}")
         B, A = len(obs), self.model.config.action_dim
         self._check(obs, task, seeds, image)
         device = self.model.device
         if prev_mean is None:
             prev_mean = torch.zeros(B, H, A)
         _expect("prev_mean", prev_mean, (B, H, A), torch.float32)
+        if not bool(torch.isfinite(prev_mean).all()):
+            raise ValueError("prev_mean: expected finite numbers, got NaN or infinity")
         t0 = torch.zeros(B, dtype=torch.bool) if t0 is None else t0
         _expect("t0", t0, (B,), torch.bool)
         if constraint_weight is None:
             constraint_weight = torch.full((B,), self.config.constraint_weight(env_step))
         _expect("constraint_weight", constraint_weight, (B,), torch.float32)
+        if not bool(((constraint_weight >= 0) & (constraint_weight <= 1)).all()):
+            raise ValueError(
+                f"constraint_weight: expected numbers in [0, 1], got {constraint_weight.tolist()}"
+            )
         explore = torch.full((B,), explore) if isinstance(explore, bool) else explore
         _expect("explore", explore, (B,), torch.bool)
 
