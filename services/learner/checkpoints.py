@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from newt.agent.checkpoints import Checkpoint as AgentCheckpoint
-from newt.agent.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from safetensors import SafetensorError, safe_open
 
+from newt.agent.checkpoints import Checkpoint as AgentCheckpoint
+from newt.agent.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from newt.agent.learner import Learner
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.runs.record import Checkpoint

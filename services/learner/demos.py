@@ -155,8 +155,8 @@ class _DemoSession:
             self._attempts_left[task.name] -= 1
             if self._attempts_left[task.name] <= 0:
                 raise RunFailedError(
-                    f"the scripted expert of {task.name} fails too often to make demonstrations; leave the task out, or "
-                    "set demos.scripted_episodes to 0"
+                    f"the scripted expert of {task.name} fails too often to make demonstrations; leave the task "
+                    "out, or set demos.scripted_episodes to 0"
                 )
             return
         services = self._services

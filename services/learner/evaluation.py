@@ -46,6 +46,7 @@ class EvaluationPlan:
         seed: Origin of all seeds.
         env_step: Env steps of the run, for constrained planning; None plans unconstrained.
         video_folder: Where to put one video per task; None for no videos.
+        video_prefix: Put before the task in the names of the videos.
     """
 
     tasks: Sequence[Task]
@@ -55,6 +56,7 @@ class EvaluationPlan:
     seed: int
     env_step: int | None = None
     video_folder: Path | None = None
+    video_prefix: str = ""
 
 
 @dataclass
@@ -257,7 +259,7 @@ def _write_videos(plan: EvaluationPlan, episodes: Sequence[_Episode]) -> dict[st
     if plan.video_folder is not None:
         for episode in episodes:
             if episode.frames:
-                name = f"{episode.task.name}.mp4"
+                name = f"{plan.video_prefix}{episode.task.name}.mp4"
                 videos.write_mp4(plan.video_folder / name, episode.frames)
                 written[episode.task.name] = name
     return written

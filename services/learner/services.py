@@ -47,7 +47,8 @@ class Services:
         missing = sorted(set(domains) - set(settings.sims))
         if missing:
             raise RunFailedError(
-                f"no simulator is configured for {', '.join(missing)}: start it, name it in NEWT_LEARNER_SIMS and resume"
+                f"no simulator is configured for {', '.join(missing)}: start it, name it in NEWT_LEARNER_SIMS "
+                "and resume the run"
             )
         return cls(
             {

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 
 import structlog
 import torch
-from newt.agent.checkpoints import weights_to_bytes
 
 from newt import __version__
+from newt.agent.checkpoints import weights_to_bytes
 from newt.agent.learner import Learner
 from newt.agent.losses import Batch
 from newt.agent.task_table import TaskTable
@@ -219,7 +219,8 @@ class Trainer:
             self._folder.save(name, self._learner, info)
         except OSError as error:
             raise RunFailedError(
-                f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last one"
+                f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last "
+                "checkpoint"
             ) from error
         self._saved_updates = updates
         self._context.writer.event("checkpoint", f"checkpoint {name} after {updates} updates", {"name": name})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -63,10 +64,8 @@ class TrainingReport:
     ) -> None:
         self._over.set()
         self._thread.join()
-        try:
+        with contextlib.suppress(SupersededError):  # then nobody reads it any more
             self._report()
-        except SupersededError:
-            pass  # Nobody reads this any more.
 
     def _loop(self) -> None:
         while not self._over.wait(REPORT_EVERY_S):
