@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from newt.cli.terminal import console
 from newt.cli import plots, stack, watch
 from newt.cli.rest import Api
+from newt.cli.terminal import console
 from newt.errors import NewtError
 from newt.local import control
 from newt.local.stack import StackConfig

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from newt.cli.terminal import console
 from newt.cli import watch
 from newt.cli.rest import Api
+from newt.cli.terminal import console
 from newt.errors import InvalidInputError, NewtError
 from newt.runs.record import EvaluationJob, Run, RunList, RunResults, RunState
 
