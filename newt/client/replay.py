@@ -135,7 +135,7 @@ class Batch:
 class ReplayClient:
     """Speaks to one replay service; safe to share between threads.
 
-        with ReplayClient("127.0.0.1:50053") as replay:
+        with ReplayClient("127.0.0.1:50061") as replay:
             replay.append(episode, buffer_id="run-1", timeout_s=60)
             with replay.batches("run-1", batch_size=256, horizon=3, seed=1) as batches:
                 batch = next(batches)

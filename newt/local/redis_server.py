@@ -8,10 +8,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
+
+from newt.local import ports
 
 LOG_NAME = "redis.log"
 
@@ -103,23 +106,11 @@ def start(
     Raises:
         RedisServerError: No binary, the folder is in use by another Redis, the port is taken, or no answer in time.
     """
-    binary = find_binary()
-    directory.mkdir(parents=True, exist_ok=True)
-    # The child inherits the lock's descriptor, so the folder stays locked for as long as *it* lives: two servers
-    # on one append-only file would ruin it.
-    lock = os.open(directory / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    port = port or ports.free_port()
+    command, lock = _prepare(directory, port, password, appendfsync, maxmemory_bytes)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RedisServerError(f"another Redis uses {directory}; stop it or choose another folder") from error
-        port = port or _free_port()
-        config = directory / "redis.conf"
-        config.unlink(missing_ok=True)
-        config.touch(mode=0o600)
-        config.write_text(_config(directory, port, password, appendfsync, maxmemory_bytes))
         process = subprocess.Popen(
-            [binary, str(config.resolve())],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -128,7 +119,7 @@ def start(
         )
     finally:
         os.close(lock)
-    server = RedisServer(process, directory, "127.0.0.1", port, password)
+    server = RedisServer(process, directory, ports.HOST, port, password)
     try:
         _wait_ready(server, timeout_s)
     except BaseException:
@@ -137,9 +128,43 @@ def start(
     return server
 
 
+def run(directory: Path, port: int) -> NoReturn:
+    """Becomes Redis: replaces this process, so that whoever supervises it sees Redis' own life and death.
+
+    Raises:
+        RedisServerError: No binary, or the folder is in use by another Redis.
+    """
+    command, lock = _prepare(directory, port, password="", appendfsync="everysec", maxmemory_bytes=0)
+    os.set_inheritable(lock, True)
+    os.execv(command[0], command)
+
+
+def _prepare(
+    directory: Path, port: int, password: str, appendfsync: str, maxmemory_bytes: int
+) -> tuple[list[str], int]:
+    """Writes the configuration; returns the command and the folder's lock.
+
+    The lock is a descriptor that the server inherits, so the folder stays locked for as long as *it* lives: two
+    servers on one append-only file would ruin it.
+    """
+    binary = find_binary()
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise RedisServerError(f"another Redis uses {directory}; stop it or choose another folder") from error
+    config = directory / "redis.conf"
+    config.unlink(missing_ok=True)
+    config.touch(mode=0o600)
+    config.write_text(_config(directory, port, password, appendfsync, maxmemory_bytes))
+    return [str(binary), str(config.resolve())], lock
+
+
 def _config(directory: Path, port: int, password: str, appendfsync: str, maxmemory_bytes: int) -> str:
     lines = [
-        "bind 127.0.0.1",
+        f"bind {ports.HOST}",
         f"port {port}",
         f'dir "{directory.resolve()}"',
         f'logfile "{LOG_NAME}"',
@@ -153,12 +178,6 @@ def _config(directory: Path, port: int, password: str, appendfsync: str, maxmemo
     if password:
         lines.append(f'requirepass "{password}"')
     return "\n".join(lines) + "\n"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_ready(server: RedisServer, timeout_s: float) -> None:
@@ -198,3 +217,17 @@ def _last_words(directory: Path) -> str:
     except OSError:
         return "(no log)"
     return " | ".join(lines[-4:])
+
+
+def main() -> None:
+    """`python -m newt.local.redis_server DIRECTORY PORT`: Redis in the foreground."""
+    if len(sys.argv) != 3 or not sys.argv[2].isdigit():
+        raise SystemExit("usage: python -m newt.local.redis_server DIRECTORY PORT")
+    try:
+        run(Path(sys.argv[1]), int(sys.argv[2]))
+    except RedisServerError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -14,13 +14,13 @@ class Device:
     """The chosen device.
 
     Attributes:
-        torch: Where tensors live.
+        where: Where tensors live.
         dtype: Type of the matrix products.
         max_rows: Rows of one device batch.
         pad: Whether batches are padded to powers of two, so that few shapes occur.
     """
 
-    torch: torch.device
+    where: torch.device
     dtype: torch.dtype
     max_rows: int
     pad: bool
@@ -57,7 +57,7 @@ def choose_device(settings: PlannerSettings) -> Device:
         raise ValueError(f"NEWT_PLANNER_DEVICE={settings.device}: {error}") from error
     on_gpu = device.type == "cuda"
     return Device(
-        torch=device,
+        where=device,
         dtype=dtype,
         max_rows=settings.max_rows or (_GPU_MAX_ROWS if on_gpu else _CPU_MAX_ROWS),
         pad=settings.pad == "always" or (settings.pad == "auto" and on_gpu),

@@ -55,7 +55,7 @@ def load(weights: Weights, device: Device) -> LoadedModel:
     except (ValueError, TypeError) as error:
         raise CorruptDataError(f"{name}: plan_config_json: {error}") from error
     try:
-        model = weights_from_bytes(weights.payload)
+        model = weights_from_bytes(weights.payload).model
     except Exception as error:  # Foreign bytes fail in as many ways as there are parsers underneath.
         raise CorruptDataError(f"{name}: not a Newt model: {error}") from error
     for tensor_name, tensor in model.state_dict().items():
@@ -71,7 +71,7 @@ def _arrange(weights: Weights, model: WorldModel, config: PlanConfig, device: De
         model_id=weights.model_id,
         weights_version=weights.weights_version,
         sha256=weights.sha256,
-        planner=Planner(InferenceModel.from_model(model, device.dtype, device.torch), config),
+        planner=Planner(InferenceModel.from_model(model, device.dtype, device.where), config),
         spec=ModelSpec(
             obs_dim=model.config.obs_dim,
             action_dim=model.config.action_dim,

@@ -15,7 +15,7 @@ class ReplaySettings(ServiceSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_REPLAY_")
 
-    port: int = Field(50053, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
+    port: int = Field(50061, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Address of Redis, with its password if it has one."
     )
