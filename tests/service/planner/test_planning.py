@@ -121,9 +121,7 @@ def test_company_does_not_change_a_plan_and_is_planned_together(hub: Hub) -> Non
     ):
         crowd = in_threads(
             *(
-                lambda i=i: client.plan(
-                    "run", *requests[i], explore=explore[i], env_step=env_steps[i], timeout_s=30
-                )
+                lambda i=i: client.plan("run", *requests[i], explore=explore[i], env_step=env_steps[i], timeout_s=30)
                 for i in range(5)
             )
         )
