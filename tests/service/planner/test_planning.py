@@ -206,6 +206,12 @@ def test_a_bad_request_fails_alone(hub: Hub) -> None:
     assert_same(plan, expected(good, explore=False))
 
 
+def test_an_id_that_no_model_can_have_is_not_waited_for(client: PlannerClient) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        client.plan("", *Request.draw(1), explore=False, timeout_s=30)
+    assert caught.value.field == "model_id"
+
+
 def test_the_models_are_listed(client: PlannerClient) -> None:
     client.plan("run", *Request.draw(1), explore=False, timeout_s=10)
     (model,) = client.models(timeout_s=10)
