@@ -52,9 +52,9 @@ class Renderer:
     """
 
     def __init__(self, model: Any, size: int) -> None:
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, size)
-        self._gl = _gl_context(model.vis.global_.offwidth, model.vis.global_.offheight)
+        # Models ask for buffers far larger than our frames.
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        self._gl = _gl_context(size, size)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
