@@ -8,6 +8,7 @@ contexts when several environments live in one process.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -81,6 +82,8 @@ _renderers: dict[str, Renderer] = {}
 
 def renderer_for(task: str, model: Any, size: int) -> Renderer:
     """The process's renderer of a task, made at its first use."""
+    if not _renderers:
+        atexit.register(_renderers.clear)  # Later, what they need to free themselves is gone.
     if task not in _renderers:
         _renderers[task] = Renderer(model, size)
     return _renderers[task]
