@@ -322,6 +322,7 @@ class ReplayClient:
         """One unary call, repeated while the service is away; every method of replay is harmless to repeat."""
         deadline = time.monotonic() + timeout_s
         pause = _PAUSE_S
+        said = "nobody answers there"
         while True:
             try:
                 return method(request, timeout=max(0.0, deadline - time.monotonic()), wait_for_ready=True)
@@ -330,10 +331,11 @@ class ReplayClient:
                 code = getattr(error, "code", lambda: None)()
                 if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise UnavailableError(
-                        f"replay at {self._target} did not answer within {timeout_s:g} s; is the service up?"
+                        f"replay at {self._target} did not do it within {timeout_s:g} s: {said}"
                     ) from error
                 if not isinstance(translated, UnavailableError) or time.monotonic() + pause >= deadline:
                     raise translated from error
+                said = str(translated)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -442,6 +444,8 @@ class Batches:
                 self._ready.put(_decode(response, self._template, self._fetched))
                 self._fetched += 1
         except grpc.RpcError as error:
+            if self._call.code() is grpc.StatusCode.CANCELLED:  # By close(), or because the channel was closed.
+                self._closed = True
             if self._closed or self._call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return None
             translated = from_rpc_error(error)
