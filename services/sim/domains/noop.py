@@ -39,7 +39,7 @@ def make(task: str, rendering: bool) -> SimEnv:
 
 
 class NoopEnv(SimEnv):
-    """Observes (first draw of the seed, steps, last action, 0, ...) and rewards the mean of the action."""
+    """Observes (first draw of the seed, steps, last action, 0, ...) and rewards the action's first column."""
 
     def __init__(self, facts: sim_pb2.SimTask) -> None:
         self._facts = facts
@@ -62,7 +62,7 @@ class NoopEnv(SimEnv):
         self._obs[1], self._obs[2] = self._steps, first
         return StepResult(
             obs=self._obs.copy(),
-            reward=float(action.mean()),
+            reward=first,
             terminated=self._facts.name == "noop-faulty" and first == TERMINATE,
             truncated=self._steps >= self._facts.episode_length,
             success=float(first > 0) if self._facts.has_success else math.nan,
