@@ -1,7 +1,59 @@
-PYTHON ?= .venv/bin/python
+# `make` lists the targets.
 
-.PHONY: protos protos-check
-protos: ## Generate the gRPC stubs (newt/wire/v1) from protos/
+PYTHON3 ?= python3.11
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+export PYTHON3
+.DEFAULT_GOAL := help
+
+##@ Use
+.PHONY: help demo up down
+demo: $(VENV)/.local ## Train a small agent on ten tasks with all services on this machine (about 15 minutes)
+	$(VENV)/bin/newt demo
+up: $(VENV)/.local ## Start all services on this machine
+	$(VENV)/bin/newt up
+down: ## Stop them
+	$(VENV)/bin/newt down
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Set up
+.PHONY: setup
+setup: $(VENV)/.dev ## Virtual environment with everything for development
+$(PYTHON):
+	@scripts/system-packages.sh
+	$(PYTHON3) -m venv $(VENV)
+$(VENV)/.local: pyproject.toml constraints.txt | $(PYTHON)
+	@echo "Installing Newt and its simulators into $(VENV) (about 2 GB, a few minutes the first time) ..."
+	$(PIP) install -c constraints.txt -e '.[local]'
+	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt | $(PYTHON)
+	@echo "Installing Newt and its development tools into $(VENV) ..."
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.local
+
+##@ Check
+.PHONY: test lint type fmt tests
+test: lint type protos-check docs-check tests ## Everything CI checks: lint, types, generated files, all tests
+lint: $(VENV)/.dev ## Style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+type: $(VENV)/.dev ## Types
+	$(VENV)/bin/mypy
+tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
+	$(PYTHON) -m pytest
+fmt: $(VENV)/.dev ## Format the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+##@ Generate
+.PHONY: protos protos-check docs docs-check
+protos: $(VENV)/.dev ## gRPC stubs (newt/wire/v1) from protos/
 	$(PYTHON) protos/generate.py
-protos-check: ## Fail if the generated stubs are stale
+protos-check: $(VENV)/.dev ## Fail if the stubs are stale
 	$(PYTHON) protos/generate.py --check
+docs: $(VENV)/.dev ## Tables in docs/ that come from the code
+	$(PYTHON) docs/generate.py
+docs-check: $(VENV)/.dev ## Fail if they are stale
+	$(PYTHON) docs/generate.py --check

@@ -70,9 +70,7 @@ class DomainNotImplementedError(ValueError):
         missing = list(tasks)
         self.tasks = tuple(task.name for task in missing)
         self.domains = tuple(sorted({task.domain for task in missing}))
-        shown = ", ".join(self.tasks[:5]) + (
-            f" and {len(self.tasks) - 5} more" if len(self.tasks) > 5 else ""
-        )
+        shown = ", ".join(self.tasks[:5]) + (f" and {len(self.tasks) - 5} more" if len(self.tasks) > 5 else "")
         super().__init__(
             f"no simulator yet for {', '.join(self.domains)} (needed by {shown}); this version simulates "
             f"{', '.join(sorted(IMPLEMENTED_DOMAINS))}: leave these tasks out"

@@ -80,9 +80,7 @@ class UnknownTaskError(ValueError):
     def __init__(self, spec: str, suggestions: Sequence[str]) -> None:
         self.spec = spec
         self.suggestions = tuple(suggestions)
-        hint = (
-            f"did you mean {', '.join(self.suggestions)}?" if suggestions else "`newt tasks` lists all names"
-        )
+        hint = f"did you mean {', '.join(self.suggestions)}?" if suggestions else "`newt tasks` lists all names"
         super().__init__(f"unknown task {spec!r}: not a task, set, domain or matching glob; {hint}")
 
 

@@ -1,0 +1,1 @@
+"""The `newt` command: a thin client of the REST API and of the local launcher."""

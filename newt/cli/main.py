@@ -1,0 +1,34 @@
+"""Entry point of the `newt` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from newt.cli import demo, runs, stack, tasks
+from newt.errors import NewtError
+
+app = typer.Typer(
+    help="Newt: massively multitask world-model RL as a deployment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stack.register(app)
+runs.register(app)
+tasks.register(app)
+demo.register(app)
+
+
+def main() -> None:
+    """Runs the command; our own errors become one line and exit status 1."""
+    try:
+        app()
+    except NewtError as error:
+        print(f"newt: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""HTTP calls of the learner's REST API, with errors that a person can act on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from newt.errors import NewtError, NotFoundError, UnavailableError
+from newt.local import control
+from newt.runs import record
+
+
+class RefusedError(NewtError):
+    """The API refused a request; the message is the API's own."""
+
+
+class Api:
+    """The REST API of one learner.
+
+    Args:
+        url: Base URL. None: $NEWT_URL, or else the local stack of `newt up`.
+
+    Raises:
+        UnavailableError: No URL was given and no local stack runs.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or os.environ.get("NEWT_URL") or _local_url()
+        self._http = httpx.Client(base_url=self.url, timeout=30.0)
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET; returns the decoded JSON."""
+        return self._call("GET", path, params={key: value for key, value in params.items() if value is not None})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """POST a JSON body; returns the decoded JSON."""
+        return self._call("POST", path, json=body)
+
+    def download(self, path: str, target: Path) -> None:
+        """GET into a file, complete or not at all."""
+        partial = target.with_name(target.name + ".part")
+        with self._reachable(), self._http.stream("GET", path) as reply:
+            if reply.is_error:
+                reply.read()
+                raise _error_of(reply)
+            with partial.open("wb") as out:
+                for piece in reply.iter_bytes():
+                    out.write(piece)
+        partial.replace(target)
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        with self._reachable():
+            reply = self._http.request(method, path, **kwargs)
+        if reply.is_error:
+            raise _error_of(reply)
+        return reply.json() if reply.content else None
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise UnavailableError(
+                f"no answer from {self.url} ({error}); is the stack up? `newt status` tells"
+            ) from error
+
+
+def _local_url() -> str:
+    state = control.read(control.default_home())
+    if state is None or state.state != "running":
+        raise UnavailableError(
+            "no local stack is running; start one with `newt up`, or name a server with --url or $NEWT_URL"
+        )
+    return state.rest_url
+
+
+def _error_of(reply: httpx.Response) -> NewtError:
+    try:
+        body = record.ApiError.model_validate_json(reply.content)
+    except ValidationError:
+        # Not our API's words: a proxy, or another server on that port.
+        return RefusedError(f"{reply.request.method} {reply.request.url}: HTTP {reply.status_code}")
+    if body.fields:
+        problems = "; ".join(f"{item.field}: {item.message}" for item in body.fields)
+        return RefusedError(f"the request was refused: {problems}")
+    return NotFoundError(body.message) if reply.status_code == 404 else RefusedError(body.message)

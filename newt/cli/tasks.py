@@ -1,0 +1,59 @@
+"""`newt tasks`: the task registry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from newt.cli.terminal import console
+from newt.errors import InvalidInputError
+from newt.tasks.domains import IMPLEMENTED_DOMAINS
+from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
+from newt.tasks.sets import TASK_SETS
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("tasks")(list_tasks)
+
+
+def list_tasks(
+    specs: Annotated[
+        list[str] | None, typer.Argument(help="Task names, globs, domains or sets; nothing lists everything.")
+    ] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Show the instructions too.")] = False,
+    sets: Annotated[bool, typer.Option("--sets", help="List the named task sets instead.")] = False,
+) -> None:
+    """List tasks: dimensions, lengths, whether a simulator is there yet."""
+    if sets:
+        table = Table("set", "tasks", "what")
+        for name, task_set in TASK_SETS.items():
+            table.add_row(name, str(len(select_tasks([name]))), task_set.description)
+        console.print(table)
+        return
+    try:
+        tasks = select_tasks(specs) if specs else list(all_tasks())
+    except UnknownTaskError as error:
+        raise InvalidInputError("tasks", str(error)) from error
+    console.print(_table(tasks, texts))
+
+
+def _table(tasks: list[Task], texts: bool) -> Table:
+    columns = ["task", "domain", "split", "obs", "act", "length", "success", "expert", "simulator"]
+    table = Table(*columns, *(["instruction"] if texts else []))
+    for task in tasks:
+        row = [
+            task.name,
+            task.domain,
+            task.split,
+            str(task.obs_dim),
+            str(task.action_dim),
+            str(task.episode_length),
+            "yes" if task.has_success else "-",
+            "yes" if task.has_expert else "-",
+            "yes" if task.domain in IMPLEMENTED_DOMAINS else "not yet",
+        ]
+        table.add_row(*row, *([task.instruction] if texts else []))
+    return table

@@ -1,0 +1,1 @@
+"""The one-machine launcher: every service as a process on loopback, with an embedded Redis."""

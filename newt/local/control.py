@@ -1,0 +1,131 @@
+"""Up, down and status of a local stack, through the supervisor's state file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newt.errors import NewtError, UnavailableError
+from newt.local.stack import StackConfig
+from newt.local.supervisor import STATE_FILE, STOP_GRACE_S
+
+_UP_TIMEOUT_S = 240.0
+
+
+class StackError(NewtError):
+    """The local stack did not do what it was told; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class StackState:
+    """Contents of the state file, and whether its supervisor is alive.
+
+    Attributes:
+        state: "starting", "running", "failed" or "stopped".
+        error: Why it failed.
+        services: One record per service: name, state, pid, address, metrics, restarts.
+    """
+
+    state: str
+    error: str | None
+    pid: int
+    services: list[dict[str, Any]]
+
+    @property
+    def rest_url(self) -> str:
+        """Base URL of the learner's REST API."""
+        for service in self.services:
+            if service["name"] == "learner":
+                return f"http://{service['address']}"
+        raise UnavailableError("the stack has no learner")
+
+
+def default_home() -> Path:
+    """Where `newt up` keeps its stack: $NEWT_HOME, or ~/.newt."""
+    return Path(os.environ.get("NEWT_HOME") or Path.home() / ".newt")
+
+
+def read(home: Path) -> StackState | None:
+    """The stack of a home folder; None if none runs there (or the last one is gone without a trace)."""
+    try:
+        record = json.loads((home / STATE_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    if record["state"] in ("starting", "running") and not _alive(record["pid"]):
+        return None
+    return StackState(record["state"], record["error"], record["pid"], record["services"])
+
+
+def up(config: StackConfig, progress: Callable[[StackState], None] | None = None) -> StackState:
+    """Starts a stack in the background and waits until every service is ready.
+
+    Args:
+        config: What to start.
+        progress: Called now and then with the state so far.
+
+    Raises:
+        StackError: A stack runs there already, a port is taken, or a service does not start.
+    """
+    running = read(config.home)
+    if running and running.state in ("starting", "running"):
+        raise StackError(f"a stack runs already in {config.home} (pid {running.pid}); stop it with `newt down`")
+    config.home.mkdir(parents=True, exist_ok=True)
+    (config.home / STATE_FILE).unlink(missing_ok=True)
+    with (config.home / "supervisor.log").open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "newt.local.supervisor", config.to_json()],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _UP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        state = read(config.home)
+        if state and state.state == "failed":
+            process.wait()
+            raise StackError(state.error or "the stack failed")
+        if state and state.state == "running":
+            return state
+        if process.poll() is not None:
+            raise StackError(f"the supervisor died; see {config.home / 'supervisor.log'}")
+        if state and progress:
+            progress(state)
+        time.sleep(0.2)
+    process.terminate()
+    process.wait()
+    raise StackError(f"the stack was not ready after {_UP_TIMEOUT_S:.0f} s; see {config.home / 'logs'}")
+
+
+def down(home: Path) -> bool:
+    """Stops the stack of a home folder and waits for it; False if none ran.
+
+    Raises:
+        StackError: It did not stop in time.
+    """
+    state = read(home)
+    if state is None or state.state not in ("starting", "running"):
+        return False
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + 3 * STOP_GRACE_S
+    while time.monotonic() < deadline:
+        if not _alive(state.pid):
+            return True
+        time.sleep(0.1)
+    raise StackError(f"the supervisor (pid {state.pid}) does not stop; see {home / 'supervisor.log'}")
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs and is not a zombie (our own child may be one until it is waited for)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

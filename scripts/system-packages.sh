@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs the Debian/Ubuntu packages that have no Python wheel. Does nothing where they are there already.
+#   libosmesa6       software OpenGL, for drawing MuJoCo frames without a GPU
+#   python3.11-venv  Debian's Python comes without the venv module
+set -eu
+
+PYTHON=${PYTHON3:-python3.11}
+wanted=""
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3.11-venv"
+ldconfig -p | grep -q 'libOSMesa\.so' || wanted="$wanted libosmesa6"
+[ -n "$wanted" ] || exit 0
+
+echo "Newt needs system packages that have no wheel:$wanted"
+if [ "$(id -u)" = 0 ]; then
+    sudo=""
+elif command -v sudo >/dev/null 2>&1; then
+    sudo="sudo"
+else
+    echo "Not root and no sudo here. As root, run: apt-get install -y$wanted" >&2
+    exit 1
+fi
+$sudo apt-get update -qq
+# shellcheck disable=SC2086  # the list is meant to be split
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $wanted

@@ -1,0 +1,101 @@
+"""The local launcher's process handling, on small real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from newt.local import control, ports, stack
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def test_a_taken_fixed_port_is_named_with_the_remedy(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind((ports.HOST, stack.PORTS["replay"]))
+        except OSError:
+            pass  # Taken by somebody else: just as good.
+        else:
+            holder.listen()
+        with pytest.raises(OSError, match=rf"replay needs port {stack.PORTS['replay']}.*--any-port"):
+            stack.build(stack.StackConfig(tmp_path, ("mujoco",)))
+
+
+def test_services_get_their_own_settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_SIM_PORT", "1")
+    specs = {
+        spec.name: spec for spec in stack.build(stack.StackConfig(tmp_path, ("mujoco", "metaworld"), fixed_ports=False))
+    }
+    assert set(specs) == {"redis", "replay", "planner", "learner", "sim-mujoco", "sim-metaworld"}
+    replay = stack.environment(specs["replay"])
+    assert "NEWT_SIM_PORT" not in replay
+    assert replay["NEWT_REPLAY_PORT"] == str(specs["replay"].port)
+    assert len({spec.port for spec in specs.values()}) == len(specs)
+
+
+def test_config_survives_the_command_line(tmp_path: Path) -> None:
+    config = stack.StackConfig(tmp_path, ("mujoco",), fixed_ports=False, sim_workers=3)
+    assert stack.StackConfig.from_json(config.to_json()) == config
+
+
+def test_down_without_a_stack_says_so(tmp_path: Path) -> None:
+    assert control.down(tmp_path) is False
+    assert control.read(tmp_path) is None
+
+
+@pytest.mark.slow
+def test_a_dead_service_comes_back_and_everything_dies_with_the_supervisor(tmp_path: Path) -> None:
+    state = control.up(stack.StackConfig(tmp_path, ("mujoco",), fixed_ports=False, sim_workers=1))
+    try:
+        with pytest.raises(control.StackError, match="runs already"):
+            control.up(stack.StackConfig(tmp_path, ("mujoco",), fixed_ports=False))
+        victim = next(s for s in state.services if s["name"] == "replay")
+        os.kill(victim["pid"], signal.SIGKILL)
+
+        def restarted() -> bool:
+            now = control.read(tmp_path)
+            assert now is not None
+            record = next(s for s in now.services if s["name"] == "replay")
+            return bool(record["restarts"] == 1 and record["state"] == "ready")
+
+        wait_until(restarted)
+        now = control.read(tmp_path)
+        assert now is not None
+        pids = [s["pid"] for s in now.services]
+    finally:
+        state_now = control.read(tmp_path)
+        if state_now:
+            os.kill(state_now.pid, signal.SIGKILL)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert control.read(tmp_path) is None
+
+
+def test_starting_fails_with_the_services_own_last_words(tmp_path: Path) -> None:
+    # A Redis that cannot start: its data folder is a file.
+    (tmp_path / "redis").write_text("not a folder")
+    with pytest.raises(control.StackError, match=r"redis exited with status \d+ while starting: .+"):
+        control.up(stack.StackConfig(tmp_path, (), fixed_ports=False))
+
+
+def test_supervisor_module_runs_as_a_script() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "newt.local.supervisor", "not json"], capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode != 0
+    assert "JSON" in result.stderr
