@@ -161,7 +161,8 @@ class TrainConfig(_Config):
         )
         object.__setattr__(self, "value_percentiles", tuple(self.value_percentiles))  # JSON has lists only
         _require(
-            len(self.value_percentiles) == 2 and 0 <= self.value_percentiles[0] < self.value_percentiles[1] <= 100,
+            len(self.value_percentiles) == 2
+            and 0 <= self.value_percentiles[0] < self.value_percentiles[1] <= 100,
             f"value_percentiles must be two rising numbers in [0, 100], got {self.value_percentiles}",
         )
 
@@ -199,13 +200,15 @@ class PlanConfig(_Config):
             0 < self.min_std <= self.max_std,
             f"need 0 < min_std <= max_std, got {self.min_std} and {self.max_std}",
         )
-        _require(self.constraint_start >= 0, f"constraint_start must not be negative, got {self.constraint_start}")
+        _require(
+            self.constraint_start >= 0, f"constraint_start must not be negative, got {self.constraint_start}"
+        )
 
     def constraint_weight(self, env_step: int | None) -> float:
         """Return w in [0, 1], the policy's share of the first proposal at a global env step.
 
-        ``None`` (an evaluation outside of a run) and ``constrained=False`` give 0. The published schedule divides
-        by the full duration after the start, so it ends at start + duration.
+        ``None`` (an evaluation outside of a run) and ``constrained=False`` give 0. The published schedule
+        divides by the full duration after the start, so it ends at start + duration.
         """
         if env_step is None or not self.constrained:
             return 0.0

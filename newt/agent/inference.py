@@ -1,12 +1,14 @@
-"""A world model's weights arranged for planning: no gradients, little memory traffic, float32 or bfloat16 products.
+"""A world model's weights arranged for planning: no gradients, little memory traffic, optional bfloat16.
 
 What is arranged, and why it is faster than running the modules:
 
-- The language embedding's share of each first layer, W_g g + b, is computed once per task when weights are loaded.
-- At the first step all samples of a row share one latent, whose share of a first layer is computed once per row.
-- Latents are kept with their SimNorm groups strided (entry j of every group, then entry j + 1, ...): a softmax
-  over a strided axis is vectorised by PyTorch, one over an innermost axis of 8 is not. Rows and columns of the
-  neighbouring weights are permuted to match, so nothing is ever reordered at run time.
+- The language embedding's share of each first layer, W_g g + b, is computed once per task when weights are
+  loaded.
+- At the first step all samples of a row share one latent, whose share of a first layer is computed once per
+  row.
+- Latents are kept with their SimNorm groups strided (entry j of every group, then entry j + 1, ...): a
+  softmax over a strided axis is vectorised by PyTorch, one over an innermost axis of 8 is not. Rows and
+  columns of the neighbouring weights are permuted to match, so nothing is ever reordered at run time.
 - bfloat16 is used in matrix products only; norms, activations, softmax and decoded values are float32.
 """
 
@@ -19,9 +21,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from newt.agent.layers import MLP, Layer, mish_forward
+from newt.agent.layers import MLP, mish_forward
 from newt.agent.regression import symexp
 from newt.agent.world_model import WorldModel, bound_log_std
+
+
+def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """Return bfloat16 where the hardware multiplies it natively, float32 elsewhere (emulation is slower)."""
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,9 @@ class _Affine:
     """One layer: product in the inference type, bias and norm in float32."""
 
     weight: Tensor  # [out, in]
-    bias: Tensor | None  # [out], in the inference type; absent in a first layer, whose bias is in the task's shift
+    bias: (
+        Tensor | None
+    )  # [out], in the inference type; absent in a first layer, whose bias is in the task's shift
     norm_weight: Tensor | None
     norm_bias: Tensor | None
 
@@ -67,8 +80,8 @@ class PreparedMLP:
         self.dtype = dtype
         self.group = mlp.simnorm_dim if mlp.output == "simnorm" else 0
         self.layers: list[_Affine] = []
-        for i, layer in enumerate(mlp.layers):
-            assert isinstance(layer, Layer)
+        for i in range(len(mlp.layers)):
+            layer = mlp.layer(i)
             weight, bias = pick(layer.weight), pick(layer.bias)
             norm = [None if p is None else pick(p) for p in (layer.norm_weight, layer.norm_bias)]
             if latent_out is not None and i == len(mlp.layers) - 1:
@@ -119,7 +132,7 @@ class PreparedMLP:
         if self.group:
             assert previous.norm_weight is not None
             h = F.layer_norm(h, h.shape[-1:], previous.norm_weight, previous.norm_bias)
-            h = h.unflatten(-1, (self.group, -1)).softmax(-2).flatten(-2)
+            h = h.view(*h.shape[:-1], self.group, -1).softmax(-2).flatten(-2)
         return h
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -148,7 +161,8 @@ class Rows:
 class InferenceModel:
     """A frozen copy of a world model for acting and planning.
 
-    Latents it returns are in its own order (see the module's docstring): only pass them back to the same model.
+    Latents it returns are in its own order (see the module's docstring): only pass them back to the same
+    model.
 
     Attributes:
         config: sizes of the model.
@@ -191,7 +205,8 @@ class InferenceModel:
 
         Args:
             model: left unchanged.
-            dtype: torch.float32, or torch.bfloat16: about four times faster products on CPUs which support it.
+            dtype: torch.float32, or torch.bfloat16: about four times faster products on CPUs which support
+                it.
             device: where to plan; the model's own device if absent.
 
         Raises:
@@ -257,7 +272,7 @@ class InferenceModel:
         return mean.tanh().mul_(rows.mask)
 
     def value(self, rows: Rows, z: Tensor, action: Tensor, pairs: Tensor) -> Tensor:
-        """Return float32[B, S]: mean of the two critics that ``pairs``, int64[B, 2] on the CPU, names for each row.
+        """Return float32[B, S]: mean of two critics of each row, ``pairs`` int64[B, 2] on the CPU.
 
         Each critic runs on the rows which drew it, so two critics per row are computed, not all of them.
         """

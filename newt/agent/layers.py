@@ -15,18 +15,19 @@ Output = Literal["plain", "simnorm"]
 def simnorm(x: Tensor, group: int) -> Tensor:
     """Softmax inside consecutive groups of ``group`` entries of the last axis.
 
-    The softmax runs over the middle axis of a transposed copy: PyTorch's CPU kernel for short innermost axes is
+    The softmax runs over the middle axis of a transposed copy: PyTorch's CPU kernel for short innermost axes
+        is
     an order of magnitude slower than copy and strided softmax together.
     """
-    grouped = x.unflatten(-1, (-1, group)).transpose(-1, -2).contiguous()
+    grouped = x.view(*x.shape[:-1], -1, group).transpose(-1, -2).contiguous()
     return grouped.softmax(-2).transpose(-1, -2).flatten(-2)
 
 
 def mish_forward(x: Tensor) -> Tensor:
     """Mish, x tanh(softplus(x)), without a gradient.
 
-    On CPU it is computed as 2x / (1 + q^2) - x with q = sigmoid(-x): equal, free of overflow and several times
-    faster than the library's kernel, which evaluates two logarithms and exponentials.
+    On CPU it is computed as 2x / (1 + q^2) - x with q = sigmoid(-x): equal, free of overflow and several
+    times faster than the library's kernel, which evaluates two logarithms and exponentials.
     """
     if x.is_cuda:
         return F.mish(x)
@@ -56,7 +57,7 @@ class _Mish(torch.autograd.Function):
 
 def mish(x: Tensor) -> Tensor:
     """Mish with a gradient: the library's kernel on CUDA, a faster formula on CPU."""
-    return F.mish(x) if x.is_cuda else _Mish.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return F.mish(x) if x.is_cuda else _Mish.apply(x)  # type: ignore[no-untyped-call]
 
 
 class Layer(nn.Module):
@@ -80,8 +81,8 @@ class Layer(nn.Module):
 class MLP(nn.Module):
     """Task-conditioned network: (affine, layer norm, Mish)* and a plain or SimNorm output layer.
 
-    The first layer's input columns are [x[:split], g, x[split:]], g being the task's language embedding. As g is
-    the same for every sample of a task, its share W_g g is computed per task (or per row) and broadcast.
+    The first layer's input columns are [x[:split], g, x[split:]], g being the task's language embedding. As
+    g is the same for every sample of a task, its share W_g g is computed per task (or per row) and broadcast.
 
     Args:
         in_dim: width of x, without g.
@@ -118,10 +119,16 @@ class MLP(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None, *, zero_output: bool = False) -> None:
         """Draw the initial weights; ``zero_output`` makes a head's first predictions uniform."""
-        for layer in self.layers:
-            nn.init.trunc_normal_(layer.weight, std=INIT_STD, generator=generator)
+        for i in range(len(self.layers)):
+            nn.init.trunc_normal_(self.layer(i).weight, std=INIT_STD, generator=generator)
         if zero_output:
-            nn.init.zeros_(self.layers[-1].weight)
+            nn.init.zeros_(self.layer(len(self.layers) - 1).weight)
+
+    def layer(self, index: int) -> Layer:
+        """Return one layer's parameters."""
+        layer = self.layers[index]
+        assert isinstance(layer, Layer)
+        return layer
 
     def forward(
         self, x: Tensor, table: Tensor, task: Tensor, members: Tensor | None = None, frozen: bool = False
@@ -152,7 +159,7 @@ class MLP(nn.Module):
     def _layer_tensors(
         self, index: int, members: Tensor | None, frozen: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        layer = self.layers[index]
+        layer = self.layer(index)
 
         def pick(parameter: Tensor | None) -> Tensor | None:
             if parameter is None:
@@ -161,7 +168,8 @@ class MLP(nn.Module):
             return chosen if members is None else chosen.index_select(0, members)
 
         weight, bias = pick(layer.weight), pick(layer.bias)
-        assert weight is not None and bias is not None
+        assert weight is not None
+        assert bias is not None
         return weight, bias, pick(layer.norm_weight), pick(layer.norm_bias)
 
     def _first(self, x: Tensor, weight: Tensor, bias: Tensor, table: Tensor, task: Tensor) -> Tensor:
@@ -175,27 +183,30 @@ class MLP(nn.Module):
             shift = self._affine_shared(table, language, bias).index_select(-2, rows)
         else:
             shift = self._affine_shared(table[rows], language, bias)
-        lead = (1,) * (x.ndim - 1 - task.ndim) + task.shape  # as many axes as x, so that members stay in front
-        return self._affine_shared(x, own, None) + shift.unflatten(-2, lead)
+        lead = (1,) * (
+            x.ndim - 1 - task.ndim
+        ) + task.shape  # as many axes as x, so that members stay in front
+        return self._affine_shared(x, own, None) + shift.reshape(*shift.shape[:-2], *lead, shift.shape[-1])
 
     def _affine_shared(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of an input that all members share: one matrix product, members on a leading axis."""
         if weight.ndim == 2:
             return F.linear(x, weight, bias)
         h = F.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
-        return h.unflatten(-1, weight.shape[:2]).movedim(-2, 0)
+        return h.view(*h.shape[:-1], *weight.shape[:2]).movedim(-2, 0)
 
     def _affine(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if weight.ndim == 2:
             return F.linear(h, weight, bias)
         flat = torch.baddbmm(bias[:, None], h.flatten(1, -2), weight.transpose(1, 2))
-        return flat.unflatten(1, h.shape[1:-1])
+        return flat.view(*h.shape[:-1], -1)
 
     @staticmethod
     def _norm(h: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        assert weight is not None and bias is not None
+        assert weight is not None
+        assert bias is not None
         if weight.ndim == 1:
             return F.layer_norm(h, h.shape[-1:], weight, bias)
-        lead = (-1, *(1 for _ in range(h.ndim - 2)))
+        lead = (len(weight), *(1 for _ in range(h.ndim - 2)), -1)
         normed = F.layer_norm(h, h.shape[-1:])
-        return torch.addcmul(bias.unflatten(0, lead), normed, weight.unflatten(0, lead))
+        return torch.addcmul(bias.view(lead), normed, weight.view(lead))

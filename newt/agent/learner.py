@@ -20,16 +20,18 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class Learner:
     """Trains a world model; everything a resumed run needs is in ``state_dict``.
 
-    An update is: learning-rate warm-up, model loss, backward, clip, main optimiser, target critics; then, online
+    An update is: learning-rate warm-up, model loss, backward, clip, main optimiser, target critics; then,
+        online
     only: policy loss on the same latents, backward, clip, policy optimiser, value scale.
 
-    Metrics are detached tensors on the model's device, so that an update never waits for the device; read them
-    (``.item()``) only as often as they are logged.
+    Metrics are detached tensors on the model's device, so that an update never waits for the device; read
+    them (``.item()``) only as often as they are logged.
 
     Example:
         >>> from newt.agent import ModelConfig, TaskTable, TrainConfig
         >>> table = TaskTable.build(["reach"], torch.zeros(1, 8), [4], [0.99])
-        >>> learner = Learner(WorldModel(ModelConfig.from_size("XS", language_dim=8), table), TrainConfig(), seed=1)
+        >>> model = WorldModel(ModelConfig.from_size("XS", language_dim=8), table)
+        >>> learner = Learner(model, TrainConfig(), seed=1)
         >>> learner.updates
         0
     """
@@ -48,9 +50,9 @@ class Learner:
             model: trained in place.
             config: constants.
             seed: of the generator that draws the noise of the updates.
-            synchronise: replaces each tensor it is given by its mean over all training processes, in place. Called
-                with the gradients before they are clipped, and with the value scale. Every process passes the same
-                tensors in the same order.
+            synchronise: replaces each tensor it is given by its mean over all training processes, in place.
+                Called with the gradients before they are clipped, and with the value scale. Every process
+                passes the same tensors in the same order.
         """
         self.model, self.config = model, config
         self.synchronise = synchronise
@@ -74,8 +76,8 @@ class Learner:
         self.policy_optimizer = torch.optim.Adam(
             model.policy_head.parameters(), lr=config.lr, eps=config.policy_adam_eps, fused=True
         )
-        self._targets = list(model.target_critics.parameters())
-        self._online = list(model.critics.parameters())
+        self._targets: list[Tensor] = list(model.target_critics.parameters())
+        self._online: list[Tensor] = list(model.critics.parameters())
 
     def pretrain_update(self, batch: Batch, noise: UpdateNoise | None = None) -> Metrics:
         """Update on demonstrations: world model and cloned policy together, no policy step.
@@ -97,7 +99,9 @@ class Learner:
         batch.check(self.model, self.config.horizon)
         noise = noise or draw_noise(self.model, batch, self.generator, pretrain=False)
         latents, metrics = self._model_step(batch, noise)
-        loss, q_first, policy_metrics = policy_loss(self.model, self.config, batch, latents, self.scale, noise)
+        loss, q_first, policy_metrics = policy_loss(
+            self.model, self.config, batch, latents, self.scale, noise
+        )
         policy_metrics["policy_grad_norm"] = self._step(self.policy_optimizer, loss)
         self._update_scale(q_first)
         return {**metrics, **policy_metrics, "scale": self.scale.clone()}
@@ -115,7 +119,8 @@ class Learner:
         """Backward, average over processes, clip, step. Returns the gradient norm before clipping."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        # The online phase's model loss does not reach the policy: its gradients stay absent and Adam skips it.
+        # The online phase's model loss does not reach the policy: its gradients stay absent and Adam skips
+        # it.
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.synchronise is not None:
             self.synchronise([p.grad for p in parameters])
@@ -143,7 +148,8 @@ class Learner:
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the whole training state as named tensors.
 
-        Names: ``model.*`` (parameters incl. target critics), ``optim.<main|policy>.<parameter>.<moment>`` (absent
+        Names: ``model.*`` (parameters incl. target critics), ``optim.<main|policy>.<parameter>.<moment>``
+            (absent
         before a parameter's first step), ``scale``, ``updates``, ``rng``.
         """
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}

@@ -1,12 +1,13 @@
 """The losses: world model, behaviour cloning and policy, as pure functions of model, batch and noise.
 
-All random draws come in as ``UpdateNoise``, so a loss is reproducible, can be compiled, and can be checked against
-recorded draws. Time weights are rho_t = rho^t / sum_{j<=H} rho^j; model losses use the first H of them.
+All random draws come in as ``UpdateNoise``, so a loss is reproducible, can be compiled, and can be checked
+against recorded draws. Time weights are rho_t = rho^t / sum_{j<=H} rho^j; model losses use the first H of
+them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -37,8 +38,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Copy to a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in moved.items()})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {n: v.to(device, non_blocking=True) for n, v in values.items() if v is not None}
+        return replace(self, **moved)
 
     def check(self, model: WorldModel, horizon: int) -> None:
         """Compare shapes and types with the model.
@@ -100,7 +102,9 @@ def draw_noise(model: WorldModel, batch: Batch, generator: torch.Generator, *, p
     return UpdateNoise(td_policy, td_pair, pi_policy=normal(H + 1), pi_pair=pair())
 
 
-def td_target(model: WorldModel, config: TrainConfig, batch: Batch, z_next: Tensor, noise: UpdateNoise) -> Tensor:
+def td_target(
+    model: WorldModel, config: TrainConfig, batch: Batch, z_next: Tensor, noise: UpdateNoise
+) -> Tensor:
     """Return y float32[H, B] = r + gamma * min over a pair of target critics; r alone after a termination."""
     action = model.policy(z_next, batch.task, noise.td_policy).action
     target = config.target_critic == "ema"
@@ -159,7 +163,11 @@ def model_loss(
         # Published runs average over time here and sum in the policy loss; effective values are kept.
         bc_loss = over_time(bc - config.entropy_coef * sample.scaled_entropy) / H
         loss = loss + config.pretrain_bc_coef * bc_loss
-        metrics |= {"bc_loss": bc_loss, "bc": bc.mean(), "policy_scaled_entropy": sample.scaled_entropy.mean()}
+        metrics |= {
+            "bc_loss": bc_loss,
+            "bc": bc.mean(),
+            "policy_scaled_entropy": sample.scaled_entropy.mean(),
+        }
     metrics["total_loss"] = loss
     return loss, rollout, {name: value.detach() for name, value in metrics.items()}
 
@@ -172,7 +180,8 @@ def policy_loss(
     Returns:
         The scalar loss, the undivided values of the first step float32[B] and detached metrics.
     """
-    assert noise.pi_policy is not None and noise.pi_pair is not None
+    assert noise.pi_policy is not None
+    assert noise.pi_pair is not None
     task, H = batch.task, config.horizon
     mask = model.action_masks[task]
     weights = step_weights(config, latents)

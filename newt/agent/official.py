@@ -1,7 +1,7 @@
 """Names and layout of the published checkpoints' tensors, mapped to and from this project's.
 
-The published layout keeps one tensor per critic; here critics are stacked on a leading axis. Column orders are the
-same, so the mapping is lossless.
+The published layout keeps one tensor per critic; here critics are stacked on a leading axis. Column orders
+are the same, so the mapping is lossless.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def from_official(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str,
 
 
 def to_official(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return the published names and tensors of a ``WorldModel.state_dict``: the inverse of ``from_official``."""
+    """Return a ``WorldModel.state_dict`` under its published names: the inverse of ``from_official``."""
     official: dict[str, Tensor] = {}
     for name, targets in official_names(config).items():
         parts = state[name].unbind() if name.split(".")[0] in _ENSEMBLES else (state[name],)

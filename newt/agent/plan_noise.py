@@ -73,8 +73,10 @@ def draw_plan_noise(
         # The two largest of Nq uniform numbers name two distinct critics, every pair equally likely.
         pairs[row] = torch.rand(I, num_critics, generator=generators.host).topk(2, -1).indices
         select[row].exponential_(generator=generators.local)
-        flat = generators.normal(n * sum(counts)).split([n * count for count in counts])
-        for output, lead, draws in zip(outputs, leads, flat, strict=True):
-            output[row][..., :n] = draws.view(*lead, n)
+        flat = generators.normal(n * sum(counts))
+        start = 0
+        for output, lead, count in zip(outputs, leads, counts, strict=True):
+            output[row][..., :n] = flat[start : start + n * count].view(*lead, n)
+            start += n * count
     policy, candidates, value_policy, explore = outputs
     return PlanNoise(policy, candidates, value_policy, pairs, select, explore)

@@ -1,7 +1,7 @@
 """The world model: encoder, dynamics, reward, policy and critics, all conditioned on the task.
 
-Shapes: leading axes are free; ``task`` broadcasts against them (task [B] fits obs [B, O] and obs [T, B, O]; use
-task[:, None] for latents [B, S, Z]).
+Shapes: leading axes are free; ``task`` broadcasts against them (task [B] fits obs [B, O] and obs [T, B, O];
+use task[:, None] for latents [B, S, Z]).
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class WorldModel(nn.Module):
         self.critics = MLP(D + A, D, G, hidden, config.num_bins, members=config.num_critics)
         self.target_critics = MLP(D + A, D, G, hidden, config.num_bins, members=config.num_critics)
         self.codec = TwoHot(config.num_bins, config.vmin, config.vmax)
-        # The table is data, not weights: it is stored beside the weights and may be exchanged for another one.
+        # The table is data, not weights: it is stored beside the weights and may be exchanged for another
+        # one.
         self.register_buffer("task_embeddings", table.embeddings.clone(), persistent=False)
         self.register_buffer("action_masks", table.masks.clone(), persistent=False)
         self.register_buffer("discounts", table.discounts.clone(), persistent=False)
@@ -174,7 +175,8 @@ class WorldModel(nn.Module):
         """
         critics = self.target_critics if target else self.critics
         x = torch.cat([z, action], -1)
-        return critics(x, self.task_embeddings, task, members=members, frozen=frozen)  # type: ignore[no-any-return]
+        logits: Tensor = critics(x, self.task_embeddings, task, members=members, frozen=frozen)
+        return logits
 
     def value(
         self,
@@ -193,7 +195,8 @@ class WorldModel(nn.Module):
         return values.amin(0) if reduce == "min" else values.mean(0)
 
     def _run(self, network: MLP, x: Tensor, task: Tensor) -> Tensor:
-        return network(x, self.task_embeddings, task)  # type: ignore[no-any-return]
+        output: Tensor = network(x, self.task_embeddings, task)
+        return output
 
 
 def parameter_counts(model: WorldModel) -> dict[str, int]:

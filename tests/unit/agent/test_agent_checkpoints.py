@@ -1,0 +1,124 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from newt.agent import (
+    Batch,
+    CheckpointError,
+    Learner,
+    PlanConfig,
+    Planner,
+    TrainConfig,
+    WorldModel,
+    load_checkpoint,
+    save_checkpoint,
+    weights_from_bytes,
+    weights_to_bytes,
+)
+
+MakeModel = Callable[..., WorldModel]
+MakeBatch = Callable[..., Batch]
+
+
+def trained(make_model: MakeModel, make_batch: MakeBatch) -> tuple[Learner, Batch]:
+    model = make_model()
+    learner, batch = Learner(model, TrainConfig(warmup_updates=7), seed=11), make_batch(model)
+    learner.pretrain_update(batch)
+    learner.rl_update(batch)
+    return learner, batch
+
+
+def test_training_continues_exactly(make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path) -> None:
+    learner, batch = trained(make_model, make_batch)
+    path = tmp_path / "agent.safetensors"
+    save_checkpoint(path, learner, {"env_steps": 1200, "run": "r1"})
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.info == {"env_steps": 1200, "run": "r1"}
+    assert checkpoint.train_config == learner.config
+    assert checkpoint.table.names == learner.model.table.names
+    resumed = checkpoint.learner()
+    for _ in range(2):
+        learner.rl_update(batch)
+        resumed.rl_update(batch)
+    first, second = learner.state_dict(), resumed.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_damage_is_refused_wherever_it_is(
+    make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    learner, _ = trained(make_model, make_batch)
+    path = tmp_path / "agent.safetensors"
+    save_checkpoint(path, learner)
+    content = path.read_bytes()
+    load_checkpoint(path)
+    for cut in (0, 5, 1000, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match=r"agent\.safetensors"):
+            load_checkpoint(path)
+    for position in (0, 9, 200, len(content) // 3, len(content) - 3):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x11
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(CheckpointError, match=r"agent\.safetensors"):
+            load_checkpoint(path)
+    settings = content.replace(b'\\"horizon\\": 3', b'\\"horizon\\": 5')
+    assert settings != content
+    path.write_bytes(settings)
+    with pytest.raises(CheckpointError, match="sha256"):
+        load_checkpoint(path)
+
+
+def test_other_files_are_refused(make_model: MakeModel, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(save({"a": torch.zeros(3)}))
+    with pytest.raises(CheckpointError, match="not written by newt"):
+        load_checkpoint(path)
+    path.write_bytes(weights_to_bytes(make_model()))
+    with pytest.raises(CheckpointError, match="expected newt-checkpoint, got newt-weights"):
+        load_checkpoint(path)
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(tmp_path / "missing")
+
+
+def test_a_failed_write_keeps_the_old_file(
+    make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, batch = trained(make_model, make_batch)
+    path = tmp_path / "agent.safetensors"
+    save_checkpoint(path, learner)
+    content = path.read_bytes()
+    learner.rl_update(batch)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, learner)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"language_dim": 0}, {"image_dim": 5}])
+def test_a_planner_is_rebuilt_from_bytes_alone(make_model: MakeModel, overrides: dict[str, int]) -> None:
+    model = make_model(**overrides)
+    data = weights_to_bytes(model, {"weights_version": 12})
+    weights = weights_from_bytes(data)
+    assert weights.info == {"weights_version": 12}
+    assert weights.model.config == model.config
+    assert torch.equal(weights.model.table.embeddings, model.table.embeddings)
+    config = PlanConfig(num_samples=16, num_policy_trajectories=2, num_elites=4, iterations=2)
+    image = torch.ones(3, 5) if model.config.image_dim else None
+    plans = [
+        Planner(m, config).plan(torch.ones(3, 10), torch.arange(3), seeds=torch.arange(3), image=image)
+        for m in (model, weights.model)
+    ]
+    assert torch.equal(plans[0].action, plans[1].action)
+    with pytest.raises(CheckpointError, match="weights"):
+        weights_from_bytes(data[:-10])
