@@ -137,7 +137,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         )
 
     for domain, port in sims.items():
-        env = {"DOMAINS": json.dumps([domain])}
+        env = {"DOMAINS": domain}
         if config.sim_workers:
             env["WORKERS"] = str(config.sim_workers)
         specs.append(service(f"sim-{domain}", "services.sim", port, "newt.v1.SimService", env))

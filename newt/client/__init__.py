@@ -1,0 +1,1 @@
+"""Clients of the services, for users and for the services among themselves."""

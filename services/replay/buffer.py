@@ -1,0 +1,207 @@
+"""One run's buffer: batches out of demos and online episodes, and the ratio between the run's two sides."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from newt.errors import NotFoundError, UnavailableError
+from newt.wire.v1 import replay_pb2
+from services.replay import metrics
+from services.replay.batch import gather
+from services.replay.demos import RunDemos
+from services.replay.limiter import Limiter
+from services.replay.sampler import Pick, Source, draw
+from services.replay.space import Space
+from services.replay.waiting import Caller, Obstacle, WaitingRoom
+
+
+class Buffer:
+    """A run's online episodes, its demos, its limiter and the calls that wait for them.
+
+    Args:
+        config: Checked.
+        space: The online episodes.
+        demo_spaces: Those that config names.
+        lock: Guards all mirrors.
+    """
+
+    def __init__(
+        self,
+        config: replay_pb2.CreateBufferRequest,
+        space: Space,
+        demo_spaces: Sequence[Space],
+        lock: threading.RLock,
+    ) -> None:
+        self.config, self.space = config, space
+        self.dims = {dims.task: (i, dims.obs_dim, dims.action_dim) for i, dims in enumerate(config.tasks)}
+        self.demos = RunDemos(demo_spaces, self.dims, config.image_dim)
+        self.room = WaitingRoom(config.buffer_id, lock)
+        self._lock = lock
+        self._closed: Exception | None = None
+        self._sources: dict[int, tuple[Any, list[Source], list[Source]]] = {}
+
+    @property
+    def limiter(self) -> Limiter:
+        """As configured now."""
+        return Limiter.of(self.config.limiter)
+
+    def close(self, reason: NotFoundError | UnavailableError) -> None:
+        """Ends every waiting call with an error."""
+        with self._lock:
+            self._closed = reason
+            self.room.wake()
+
+    def sample(self, request: replay_pb2.SampleRequest, caller: Caller) -> replay_pb2.SampleResponse | None:
+        """One batch; waits for the limiter and for something to sample.
+
+        Args:
+            request: Checked.
+            caller: Who asks.
+
+        Returns:
+            The batch; None if the caller has gone or its deadline has passed.
+        """
+        limited = request.HasField("online_update")
+        with self._lock:
+            if limited and request.online_update >= self.space.meta.updates:
+                self.space.meta.updates = request.online_update + 1
+                self.room.wake()
+            blocked = self.room.wait(replay_pb2.LIMITER_SIDE_SAMPLE, lambda: self._sample_obstacle(request), caller)
+            if self._sample_obstacle(request) is not None:
+                return None
+            start = time.perf_counter()
+            groups = gather(self._draw(request), request.horizon, bool(self.config.image_dim))
+            env_steps = self.space.meta.env_steps
+        response = replay_pb2.SampleResponse(
+            groups=[group.encode() for group in groups],
+            blocked_seconds=blocked,
+            blocked_side=replay_pb2.LIMITER_SIDE_SAMPLE if blocked else replay_pb2.LIMITER_SIDE_UNSPECIFIED,
+            env_steps=env_steps,
+        )
+        if limited:
+            response.online_update = request.online_update
+        metrics.SAMPLE_SECONDS.observe(time.perf_counter() - start)
+        demos = sum(group.demo_count for group in groups)
+        metrics.SAMPLED.labels("demos").inc(demos)
+        metrics.SAMPLED.labels("online").inc(request.batch_size - demos)
+        return response
+
+    def await_insert(self, caller: Caller) -> replay_pb2.AwaitInsertResponse:
+        """Waits until the collector may go on, or until the deadline."""
+        with self._lock:
+            blocked = self.room.wait(replay_pb2.LIMITER_SIDE_INSERT, self._insert_obstacle, caller)
+            meta = self.space.meta
+            return replay_pb2.AwaitInsertResponse(
+                granted=self._insert_obstacle() is None,
+                blocked_seconds=blocked,
+                blocked_side=replay_pb2.LIMITER_SIDE_INSERT if blocked else replay_pb2.LIMITER_SIDE_UNSPECIFIED,
+                lead_updates=self.limiter.lead(meta.updates, meta.env_steps),
+            )
+
+    def describe(self) -> replay_pb2.GetBufferResponse:
+        """Counters."""
+        with self._lock:
+            meta, mirror = self.space.meta, self.space.mirror
+            return replay_pb2.GetBufferResponse(
+                config=self.config,
+                env_steps=meta.env_steps,
+                episodes=mirror.next,
+                rows=mirror.rows,
+                demo_rows=self.demos.rows,
+                size_bytes=mirror.size_bytes,
+                updates=meta.updates,
+                blocked_side=self.room.side,
+                tasks=[
+                    replay_pb2.TaskCounters(
+                        task=task,
+                        env_steps=meta.task_steps.get(task, 0),
+                        episodes=meta.task_episodes.get(task, 0),
+                        demo_episodes=self.demos.episodes(task),
+                        held_episodes=len(mirror.rings[task]) if task in mirror.rings else 0,
+                    )
+                    for task in self.dims
+                ],
+            )
+
+    def _draw(self, request: replay_pb2.SampleRequest) -> list[Pick]:
+        rng = np.random.default_rng(request.seed)
+        halves = self._halves(request)
+        return [pick for sources, count in halves if count for pick in draw(rng, sources, request.sampler, count)]
+
+    def _halves(self, request: replay_pb2.SampleRequest) -> list[tuple[list[Source], int]]:
+        """Sources and sizes of the demo and the online part of a batch.
+
+        In a mixed batch, a part that has nothing to draw from leaves its share to the other.
+        """
+        demos, online = self._all_sources(request.horizon)
+        demo_count = round(request.batch_size * request.demo_fraction)
+        if 0 < request.demo_fraction < 1:
+            if not demos:
+                demo_count = 0
+            elif not online:
+                demo_count = request.batch_size
+        return [(demos, demo_count), (online, request.batch_size - demo_count)]
+
+    def _all_sources(self, horizon: int) -> tuple[list[Source], list[Source]]:
+        """What the demo part and the online part can draw from, ordered by task; kept until something changes."""
+        mirror = self.space.mirror
+        version = (mirror, mirror.next, mirror.episodes, self.config.capacity_rows, self.demos.version)
+        cached = self._sources.get(horizon)
+        if cached and cached[0] == version:
+            return cached[1], cached[2]
+        demos = sorted(self.demos.sources(horizon), key=_task_index)
+        online = []
+        for task, ring in mirror.rings.items():
+            windows = ring.windows(horizon)
+            if len(windows):
+                online.append(Source(self.dims[task][0], windows, first=0, demo=False))
+        if self.config.demos_in_online:
+            # Rows ever written, not rows held: a demo once overwritten never comes back.
+            rows_written = self.space.meta.env_steps + mirror.next
+            room = max(0, self.config.capacity_rows - rows_written)
+            online = self.demos.sources(horizon, max_rows=room) + online
+        online.sort(key=_task_index)
+        self._sources[horizon] = (version, demos, online)
+        return demos, online
+
+    def _sample_obstacle(self, request: replay_pb2.SampleRequest) -> Obstacle | None:
+        self._raise_if_closed()
+        if request.HasField("online_update"):
+            env_steps, update = self.space.meta.env_steps, request.online_update
+            if not self.limiter.may_sample(update, env_steps):
+                quota = self.limiter.quota(env_steps)
+                return Obstacle(
+                    f"the trainer waits for the collector: update {update} needs more than {update} allowed updates, "
+                    f"{env_steps} environment steps allow {max(0.0, quota):.1f}"
+                )
+        if any(count and not sources for sources, count in self._halves(request)):
+            return Obstacle(
+                f"the trainer waits for episodes of at least {request.horizon + 1} rows: demo_fraction "
+                f"{request.demo_fraction:g} of {self.demos.rows} demo rows and {self.space.mirror.rows} online rows",
+                starved=True,
+            )
+        return None
+
+    def _insert_obstacle(self) -> Obstacle | None:
+        self._raise_if_closed()
+        meta, limiter = self.space.meta, self.limiter
+        # A trainer that finds nothing long enough to sample needs the collector, however far that one leads.
+        if limiter.may_insert(meta.updates, meta.env_steps) or self.room.starving:
+            return None
+        return Obstacle(
+            f"the collector waits for the trainer: it leads by {limiter.lead(meta.updates, meta.env_steps):.1f} "
+            f"updates, max_lead_updates is {limiter.max_lead_updates}"
+        )
+
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise self._closed
+
+
+def _task_index(source: Source) -> int:
+    return source.task_index

@@ -1,0 +1,134 @@
+"""Checks of requests: each bad one gets one error that names the field, before anything is touched."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from newt.errors import InvalidInputError
+from newt.wire.channels import MAX_MESSAGE_BYTES
+from newt.wire.tensors import decode
+from newt.wire.v1 import replay_pb2
+from services.replay.episode import Episode
+
+MAX_OBS_DIM = 128
+MAX_ACTION_DIM = 16
+MAX_IMAGE_DIM = 65_536
+MAX_HORIZON = 64
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_EPISODE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+# A batch of this size and its framing stay below the limit of a message.
+_MAX_BATCH_BYTES = MAX_MESSAGE_BYTES * 9 // 10
+
+
+def check_name(field: str, value: str) -> None:
+    """Refuses ids of buffers, demo sets and tasks that are no plain names."""
+    if not _NAME.fullmatch(value):
+        raise InvalidInputError(field, f"got {value[:140]!r}, expected 1-128 characters of [A-Za-z0-9._-]")
+
+
+def check_config(request: replay_pb2.CreateBufferRequest) -> None:
+    """Refuses a buffer's configuration that can never work."""
+    check_name("buffer_id", request.buffer_id)
+    if not request.tasks:
+        raise InvalidInputError("tasks", "got none, expected at least one task")
+    seen = set()
+    for i, dims in enumerate(request.tasks):
+        check_name(f"tasks[{i}].task", dims.task)
+        _check_range(f"tasks[{i}].obs_dim", dims.obs_dim, 1, MAX_OBS_DIM)
+        _check_range(f"tasks[{i}].action_dim", dims.action_dim, 1, MAX_ACTION_DIM)
+        if dims.task in seen:
+            raise InvalidInputError(f"tasks[{i}].task", f"got {dims.task!r} twice, expected different tasks")
+        seen.add(dims.task)
+    _check_range("capacity_rows", request.capacity_rows, 2, 2**48)
+    ratio = request.limiter.updates_per_env_step
+    if not (math.isfinite(ratio) and ratio > 0):
+        raise InvalidInputError("limiter.updates_per_env_step", f"got {ratio}, expected a positive number")
+    for i, name in enumerate(request.demo_sets):
+        check_name(f"demo_sets[{i}]", name)
+    if len(set(request.demo_sets)) < len(request.demo_sets):
+        raise InvalidInputError("demo_sets", "got a name twice, expected different sets")
+    _check_range("image_dim", request.image_dim, 0, MAX_IMAGE_DIM)
+
+
+def check_episode(
+    message: replay_pb2.Episode, obs_dim: int | None, action_dim: int | None, image_dim: int | None
+) -> Episode:
+    """Reads an episode from the wire.
+
+    Args:
+        message: As received.
+        obs_dim: Required valid columns; None accepts any that the conventions allow.
+        action_dim: The same.
+        image_dim: The same; 0 for no images.
+
+    Returns:
+        The episode; its arrays are views of the message.
+
+    Raises:
+        InvalidInputError: Names the field.
+    """
+    if not _EPISODE_ID.fullmatch(message.episode_id):
+        raise InvalidInputError(
+            "episode.episode_id", f"got {message.episode_id[:140]!r}, expected 1-128 characters of [A-Za-z0-9._:/-]"
+        )
+    check_name("episode.task", message.task)
+    reward = decode(message.reward, "episode.reward", dtype="f4", shape=[None], finite=True)
+    T = len(reward)
+    if T < 1:
+        raise InvalidInputError("episode.reward", "got 0 transitions, expected at least 1")
+    obs = decode(message.obs, "episode.obs", dtype="f4", shape=[T + 1, obs_dim], finite=True)
+    action = decode(message.action, "episode.action", dtype="f4", shape=[T, action_dim], finite=True)
+    _check_range("episode.obs columns", obs.shape[1], 1, MAX_OBS_DIM)
+    _check_range("episode.action columns", action.shape[1], 1, MAX_ACTION_DIM)
+    image = None
+    if message.HasField("image"):
+        if image_dim == 0:
+            raise InvalidInputError("episode.image", "got image features, expected none: the target is state-only")
+        image = decode(message.image, "episode.image", dtype="f4", shape=[T + 1, image_dim], finite=True)
+        _check_range("episode.image columns", image.shape[1], 1, MAX_IMAGE_DIM)
+    elif image_dim:
+        raise InvalidInputError("episode.image", f"got none, expected float32[{T + 1}, {image_dim}]")
+    if not math.isfinite(message.score):
+        raise InvalidInputError("episode.score", f"got {message.score}, expected a finite number")
+    if math.isinf(message.success):
+        raise InvalidInputError("episode.success", f"got {message.success}, expected a number, or NaN if undefined")
+    if message.behaviour not in replay_pb2.Behaviour.values():
+        raise InvalidInputError("episode.behaviour", f"got {message.behaviour}, expected a value of Behaviour")
+    if message.min_weights_version > message.max_weights_version:
+        raise InvalidInputError(
+            "episode.min_weights_version",
+            f"got {message.min_weights_version}, expected at most max_weights_version {message.max_weights_version}",
+        )
+    return Episode(
+        episode_id=message.episode_id,
+        task=message.task,
+        obs=obs,
+        action=action,
+        reward=reward,
+        image=image,
+        terminated=message.terminated,
+        success=message.success,
+        score=message.score,
+        behaviour=message.behaviour,
+        min_weights_version=message.min_weights_version,
+        max_weights_version=message.max_weights_version,
+        seed=message.seed,
+    )
+
+
+def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBufferRequest) -> None:
+    """Refuses a sample request that can never be answered."""
+    _check_range("horizon", request.horizon, 1, MAX_HORIZON)
+    columns = max(dims.obs_dim + dims.action_dim + 1 for dims in config.tasks) + config.image_dim
+    row_bytes = 4 * columns + 1  # The last one is `terminated`.
+    _check_range("batch_size", request.batch_size, 1, _MAX_BATCH_BYTES // ((request.horizon + 1) * row_bytes))
+    if not 0 <= request.demo_fraction <= 1:
+        raise InvalidInputError("demo_fraction", f"got {request.demo_fraction}, expected a number in [0, 1]")
+    if request.sampler not in replay_pb2.Sampler.values():
+        raise InvalidInputError("sampler", f"got {request.sampler}, expected a value of Sampler")
+
+
+def _check_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidInputError(field, f"got {value}, expected {low} to {high}")

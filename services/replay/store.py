@@ -1,0 +1,325 @@
+"""Episodes in Redis: the only module that speaks to it. The layout is described in the README."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, cast
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from newt.errors import ExhaustedError, UnavailableError
+from services.replay import metrics, scripts
+
+# The number is the version of the layout; another layout would live beside it under another number.
+ROOT = "newt:replay:1"
+# Redis' own cost of one episode beyond its value: key, dictionary entry, id digest in a set and a list.
+EPISODE_OVERHEAD_BYTES = 260
+_READ_BYTES = 8 * 2**20
+_READ_EPISODES = 512
+_DELETE_EPISODES = 1_000
+
+
+class Kind(StrEnum):
+    """What a space holds."""
+
+    BUFFER = "buffer"
+    DEMOS = "demos"
+
+
+@dataclass(frozen=True)
+class SpaceKey:
+    """Names one buffer or one demo set in Redis."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def episodes(self) -> str:
+        """Prefix of the episode keys; the sequence number follows."""
+        return f"{ROOT}:{self}:e:"
+
+    @property
+    def keys(self) -> list[str]:
+        """What every script gets: meta, ids, order of ids, registry."""
+        return [f"{ROOT}:{self}:meta", f"{ROOT}:{self}:ids", f"{ROOT}:{self}:order", f"{ROOT}:spaces"]
+
+
+@dataclass
+class Meta:
+    """State of a space besides its episodes.
+
+    Attributes:
+        incarnation: Drawn when the space was made; tells a space from a later one of the same name.
+        config: Whatever the space's owner wants to keep with it.
+        next: Sequence number of the next episode, hence the number of episodes ever appended.
+        head: Sequence number of the oldest episode held.
+        rows: Rows held.
+        bytes: Bytes of the episodes held.
+        env_steps: Transitions ever appended.
+        updates: Highest online update asked for, plus one.
+        capacity: Rows before the oldest episodes are evicted; 0 for never.
+        task_steps: Transitions ever appended by task.
+        task_episodes: Episodes ever appended by task.
+    """
+
+    incarnation: str
+    config: bytes = b""
+    next: int = 0
+    head: int = 0
+    rows: int = 0
+    bytes: int = 0
+    env_steps: int = 0
+    updates: int = 0
+    capacity: int = 0
+    task_steps: dict[str, int] = field(default_factory=dict)
+    task_episodes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Appended:
+    """Outcome of an append.
+
+    Attributes:
+        status: `stored`; `duplicate`: the id is known; `behind`: the sequence number is not the next one;
+            `gone`: there is no such space, or it is another one of the same name.
+        next: As in Meta, after the append; this and the following are only set when stored or duplicate.
+        head: As in Meta.
+        env_steps: As in Meta.
+        task_steps: Of the episode's task.
+        task_episodes: Of the episode's task.
+        evicted: Episodes evicted to make room.
+    """
+
+    status: Literal["stored", "duplicate", "behind", "gone"]
+    next: int = 0
+    head: int = 0
+    env_steps: int = 0
+    task_steps: int = 0
+    task_episodes: int = 0
+    evicted: int = 0
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What the service must know about its Redis."""
+
+    run_id: str
+    maxmemory_policy: str
+    aof: bool
+
+
+class Store:
+    """Redis as replay uses it; safe to share between threads.
+
+    Every method raises UnavailableError when Redis cannot be reached and ExhaustedError when it is full. A command is
+    repeated once after a lost connection: all of them are harmless to repeat.
+
+    Args:
+        url: redis:// address.
+        timeout_s: For connecting and for each command.
+        remembered_ids: Evicted episodes per buffer whose ids stay known.
+    """
+
+    def __init__(self, url: str, timeout_s: float, remembered_ids: int) -> None:
+        self._redis = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            socket_keepalive=True,
+            # The client's default retries ten times at growing distances, on top of its pool's own retries, which
+            # would hold an Append for many seconds before it can say that Redis is down.
+            retry=Retry(ConstantBackoff(0.05), 1),
+            retry_on_error=[redis.exceptions.ConnectionError, redis.exceptions.TimeoutError],
+        )
+        shown = self._redis.connection_pool.connection_kwargs
+        self._where = f"{shown.get('host', shown.get('path'))}:{shown.get('port', '')}".rstrip(":")
+        self._remembered_ids = remembered_ids
+        self._create = self._redis.register_script(scripts.CREATE)
+        self._append = self._redis.register_script(scripts.APPEND)
+        self._configure = self._redis.register_script(scripts.CONFIGURE)
+        self._delete = self._redis.register_script(scripts.DELETE)
+        self._raise_updates = self._redis.register_script(scripts.RAISE_UPDATES)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._redis.close()
+
+    def facts(self) -> ServerFacts:
+        """Identity and settings of the server; also the check that it answers."""
+        with self._translated():
+            info: dict[str, Any] = cast(Any, self._redis.info("everything"))
+        return ServerFacts(
+            run_id=str(info.get("run_id", "")),
+            maxmemory_policy=str(info.get("maxmemory_policy", "noeviction")),
+            aof=bool(info.get("aof_enabled", 0)),
+        )
+
+    def set_appendfsync(self, value: str) -> None:
+        """Sets when Redis writes its append-only file to disk."""
+        with self._translated():
+            self._redis.config_set("appendfsync", value)
+
+    def spaces(self) -> list[SpaceKey]:
+        """All buffers and demo sets, sorted by name."""
+        with self._translated():
+            members = cast(set[bytes], self._redis.smembers(f"{ROOT}:spaces"))
+        pairs = (member.decode().split(":", 1) for member in sorted(members))
+        return [SpaceKey(Kind(kind), name) for kind, name in pairs]
+
+    def create(self, key: SpaceKey, config: bytes, capacity_rows: int) -> bool:
+        """Makes a space unless it exists.
+
+        Args:
+            key: Its name.
+            config: Kept with it.
+            capacity_rows: Rows before the oldest episodes are evicted; 0 for never.
+
+        Returns:
+            Whether it was made.
+        """
+        return self._make(key, secrets.token_hex(8), config, capacity_rows)
+
+    def restore(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int) -> bool:
+        """Makes a space again that Redis has forgotten; see create."""
+        return self._make(key, incarnation, config, capacity_rows)
+
+    def _make(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int) -> bool:
+        with self._translated():
+            return bool(self._create(key.keys, [key.episodes, incarnation, capacity_rows, str(key), config]))
+
+    def meta(self, key: SpaceKey) -> Meta | None:
+        """State of a space; None if there is none, with an empty incarnation if it is being deleted."""
+        with self._translated():
+            raw = cast(dict[bytes, bytes], self._redis.hgetall(key.keys[0]))
+        if not raw:
+            return None
+        meta = Meta(raw.get(b"incarnation", b"").decode(), raw.get(b"config", b""))
+        for name in ("next", "head", "rows", "bytes", "env_steps", "updates", "capacity"):
+            setattr(meta, name, int(raw.get(name.encode(), 0)))
+        for name_, value in raw.items():
+            group, _, task = name_.decode().partition(":")
+            if group == "steps":
+                meta.task_steps[task] = int(value)
+            elif group == "episodes":
+                meta.task_episodes[task] = int(value)
+        return meta
+
+    def tails(self, keys: Sequence[SpaceKey]) -> list[tuple[str, int]]:
+        """Incarnation and next sequence number of spaces, in one round trip; ("", 0) where there is none."""
+        with self._translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hmget(key.keys[0], ["incarnation", "next"])
+            rows = pipeline.execute()
+        return [((row[0] or b"").decode(), int(row[1] or 0)) for row in rows]
+
+    def append(
+        self, key: SpaceKey, incarnation: str, number: int, episode_id: str, payload: bytes, transitions: int, task: str
+    ) -> Appended:
+        """Stores one episode, counts it and evicts by capacity, all or nothing.
+
+        Args:
+            key: The space.
+            incarnation: The space's, as known to the caller.
+            number: Sequence number that the episode is to have; must be the next one.
+            episode_id: Decides whether it is a duplicate.
+            payload: Episode.pack().
+            transitions: Of the episode.
+            task: Of the episode.
+        """
+        digest = hashlib.blake2b(episode_id.encode(), digest_size=16).digest()
+        arguments: list[str | bytes | int] = [
+            key.episodes,
+            incarnation,
+            number,
+            digest,
+            payload,
+            transitions,
+            task,
+            self._remembered_ids,
+        ]
+        with self._translated():
+            status, *numbers = cast(list[bytes], self._append(key.keys, arguments))
+        return Appended(cast(Any, status.decode()), *(int(n) for n in numbers))
+
+    def read(self, key: SpaceKey, meta: Meta, first: int = 0) -> Iterator[tuple[int, bytes | None]]:
+        """Episodes with their sequence numbers, oldest first, a few megabytes per round trip.
+
+        Args:
+            key: The space.
+            meta: Its state; what was appended since is left out.
+            first: Older ones are left out.
+
+        Yields:
+            None in place of an episode that was evicted since.
+        """
+        mean_bytes = meta.bytes // max(1, meta.next - meta.head)
+        at_once = max(1, min(_READ_EPISODES, _READ_BYTES // max(1, mean_bytes)))
+        for start in range(max(first, meta.head), meta.next, at_once):
+            numbers = range(start, min(start + at_once, meta.next))
+            with self._translated():
+                values = cast(list[bytes | None], self._redis.mget([f"{key.episodes}{n}" for n in numbers]))
+            yield from zip(numbers, values, strict=True)
+
+    def configure(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int) -> int:
+        """Replaces config and capacity and evicts what no longer fits.
+
+        Returns:
+            Episodes evicted; -1 if the space is gone.
+        """
+        with self._translated():
+            return int(cast(int, self._configure(key.keys, [key.episodes, incarnation, capacity_rows, config])))
+
+    def delete(self, key: SpaceKey) -> None:
+        """Removes a space and its episodes, in pieces that do not hold Redis up."""
+        left = 1
+        while left:
+            with self._translated():
+                left = int(cast(int, self._delete(key.keys, [key.episodes, str(key), _DELETE_EPISODES])))
+
+    def raise_updates(self, key: SpaceKey, incarnation: str, updates: int) -> None:
+        """Keeps the number of updates; it never goes back."""
+        with self._translated():
+            self._raise_updates(key.keys, [key.episodes, incarnation, updates])
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.exceptions.RedisError as error:
+            reason, translated = _translate(error, self._where)
+            metrics.REDIS_ERRORS.labels(reason).inc()
+            raise translated from error
+
+
+def _translate(error: redis.exceptions.RedisError, where: str) -> tuple[str, ExhaustedError | UnavailableError]:
+    text = str(error)
+    if "OOM " in text:
+        return "full", ExhaustedError(
+            f"Redis at {where} is full (maxmemory): the episode was not stored, nothing stored before is lost; "
+            "raise maxmemory, delete buffers that are not needed, or lower capacity_rows with CreateBuffer"
+        )
+    if "MISCONF" in text:
+        return "disk", UnavailableError(f"Redis at {where} cannot write to disk: {text}; free space, then retry")
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return "auth", UnavailableError(f"Redis at {where} refuses our password: {text}; check NEWT_REPLAY_REDIS_URL")
+    if isinstance(error, redis.exceptions.BusyLoadingError):
+        return "loading", UnavailableError(f"Redis at {where} is loading its data; retry")
+    if isinstance(error, redis.exceptions.TimeoutError):
+        return "timeout", UnavailableError(f"Redis at {where} does not answer in time; retry, nothing stored is lost")
+    if isinstance(error, redis.exceptions.ConnectionError):
+        return "unreachable", UnavailableError(
+            f"Redis at {where} cannot be reached ({text}); start it or check NEWT_REPLAY_REDIS_URL, then retry: "
+            "an episode id makes a repeated Append harmless"
+        )
+    return "other", UnavailableError(f"Redis at {where} answers: {text}")
