@@ -37,10 +37,9 @@ from newt.official.layout import (
     write_model,
 )
 from newt.official.optimizers import MAIN, POLICY, GroupStyle, OfficialOptimizers, parse_optimizers, write_optimizers
-from newt.tasks.registry import UnknownTaskError, select_tasks
+from newt.tasks.registry import Task, UnknownTaskError, select_tasks
 
 PARTS = ("model", MAIN, POLICY, "scale")
-PUBLISHED_TASKS = "mmbench"
 # Rows of a single task's table: copies of the environment in training, or the table of the 200-task agent.
 SINGLE_TASK_ROWS, FINETUNED_ROWS = 10, 200
 _INFO = "official"
@@ -90,6 +89,11 @@ def parse_official(path: Path | str) -> OfficialCheckpoint:
     optimizers = parse_optimizers(content[MAIN], content[POLICY], model.config, source)
     scale, percentiles = _scale(content["scale"], source)
     return OfficialCheckpoint(model, optimizers, scale, percentiles)
+
+
+def published_tasks() -> list[Task]:
+    """The 200 tasks in the row order of published multitask checkpoints."""
+    return select_tasks(["mmbench"])
 
 
 def read_official(path: Path | str, tasks: Sequence[str] | None = None, *, seed: int = 1) -> Checkpoint:
@@ -216,8 +220,8 @@ def _task_table(model: OfficialModel, specs: Sequence[str] | None, source: str) 
     if model.single_task:
         masks, embeddings = masks[:1], embeddings[:1]
     K = len(masks)
-    published = select_tasks([PUBLISHED_TASKS])
-    if specs is None and K != len(published):
+    published = published_tasks()
+    if specs is None and len(published) != K:
         what = f"a single task in {len(model.masks)} equal rows" if K == 1 else f"{K} tasks"
         raise InvalidInputError(source, f"a checkpoint of {what} does not tell their names: name the task (--task)")
     try:
@@ -246,7 +250,7 @@ def _table_rows(table: TaskTable, rows: int | None) -> tuple[Tensor, Tensor]:
     if len(table) == 1:
         count = rows or (FINETUNED_ROWS if table.language_dim else SINGLE_TASK_ROWS)
         return table.masks.repeat(count, 1), table.embeddings.repeat(count, 1)
-    published = [task.name for task in select_tasks([PUBLISHED_TASKS])]
+    published = [task.name for task in published_tasks()]
     names = published if set(table.names) == set(published) else table.names
     order = torch.tensor([table.index(name) for name in names])
     return table.masks[order], table.embeddings[order]

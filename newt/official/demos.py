@@ -84,7 +84,7 @@ def read_demos(
     if terminated[np.setdiff1d(np.arange(len(obs)), ends - 1)].any():
         raise InvalidInputError(source, "terminated: expected true in the last row of an episode at most")
     image = columns.get(_IMAGE)
-    episodes = []
+    episodes: list[Episode] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if maniskill_limit is not None and task.domain == "maniskill" and len(episodes) == maniskill_limit:
             break

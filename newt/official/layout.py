@@ -5,7 +5,8 @@
 | ``_action_masks`` | [rows, A], ones then zeros; a row per task, or equal rows for a single task |
 | ``log_std_min``, ``log_std_dif`` | scalars, -10 and 12 |
 | ``_task_emb.weight`` | [rows, G]; absent without language |
-| ``_encoder.state.<i>``, ``_dynamics.<i>``, ``_reward.<i>``, ``_pi.<i>``, ``_Qs.<online or target>._Qs.<member>.<i>`` | layers |
+| ``_encoder.state.<i>``, ``_dynamics.<i>``, ``_reward.<i>``, ``_pi.<i>`` | layers |
+| ``_Qs.online._Qs.<member>.<i>``, ``_Qs.target._Qs.<member>.<i>`` | layers |
 
 Each layer has ``weight`` [out, in], ``bias`` [out] and, if normed, ``ln.weight`` and ``ln.bias``. Every name begins
 with ``module.`` if several processes trained.
@@ -191,9 +192,9 @@ def _recognise(tensors: Mapping[str, Tensor], source: str) -> ModelConfig:
     if language_dim < 0 or image_dim not in (0, IMAGE_DIM) or num_bins != NUM_BINS:
         raise InvalidInputError(
             source,
-            f"expected encoder inputs of {MAX_OBS_DIM} + language + 0 or {IMAGE_DIM} image features, dynamics inputs of "
-            f"latent + language + {MAX_ACTION_DIM} and {NUM_BINS} bins; got {encoder_in}, {dynamics_in} (latent "
-            f"{latent_dim}) and {num_bins}",
+            f"expected encoder inputs of {MAX_OBS_DIM} + language + 0 or {IMAGE_DIM} image features, dynamics "
+            f"inputs of latent + language + {MAX_ACTION_DIM} and {NUM_BINS} bins; got {encoder_in}, {dynamics_in} "
+            f"(latent {latent_dim}) and {num_bins}",
         )
     numbers = {
         "latent_dim": latent_dim,

@@ -80,7 +80,8 @@ def parse_optimizers(optim: Any, pi_optim: Any, config: ModelConfig, source: str
     Raises:
         InvalidInputError: groups, numbering, shapes or settings are not those of a published checkpoint.
     """
-    groups, state = {}, {}
+    groups: dict[str, Sequence[Mapping[str, Any]]] = {}
+    state: State = {}
     for name, value in ((MAIN, optim), (POLICY, pi_optim)):
         groups[name] = _groups(name, value, config, source)
         state |= _moments(name, value["state"], config, source)
@@ -208,16 +209,18 @@ def _check_entry(what: str, entry: Any, shape: tuple[int, ...], source: str) -> 
 def _train_config(groups: Mapping[str, Sequence[Mapping[str, Any]]], updates: int, source: str) -> TrainConfig:
     """Recover rates, eps and warm-up from the groups."""
     everything = [*groups[MAIN], *groups[POLICY]]
-    rates = [(group.get("lr"), group.get("initial_lr", group.get("lr")), group.get("eps")) for group in everything]
+    rates: list[tuple[Any, Any, Any]] = [
+        (group.get("lr"), group.get("initial_lr", group.get("lr")), group.get("eps")) for group in everything
+    ]
     if not all(isinstance(number, float) and number > 0 for row in rates for number in row):
         raise InvalidInputError(source, f"expected positive lr, initial_lr and eps in all groups, got {rates}")
     (now, encoder, eps), (_, lr, _) = rates[0], rates[1]
     factor = now / encoder
-    main_eps, (policy_eps,) = {row[2] for row in rates[:-1]}, [rates[-1][2]]
     same_lr = all(row[1] == lr for row in rates[1:])
-    if not same_lr or len(main_eps) != 1 or any(not math.isclose(row[0], factor * row[1]) for row in rates):
+    same_eps = all(row[2] == eps for row in rates[:-1])
+    if not (same_lr and same_eps and all(math.isclose(row[0], factor * row[1]) for row in rates)):
         raise InvalidInputError(source, f"expected one rate for all networks but the encoder, and one eps; got {rates}")
-    planned = any("initial_lr" in group for group in everything)
+    planned = all("initial_lr" in group for group in everything)
     if math.isclose(factor, 1.0):
         # Complete, or set up but never in effect.
         warmup = WARMUP_UPDATES if planned and updates + 1 >= WARMUP_UPDATES else 0
@@ -230,7 +233,7 @@ def _train_config(groups: Mapping[str, Sequence[Mapping[str, Any]]], updates: in
             lr=lr,
             encoder_lr_factor=encoder_factor,
             adam_eps=eps,
-            policy_adam_eps=policy_eps,
+            policy_adam_eps=rates[-1][2],
             warmup_updates=warmup,
         )
     except ConfigError as error:

@@ -15,7 +15,7 @@ import pickle
 import pickletools
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,7 +84,10 @@ def load(path: Path | str, *, tensordict: bool = False) -> Any:
     """
     path = Path(path)
     _check_archive(path, _TENSOR_PARTS | ({TENSORDICT_FUNCTION, TENSORDICT_CLASS} if tensordict else frozenset()))
-    stand_ins = [(_make_tensordict, TENSORDICT_FUNCTION), (PickledTensorDict, TENSORDICT_CLASS)]
+    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (_make_tensordict, TENSORDICT_FUNCTION),
+        (PickledTensorDict, TENSORDICT_CLASS),
+    ]
     try:
         with _allowed_names_lock, torch.serialization.safe_globals(stand_ins if tensordict else []):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,7 +122,7 @@ def save(path: Path | str, content: object) -> None:
         partial.unlink(missing_ok=True)
 
 
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]  # the C version cannot name what is not imported
+class _Pickler(pickle._Pickler):  # the C version cannot name what is not imported
     """Writes the stand-ins under the names of what they stand for."""
 
     def reducer_override(self, value: object) -> Any:
@@ -133,11 +136,11 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]  # the C ver
     def save_global(self, obj: object, name: str | None = None) -> None:
         """Write a name; the library's are not looked up."""
         if name not in (TENSORDICT_FUNCTION, TENSORDICT_CLASS):
-            super().save_global(obj, name)
+            super().save_global(obj, name)  # type: ignore[misc]  # not in the stubs, as the two below
             return
         module, _, attribute = name.rpartition(".")
-        self.write(pickle.GLOBAL + f"{module}\n{attribute}\n".encode())
-        self.memoize(obj)
+        self.write(pickle.GLOBAL + f"{module}\n{attribute}\n".encode())  # type: ignore[attr-defined]
+        self.memoize(obj)  # type: ignore[attr-defined]
 
 
 _PICKLE = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
