@@ -115,8 +115,8 @@ def write_optimizers(
         for network, lr in zip(_NETWORKS[name], rates[name], strict=True):
             count = len(published_order(model_config, network))
             group = {"lr": factor * lr, "betas": _MATHS["betas"], "eps": eps[name], **_without_betas(_MATHS)}
-            group |= {**execution, "params": list(range(first, first + count))}
-            groups.append(group | ({"initial_lr": lr} if style.initial_lr else {}))
+            group |= execution | ({"initial_lr": lr} if style.initial_lr else {})
+            groups.append(group | {"params": list(range(first, first + count))})
             first += count
         entries: dict[int, dict[str, Tensor]] = {}
         for own, published in _trained(name, model_config).items():
