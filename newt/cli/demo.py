@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from newt.cli import plots, stack, watch
 from newt.cli.rest import Api
+from newt.cli.terminal import console
 from newt.errors import NewtError
 from newt.local import control
 from newt.local.stack import StackConfig
 from newt.runs.record import CheckpointList, MetricsHistory, MetricsRow, Run, RunResults, RunState
 from newt.tasks.registry import select_tasks
-
-console = Console()
 
 TASK_SET = "laptop-demo"
 _PACKAGES = ("newt", "torch", "numpy", "mujoco", "dm_control", "metaworld", "gymnasium", "grpcio", "redis")

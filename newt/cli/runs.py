@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from newt.cli import watch
 from newt.cli.rest import Api
+from newt.cli.terminal import console
 from newt.errors import InvalidInputError, NewtError
 from newt.runs.record import EvaluationJob, Run, RunList, RunResults, RunState
-
-console = Console()
 
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="Learner's base URL. Default: $NEWT_URL or the local stack.")

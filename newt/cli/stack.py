@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from newt.cli.terminal import console
 from newt.errors import InvalidInputError
 from newt.local import control
 from newt.local.stack import StackConfig
 from newt.tasks.domains import IMPLEMENTED_DOMAINS
-
-console = Console()
 
 HomeOption = Annotated[
     Path | None,
@@ -75,9 +73,9 @@ def status(home: HomeOption = None) -> None:
 
 def table_of(state: control.StackState) -> Table:
     """The services of a stack as a table."""
-    table = Table("service", "state", "address", "metrics", "pid", "restarts", title=f"stack: {state.state}")
+    table = Table("service", "state", "address", "metrics port", "pid", "restarts", title=f"stack: {state.state}")
     for service in state.services:
-        metrics = f"127.0.0.1:{service['metrics']}" if service["metrics"] else ""
+        metrics = str(service["metrics"] or "REST port" * (service["name"] == "learner"))
         table.add_row(
             service["name"],
             service["state"],

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from newt.cli.terminal import console
 from newt.errors import InvalidInputError
 from newt.tasks.domains import IMPLEMENTED_DOMAINS
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
 from newt.tasks.sets import TASK_SETS
-
-console = Console()
 
 
 def register(app: typer.Typer) -> None:

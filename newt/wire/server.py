@@ -102,6 +102,7 @@ def run_until_signal(
     metrics_port: int,
     on_stop: Callable[[], None],
     grace_s: float = 5.0,
+    on_drain: Callable[[], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; call from the main thread of a service's process.
 
@@ -112,6 +113,7 @@ def run_until_signal(
         metrics_port: Port of the metrics endpoint; 0 picks one.
         on_stop: Closes what the service holds, after the last call has ended.
         grace_s: Time for running calls to finish.
+        on_drain: Ends what would keep calls running for the whole grace: queues, long streams.
     """
     stopped = threading.Event()
 
@@ -123,5 +125,7 @@ def run_until_signal(
     metrics.serve(service_name, metrics_host, metrics_port)
     server.start()
     stopped.wait()
+    if on_drain is not None:
+        on_drain()
     server.stop(grace_s)
     on_stop()

@@ -38,16 +38,24 @@ def code_of(error: errors.NewtError) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
+def rpc_code(error: grpc.RpcError) -> grpc.StatusCode | None:
+    """The status code of a failed call; None for an error that is not of a call."""
+    # Every RpcError of a call is also a grpc.Call; the stubs cannot say so.
+    call: Any = error
+    code: grpc.StatusCode | None = call.code() if hasattr(call, "code") else None
+    return code
+
+
 def from_rpc_error(error: grpc.RpcError) -> errors.NewtError | grpc.RpcError:
     """The NewtError that a failed call stands for; the call's own error if it stands for none.
 
     UNAVAILABLE also covers a peer that cannot be reached, so a caller may treat both alike.
     """
-    # Every RpcError of a call is also a grpc.Call; the stubs cannot say so.
-    call: Any = error
-    if not hasattr(call, "code"):
+    code = rpc_code(error)
+    if code is None:
         return error
-    code, details = call.code(), call.details() or ""
+    call: Any = error
+    details = call.details() or ""
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         field, _, message = details.partition(": ")
         return errors.InvalidInputError(field, message)

@@ -1,0 +1,428 @@
+"""A thin, typed client of the simulator service.
+
+    with SimClient("127.0.0.1:50051", timeout_s=60) as client:
+        with client.open(["walker-walk"] * 8, seeds=range(8)) as session:
+            observation = session.reset()
+            step = session.step(np.zeros((8, 16), np.float32))
+
+Letters: N instances, O = 128 and A = 16 columns, F finished rows; protos/newt/v1/sim.proto has the semantics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from newt.errors import LostError, NewtError, UnavailableError
+from newt.wire.channels import connect
+from newt.wire.status import from_rpc_error
+from newt.wire.tensors import decode, encode
+from newt.wire.v1 import sim_pb2, sim_pb2_grpc, tensor_pb2
+
+log = structlog.get_logger(__name__)
+
+
+class ObsMode(enum.Enum):
+    """Which observations a session returns."""
+
+    STATE = sim_pb2.OBS_MODE_STATE
+    STATE_RGB = sim_pb2.OBS_MODE_STATE_RGB
+
+
+class AutoReset(enum.Enum):
+    """What happens when an episode ends."""
+
+    SAME_STEP = sim_pb2.AUTO_RESET_SAME_STEP
+    DISABLED = sim_pb2.AUTO_RESET_DISABLED
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as the server describes it; see SimTask in the proto."""
+
+    name: str
+    domain: str
+    obs_dim: int
+    action_dim: int
+    episode_length: int
+    action_repeat: int
+    has_success: bool
+    has_expert: bool
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What N instances show now. Arrays are read-only.
+
+    Attributes:
+        obs: float32[N, O], zero-padded.
+        rgb: uint8[N, 3, 224, 224], or None in state mode.
+        expert_action: float32[N, A], or None unless asked for.
+        episode_seed: uint64[N].
+        episode_step: int32[N], 0 for a first observation.
+    """
+
+    obs: npt.NDArray[np.float32]
+    rgb: npt.NDArray[np.uint8] | None
+    expert_action: npt.NDArray[np.float32] | None
+    episode_seed: npt.NDArray[np.uint64]
+    episode_step: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of N instances. Arrays are read-only.
+
+    Attributes:
+        observation: After the step (and after auto-reset).
+        reward: float32[N]; NaN for a crashed row.
+        terminated: bool[N].
+        truncated: bool[N].
+        success: float32[N], NaN where undefined.
+        score: float32[N].
+        final_rows: int32[F], rows whose episode has ended, ascending.
+        final_obs: float32[F, O].
+        final_rgb: uint8[F, 3, 224, 224], or None in state mode.
+        crashed: bool[N], rows whose simulator died: discard this transition.
+    """
+
+    observation: Observation
+    reward: npt.NDArray[np.float32]
+    terminated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+    success: npt.NDArray[np.float32]
+    score: npt.NDArray[np.float32]
+    final_rows: npt.NDArray[np.int32]
+    final_obs: npt.NDArray[np.float32]
+    final_rgb: npt.NDArray[np.uint8] | None
+    crashed: npt.NDArray[np.bool_]
+
+
+class SimClient:
+    """A connection to one simulator server; thread-safe.
+
+    Args:
+        address: host:port.
+        timeout_s: Deadline of every call but `open`.
+        open_timeout_s: Deadline of `open`, which builds simulators and waits for a server that is coming up.
+    """
+
+    def __init__(self, address: str, timeout_s: float, open_timeout_s: float = 300.0) -> None:
+        self.timeout_s = timeout_s
+        self._open_timeout_s = open_timeout_s
+        self._channel = connect(address)
+        self.stub = sim_pb2_grpc.SimServiceStub(self._channel)
+
+    def describe(self) -> list[Task]:
+        """The tasks hosted there, in registry order."""
+        with translated():
+            reply = self.stub.Describe(sim_pb2.DescribeRequest(), timeout=self.timeout_s)
+        return [_task(task) for task in reply.tasks]
+
+    def open(
+        self,
+        tasks: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        obs_mode: ObsMode = ObsMode.STATE,
+        auto_reset: AutoReset = AutoReset.SAME_STEP,
+        lease_s: float = 0.0,
+        with_expert: bool = False,
+        keep_alive: bool = False,
+    ) -> SimSession:
+        """Builds instances and leases them.
+
+        Args:
+            tasks: Of each row.
+            seeds: Origin of each row's sequence of episodes.
+            obs_mode: Whether frames come with every observation.
+            auto_reset: What happens when an episode ends.
+            lease_s: Seconds without a call after which the session ends; 0 is the server's default.
+            with_expert: Return the scripted expert's actions as well.
+            keep_alive: Renew from a background thread, so that pauses between steps may be long. The session
+                then lives as long as this process.
+
+        Raises:
+            NotFoundError: A task which the server does not host.
+            ExhaustedError: No room.
+            NewtError: Anything else the server says.
+        """
+        if len(tasks) != len(seeds):
+            raise ValueError(f"got {len(tasks)} tasks and {len(seeds)} seeds; expected one seed for each task")
+        request = sim_pb2.OpenRequest(
+            envs=[sim_pb2.EnvSpec(task=task, seed=seed) for task, seed in zip(tasks, seeds, strict=True)],
+            obs_mode=obs_mode.value,
+            auto_reset=auto_reset.value,
+            lease_s=lease_s,
+            with_expert=with_expert,
+        )
+        with translated():
+            reply = self.stub.Open(request, timeout=self._open_timeout_s, wait_for_ready=True)
+        return SimSession(self, reply, keep_alive)
+
+    def close(self) -> None:
+        """Closes the connection; open sessions end with their leases."""
+        self._channel.close()
+
+    def __enter__(self) -> SimClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SimSession:
+    """N leased instances. Not thread-safe, apart from the keep-alive.
+
+    Steps travel over a stream of the session's own. Where the stream breaks, the step is repeated with a plain call,
+    which is harmless because steps are numbered.
+
+    Attributes:
+        tasks: Of each row.
+        lease_s: Seconds without a call after which the server ends the session.
+    """
+
+    def __init__(self, client: SimClient, opened: sim_pb2.OpenResponse, keep_alive: bool) -> None:
+        self.tasks = [_task(task) for task in opened.envs]
+        self.lease_s = opened.lease_s
+        self._client = client
+        self._id = opened.session_id
+        self._sequence = 0
+        self._pending: sim_pb2.StepRequest | None = None
+        self._stream: _Stream | None = None
+        self._closed = threading.Event()
+        if keep_alive:
+            threading.Thread(target=self._keep_alive, name="sim-keep-alive", daemon=True).start()
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
+        return len(self.tasks)
+
+    def reset(self, rows: Sequence[int] = (), seeds: Sequence[int] = ()) -> Observation:
+        """Starts new episodes.
+
+        Args:
+            rows: Which; empty means all.
+            seeds: Of the episodes, one per row; empty lets every row continue its own sequence.
+
+        Returns:
+            The state of all rows.
+        """
+        request = sim_pb2.ResetRequest(session_id=self._id, rows=rows, seeds=seeds)
+        with translated():
+            reply = self._client.stub.Reset(request, timeout=self._client.timeout_s)
+        return _observation(reply.observation)
+
+    def step(self, action: npt.NDArray[np.float32]) -> Step:
+        """One step of all rows.
+
+        Args:
+            action: float32[N, A], used columns in [-1, 1].
+        """
+        self.send(action)
+        return self.receive()
+
+    def send(self, action: npt.NDArray[np.float32]) -> None:
+        """Starts a step; `receive` must follow. Work between the two overlaps with the simulators'."""
+        if self._pending is not None:
+            raise RuntimeError("a step is under way: receive it before sending the next")
+        request = sim_pb2.StepRequest(session_id=self._id, sequence=self._sequence + 1, action=encode(action))
+        if self._stream is None:
+            self._stream = _Stream(self._client.stub, self._client.timeout_s)
+        self._stream.send(request)
+        self._pending = request
+
+    def receive(self) -> Step:
+        """The result of the step that was sent.
+
+        Raises:
+            UnavailableError: The server cannot be reached, or not be asked, now; `receive` may be called again.
+            LostError: Simulators died and are being restarted; `receive` may be called again.
+            NewtError: The step was refused; nothing has moved.
+        """
+        request = self._pending
+        if request is None:
+            raise RuntimeError("no step is under way: send one first")
+        try:
+            with translated():
+                reply = self._receive(request)
+        except (UnavailableError, LostError):
+            raise
+        except BaseException:
+            self._pending = None
+            raise
+        self._pending = None
+        self._sequence = request.sequence
+        return _step(reply)
+
+    def render(self, rows: Sequence[int] = ()) -> npt.NDArray[np.uint8]:
+        """Draws rows (empty means all) as they are now: uint8[R, 224, 224, 3]."""
+        request = sim_pb2.RenderRequest(session_id=self._id, rows=rows)
+        with translated():
+            reply = self._client.stub.Render(request, timeout=self._client.timeout_s)
+        return decode(reply.frames, "frames", dtype=np.uint8, shape=(None, None, None, 3))
+
+    def renew(self) -> float:
+        """Starts the lease anew; returns its seconds."""
+        with translated():
+            reply = self._client.stub.Renew(
+                sim_pb2.RenewRequest(session_id=self._id), timeout=self._client.timeout_s
+            )
+        return float(reply.lease_s)
+
+    def close(self) -> None:
+        """Gives the instances back; idempotent. A server that is gone has nothing to give back to."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._stream is not None:
+            self._stream.close()
+        with contextlib.suppress(grpc.RpcError):
+            self._client.stub.Close(sim_pb2.CloseRequest(session_id=self._id), timeout=self._client.timeout_s)
+
+    def __enter__(self) -> SimSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _receive(self, request: sim_pb2.StepRequest) -> sim_pb2.StepResponse:
+        if self._stream is not None:
+            try:
+                return self._stream.receive()
+            except grpc.RpcError as error:
+                self._stream.close()
+                self._stream = None
+                call: Any = error
+                if call.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                    raise
+        return self._client.stub.Step(request, timeout=self._client.timeout_s)
+
+    def _keep_alive(self) -> None:
+        while not self._closed.wait(self.lease_s / 3):
+            try:
+                self.renew()
+            except UnavailableError as error:
+                log.warning("renew_failed", error=str(error))
+            except (NewtError, grpc.RpcError, ValueError) as error:  # ValueError: the client was closed.
+                if not self._closed.is_set():
+                    log.warning("keep_alive_ended", error=str(error))
+                return
+
+
+class _Stream:
+    """The client's side of StepStream: one request, one reply, in turn."""
+
+    def __init__(self, stub: sim_pb2_grpc.SimServiceStub, timeout_s: float) -> None:
+        self._requests: queue.SimpleQueue[sim_pb2.StepRequest | None] = queue.SimpleQueue()
+        self._call: Any = stub.StepStream(iter(self._requests.get, None))
+        self._timeout_s = timeout_s
+        self._due: float | None = None
+        self._closed = threading.Event()
+        # A stream has no end in time and a receive no deadline of its own; a timer per step would cost a thread each.
+        threading.Thread(target=self._watch, name="sim-stream-deadline", daemon=True).start()
+
+    def send(self, request: sim_pb2.StepRequest) -> None:
+        self._due = time.monotonic() + self._timeout_s
+        self._requests.put(request)
+
+    def receive(self) -> sim_pb2.StepResponse:
+        try:
+            reply: sim_pb2.StepResponse = next(self._call)
+        except StopIteration:
+            raise UnavailableError("the server ended the stream; receive again") from None
+        self._due = None
+        return reply
+
+    def close(self) -> None:
+        self._closed.set()
+        self._requests.put(None)
+        if self._due is not None:
+            self._call.cancel()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._timeout_s / 4)):
+            due = self._due
+            if due is not None and time.monotonic() > due:
+                self._call.cancel()
+                return
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turns a failed call's error into the NewtError that the server raised."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+
+
+def _task(task: sim_pb2.SimTask) -> Task:
+    return Task(
+        name=task.name,
+        domain=task.domain,
+        obs_dim=task.obs_dim,
+        action_dim=task.action_dim,
+        episode_length=task.episode_length,
+        action_repeat=task.action_repeat,
+        has_success=task.has_success,
+        has_expert=task.has_expert,
+    )
+
+
+def _observation(message: sim_pb2.Observation) -> Observation:
+    return Observation(
+        obs=decode(message.obs, "obs", dtype=np.float32, shape=(None, None)),
+        rgb=_optional(message, "rgb", np.uint8, 4),
+        expert_action=_optional(message, "expert_action", np.float32, 2),
+        episode_seed=decode(message.episode_seed, "episode_seed", dtype=np.uint64, shape=(None,)),
+        episode_step=decode(message.episode_step, "episode_step", dtype=np.int32, shape=(None,)),
+    )
+
+
+_NO_ROWS = np.zeros(0, np.int32)
+_NO_OBS = np.zeros((0, 128), np.float32)
+
+
+def _step(message: sim_pb2.StepResponse) -> Step:
+    def column(tensor: tensor_pb2.Tensor, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return decode(tensor, name, dtype=dtype, shape=(None,))
+
+    reward = column(message.reward, "reward", np.float32)
+    ended = message.HasField("final_rows")
+    failed = message.HasField("errors")
+    return Step(
+        observation=_observation(message.observation),
+        reward=reward,
+        terminated=column(message.terminated, "terminated", np.bool_),
+        truncated=column(message.truncated, "truncated", np.bool_),
+        success=column(message.success, "success", np.float32),
+        score=column(message.score, "score", np.float32),
+        final_rows=column(message.final_rows, "final_rows", np.int32) if ended else _NO_ROWS,
+        final_obs=decode(message.final_obs, "final_obs", dtype=np.float32, shape=(None, None)) if ended else _NO_OBS,
+        final_rgb=_optional(message, "final_rgb", np.uint8, 4),
+        crashed=column(message.errors, "errors", np.int32) != 0 if failed else np.zeros(len(reward), np.bool_),
+    )
+
+
+def _optional(message: Any, field: str, dtype: npt.DTypeLike, rank: int) -> npt.NDArray[Any] | None:
+    if not message.HasField(field):
+        return None
+    return decode(getattr(message, field), field, dtype=dtype, shape=(None,) * rank)

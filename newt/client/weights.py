@@ -1,0 +1,75 @@
+"""Client of the weights hub: publish a version of a model, retire a model."""
+
+from __future__ import annotations
+
+import grpc
+
+from newt.errors import UnavailableError
+from newt.wire.channels import connect
+from newt.wire.chunks import Weights, split
+from newt.wire.status import from_rpc_error, rpc_code
+from newt.wire.v1 import weights_pb2, weights_pb2_grpc
+
+
+def publish(
+    hub_target: str,
+    model_id: str,
+    weights_version: int,
+    payload: bytes,
+    plan_config_json: str,
+    *,
+    timeout_s: float,
+) -> int:
+    """Uploads a version of a model; waits for the hub to appear within the deadline.
+
+    Sending the same version again is harmless, so a failed call can be repeated.
+
+    Args:
+        hub_target: `host:port` of the hub.
+        model_id: For training runs, the run's id.
+        weights_version: 1 or more, higher than the last one.
+        payload: What newt.agent.checkpoints.weights_to_bytes returns.
+        plan_config_json: Planning settings to serve the model with, as JSON.
+        timeout_s: Deadline of the call.
+
+    Returns:
+        Planners subscribed at that moment.
+
+    Raises:
+        PreconditionError: The hub holds a newer version.
+        CorruptDataError: Bytes were changed on the way.
+        InvalidInputError: The id, the version or the size is refused.
+        UnavailableError: The hub could not be reached, or not within the deadline.
+    """
+    weights = Weights(model_id, weights_version, payload, plan_config_json)
+    requests = (weights_pb2.PublishRequest(chunk=chunk) for chunk in split(weights))
+    with connect(hub_target) as channel:
+        try:
+            reply = weights_pb2_grpc.WeightsServiceStub(channel).Publish(
+                requests, timeout=timeout_s, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            raise _translated(error, hub_target, timeout_s) from error
+    return reply.subscribers
+
+
+def retire(hub_target: str, model_id: str, *, timeout_s: float) -> None:
+    """Removes a model from the hub and from all planners; an unknown one is not an error.
+
+    Raises:
+        InvalidInputError: Not a model id.
+        UnavailableError: The hub could not be reached, or not within the deadline.
+    """
+    with connect(hub_target) as channel:
+        try:
+            weights_pb2_grpc.WeightsServiceStub(channel).Retire(
+                weights_pb2.RetireRequest(model_id=model_id), timeout=timeout_s, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            raise _translated(error, hub_target, timeout_s) from error
+
+
+def _translated(error: grpc.RpcError, target: str, timeout_s: float) -> Exception:
+    if rpc_code(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return UnavailableError(f"weights hub at {target} did not answer within {timeout_s} s")
+    return from_rpc_error(error)

@@ -1,0 +1,1 @@
+"""Runs: REST API, training, collection, evaluation, weights hub."""

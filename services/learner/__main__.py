@@ -1,0 +1,96 @@
+"""Runs the learner: `python -m services.learner`."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import sys
+from typing import TextIO
+
+import structlog
+import uvicorn
+
+from newt import __version__, logs
+from newt.errors import NewtError
+from newt.wire.metrics import BUILD
+from newt.wire.server import PortInUseError, Server
+from newt.wire.v1 import weights_pb2_grpc
+from services.learner.api import create_app
+from services.learner.dependencies import Dependencies
+from services.learner.hub import WeightsHub
+from services.learner.jobs import EvaluationJobs
+from services.learner.settings import LearnerSettings
+from services.learner.store import RunStore
+from services.learner.supervisor import Supervisor
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
+    settings = LearnerSettings()
+    logs.configure("learner", settings.log_level)
+    try:
+        lock = _lock(settings)
+        rest = _bind(settings.host, settings.port)
+        hub_server = Server("newt.v1.WeightsService", settings.hub_host, settings.hub_port)
+    except OSError as error:
+        log.error("start_failed", error=str(error))
+        return 1
+    settings = settings.model_copy(update={"hub_port": hub_server.port, "port": rest.getsockname()[1]})
+    hub = WeightsHub()
+    weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, hub_server.grpc)
+    hub_server.start()
+    hub_server.set_ready(True)
+
+    store = RunStore.connect(settings.redis_url)
+    supervisor = Supervisor(store, settings)
+    jobs = EvaluationJobs(store, settings)
+    try:
+        jobs.recover()
+    except NewtError as error:
+        log.warning("jobs_not_recovered", error=str(error))
+    app = create_app(settings, store, supervisor, jobs, Dependencies(store, settings))
+    BUILD.info({"version": __version__, "service": "learner"})
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    supervisor.start()
+    log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}")
+    try:
+        server.run(sockets=[rest])
+    finally:
+        jobs.stop()
+        supervisor.stop()
+        hub.close()
+        hub_server.stop(grace_s=1.0)
+        lock.close()
+    return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise PortInUseError(
+            f"REST API: cannot bind {host}:{port} ({error.strerror}); stop the process that has the port, or set "
+            "NEWT_LEARNER_PORT to another one"
+        ) from error
+    return bound
+
+
+def _lock(settings: LearnerSettings) -> TextIO:
+    """One learner per data folder: two would start every run twice."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    handle = (settings.data_dir / "learner.lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.close()
+        raise OSError(f"another learner works in {settings.data_dir}; stop it, or set NEWT_LEARNER_DATA_DIR") from error
+    return handle
+
+
+if __name__ == "__main__":
+    sys.exit(main())

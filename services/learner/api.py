@@ -1,0 +1,264 @@
+"""The REST API of runs. Thin: everything it says comes from the records, what it does is done by the supervisor."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Literal
+
+import anyio.to_thread
+from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+import newt
+from newt.errors import InvalidInputError, NotFoundError
+from newt.runs.record import (
+    ApiError,
+    CheckpointList,
+    DemoSetList,
+    EvaluationJob,
+    EvaluationJobList,
+    EvaluationRequest,
+    MetricsHistory,
+    Readiness,
+    Run,
+    RunList,
+    RunResults,
+    RunState,
+    TaskInfo,
+    TaskList,
+)
+from newt.runs.spec import RunSpec
+from newt.tasks.domains import IMPLEMENTED_DOMAINS
+from newt.tasks.registry import Task, all_tasks
+from newt.tasks.sets import TASK_SETS
+from services.learner import http_errors, metrics
+from services.learner.checkpoints import CheckpointFolder
+from services.learner.demo_sets import list_demo_sets
+from services.learner.dependencies import Dependencies
+from services.learner.jobs import EvaluationJobs
+from services.learner.settings import LearnerSettings
+from services.learner.store import RunStore
+from services.learner.supervisor import Supervisor
+
+EVENT_POLL_S = 0.5
+Source = Literal["trainer", "collector", "evaluation"]
+
+
+def create_app(
+    settings: LearnerSettings,
+    store: RunStore,
+    supervisor: Supervisor,
+    jobs: EvaluationJobs,
+    dependencies: Dependencies,
+) -> FastAPI:
+    """Builds the application; its OpenAPI description is served under /docs and /openapi.json."""
+    error = {"model": ApiError}
+    app = FastAPI(
+        title="Newt learner",
+        version=newt.__version__,
+        description="Training runs of the Newt agent: start them, watch them, take the checkpoints home.",
+        responses={404: error, 409: error, 422: error, 503: error},
+    )
+    http_errors.install(app)
+
+    @app.middleware("http")
+    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        start = time.perf_counter()
+        response = await call_next(request)
+        route = getattr(request.scope.get("route"), "path", "none")  # the pattern: ids would be unbounded
+        metrics.REQUESTS.labels(request.method, route, response.status_code).observe(time.perf_counter() - start)
+        return response
+
+    # ---- runs
+
+    @app.post("/runs", status_code=201)
+    def create_run(spec: RunSpec) -> Run:
+        """Starts a run, or queues it. Unknown or impossible settings are answered with 422 naming the field."""
+        unserved = sorted({task.domain for task in spec.task_list()} - set(settings.sims))
+        if unserved:
+            have = ", ".join(sorted(settings.sims)) or "none"
+            raise InvalidInputError(
+                "tasks",
+                f"no simulator is configured for {', '.join(unserved)} (configured: {have}); leave these tasks out, or "
+                "start the simulator and name it in NEWT_LEARNER_SIMS",
+            )
+        run = store.create(spec, lambda run_id: (settings.data_dir / "runs" / run_id).resolve())
+        supervisor.wake()
+        return run
+
+    @app.get("/runs")
+    def list_runs(state: RunState | None = None) -> RunList:
+        """All runs, oldest first."""
+        return RunList(runs=[run for run in store.list_runs() if state in (None, run.state)])
+
+    @app.get("/runs/{run_id}")
+    def get_run(run_id: str) -> Run:
+        """One run with its progress."""
+        return store.get(run_id)
+
+    @app.post("/runs/{run_id}/cancel")
+    def cancel_run(run_id: str) -> Run:
+        """Ends a run. Its processes write a last checkpoint and stop."""
+        store.cancel(run_id)
+        supervisor.wake()
+        return store.get(run_id)
+
+    @app.post("/runs/{run_id}/resume")
+    def resume_run(run_id: str) -> Run:
+        """Queues a cancelled or failed run again; it goes on from its newest checkpoint."""
+        store.resume(run_id)
+        supervisor.wake()
+        return store.get(run_id)
+
+    # ---- what a run says
+
+    @app.get("/runs/{run_id}/metrics")
+    def get_metrics(
+        run_id: str,
+        source: Source | None = None,
+        name: Annotated[list[str] | None, Query(description="Only these values.")] = None,
+        after: Annotated[str, Query(pattern=r"^(-|\d+-\d+)$", description="Id of the last row that was read.")] = "-",
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> MetricsHistory:
+        """The metrics history, oldest first."""
+        store.get(run_id)
+        rows = store.metrics(run_id, after=after, limit=limit, source=source, names=set(name) if name else None)
+        return MetricsHistory(rows=rows)
+
+    @app.get("/runs/{run_id}/events", response_class=StreamingResponse)
+    async def get_events(
+        run_id: str,
+        after: Annotated[str, Query(pattern=r"^(-|\d+-\d+)$", description="Id of the last event that was seen.")] = "-",
+        last_event_id: Annotated[str | None, Header(pattern=r"^\d+-\d+$")] = None,
+    ) -> StreamingResponse:
+        """Server-sent events: everything that happened, then what happens, and `progress` about once a second.
+
+        The stream ends when the run has ended.
+        """
+        await anyio.to_thread.run_sync(store.get, run_id)
+        return StreamingResponse(_events(store, run_id, last_event_id or after), media_type="text/event-stream")
+
+    @app.get("/runs/{run_id}/results")
+    def get_results(run_id: str) -> RunResults:
+        """Scores per task: random policy, after pretraining, at the end; and all evaluations."""
+        run = store.get(run_id)
+        return RunResults.build(run_id, run.state, run.tasks, store.evaluations(run_id), store.videos(run_id))
+
+    @app.get("/runs/{run_id}/videos/{name}", response_class=FileResponse)
+    def get_video(run_id: str, name: str) -> FileResponse:
+        """One video as MP4; names are in the results."""
+        folder = settings.data_dir / "runs" / store.get(run_id).id / "videos"
+        path = folder / name
+        if path.resolve().parent != folder.resolve() or not path.is_file():
+            raise NotFoundError(f"run {run_id} has no video {name!r}; GET /runs/{run_id}/results lists them")
+        return FileResponse(path, media_type="video/mp4", filename=name)
+
+    @app.get("/runs/{run_id}/checkpoints")
+    def list_checkpoints(run_id: str) -> CheckpointList:
+        """Checkpoints, oldest first."""
+        return CheckpointList(checkpoints=_checkpoints(run_id).list())
+
+    @app.get("/runs/{run_id}/checkpoints/{name}", response_class=FileResponse)
+    def download_checkpoint(run_id: str, name: str) -> FileResponse:
+        """One checkpoint as safetensors, with its settings in the metadata; `newest` is a name too."""
+        folder = _checkpoints(run_id)
+        if name == "newest":
+            names = [checkpoint.name for checkpoint in folder.list()]
+            if not names:
+                raise NotFoundError(f"run {run_id} has no checkpoint yet")
+            name = names[-1]
+        path = folder.path(name)
+        return FileResponse(path, media_type="application/octet-stream", filename=f"{run_id}-{path.name}")
+
+    def _checkpoints(run_id: str) -> CheckpointFolder:
+        return CheckpointFolder(settings.data_dir / "runs" / store.get(run_id).id)
+
+    # ---- evaluations on request
+
+    @app.post("/runs/{run_id}/evaluate", status_code=202)
+    def evaluate(run_id: str, request: EvaluationRequest) -> EvaluationJob:
+        """Evaluates a checkpoint, beside whatever else is going on."""
+        return jobs.start(store.get(run_id), request)
+
+    @app.get("/runs/{run_id}/evaluations")
+    def list_evaluations(run_id: str) -> EvaluationJobList:
+        """Evaluations that were asked for, oldest first."""
+        store.get(run_id)
+        return EvaluationJobList(evaluations=store.jobs(run_id))
+
+    @app.get("/runs/{run_id}/evaluations/{job_id}")
+    def get_evaluation(run_id: str, job_id: str) -> EvaluationJob:
+        """One evaluation that was asked for."""
+        return store.job(run_id, job_id)
+
+    # ---- what there is
+
+    @app.get("/tasks")
+    def list_tasks() -> TaskList:
+        """All registered tasks, and whether they can be simulated here and now."""
+
+        def simulator(task: Task) -> Literal["reachable", "unreachable", "not configured", "not implemented"]:
+            if task.domain not in IMPLEMENTED_DOMAINS:
+                return "not implemented"
+            if task.domain not in settings.sims:
+                return "not configured"
+            return "reachable" if dependencies.has_sim(task.domain) else "unreachable"
+
+        fields = ("name", "domain", "split", "obs_dim", "action_dim", "episode_length", "has_success", "has_expert")
+        return TaskList(
+            tasks=[
+                TaskInfo(
+                    **{field: getattr(task, field) for field in fields},
+                    instruction=task.instruction,
+                    simulator=simulator(task),
+                )
+                for task in all_tasks()
+            ],
+            sets={task_set.name: task_set.description for task_set in TASK_SETS.values()},
+        )
+
+    @app.get("/demos")
+    def list_demos() -> DemoSetList:
+        """Demonstration sets."""
+        return DemoSetList(demo_sets=list_demo_sets(settings.replay))
+
+    # ---- operations
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz(response: Response) -> Readiness:
+        """Whether runs can run: 503 and the names of what is missing, otherwise."""
+        readiness = dependencies.readiness()
+        response.status_code = 200 if readiness.ready else 503
+        return readiness
+
+    @app.get("/metrics", response_class=Response)
+    def prometheus() -> Response:
+        """Metrics for Prometheus."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _events(store: RunStore, run_id: str, position: str) -> AsyncIterator[str]:
+    last = ""
+    while True:
+        # The state is read before the events, so that the last ones are not lost.
+        run = await anyio.to_thread.run_sync(store.get, run_id)
+        for event in await anyio.to_thread.run_sync(store.events, run_id, position):
+            position = event.id
+            yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        progress = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
+        if progress != last:
+            last = progress
+            yield f"event: progress\ndata: {progress}\n\n"
+        if run.state.finished:
+            return
+        await anyio.sleep(EVENT_POLL_S)

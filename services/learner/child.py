@@ -1,0 +1,166 @@
+"""What the processes of a run share: how they start, and how they notice that they must stop."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TextIO, TypeVar
+
+import structlog
+
+from newt import logs
+from newt.errors import NewtError, UnavailableError
+from newt.runs.record import Run
+from services.learner.settings import LearnerSettings
+from services.learner.store import RunStore, SupersededError
+from services.learner.writer import RunWriter
+
+EXIT_DONE = 0
+EXIT_FAILED = 1  # The run has been marked as failed; starting the process again would not help.
+EXIT_STOPPED = 3  # Asked to stop.
+
+log = structlog.get_logger(__name__)
+
+
+class RunFailedError(Exception):
+    """The run cannot go on; the message is the cause that users see."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The process was asked to stop."""
+
+
+class StopFlag:
+    """Set when the process must stop: SIGTERM, SIGINT, or the death of the API, whose end of our stdin closes."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Asks the process to stop."""
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether the process must stop."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises Stopped if the process must stop."""
+        if self._event.is_set():
+            raise Stopped
+
+    def sleep(self, seconds: float) -> None:
+        """Waits; raises Stopped at once if the process must stop."""
+        if self._event.wait(seconds):
+            raise Stopped
+
+    def watch(self) -> None:
+        """Installs the signal handlers and the watch on stdin; call from the main thread."""
+
+        def handle(signum: int, frame: FrameType | None) -> None:
+            self._event.set()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+        threading.Thread(target=self._until_eof, name="stdin", daemon=True).start()
+
+    def _until_eof(self) -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        self._event.set()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run's process works with."""
+
+    settings: LearnerSettings
+    run: Run
+    writer: RunWriter
+    stop: StopFlag
+
+    @property
+    def directory(self) -> Path:
+        """The run's folder."""
+        return Path(self.run.directory)
+
+
+def run_child(name: str, work: Callable[[Context], None]) -> int:
+    """Runs the body of a process of a run: `python -m services.learner.<name> --run ID --attempt N`.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog=name)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--attempt", required=True, type=int)
+    arguments = parser.parse_args()
+    settings = LearnerSettings()
+    logs.configure(name, settings.log_level)
+    structlog.contextvars.bind_contextvars(run=arguments.run, attempt=arguments.attempt)
+    stop = StopFlag()
+    stop.watch()
+    store = RunStore.connect(settings.redis_url)
+    writer = RunWriter(store, arguments.run, arguments.attempt)
+    run = store.get(arguments.run)
+    lock = None
+    try:
+        lock = _lock(Path(run.directory) / f"{name}.lock", stop)
+        work(Context(settings, run, writer, stop))
+    except (Stopped, SupersededError) as reason:
+        log.info("process_stopped", reason=str(reason) or "asked to stop")
+        return EXIT_STOPPED
+    except RunFailedError as error:
+        cause = str(error)
+        log.error("run_failed", error=cause)
+        patiently(lambda: writer.fail(cause), stop)
+        return EXIT_FAILED
+    finally:
+        if lock is not None:
+            lock.close()
+    return EXIT_DONE
+
+
+T = TypeVar("T")
+
+
+def patiently(call: Callable[[], T], stop: StopFlag, timeout_s: float = 60.0) -> T:
+    """Repeats a call while its service is unavailable, for at most `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return call()
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            stop.sleep(0.5)
+
+
+def loosely(call: Callable[[], object]) -> None:
+    """Makes a call whose failure must not stop the run: a progress report."""
+    try:
+        call()
+    except NewtError as error:
+        log.warning("report_failed", error=str(error))
+
+
+def _lock(path: Path, stop: StopFlag) -> TextIO:
+    """Waits until no other process of this kind works on the run: after a restart of the API its predecessor may
+    still be writing its last checkpoint. The lock ends with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("w")
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            stop.sleep(0.1)

@@ -1,0 +1,46 @@
+"""The Redis client of the run records: its connection errors are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from newt.errors import UnavailableError
+
+
+def connect(url: str) -> Any:
+    """A client that connects lazily and raises UnavailableError when Redis does not answer."""
+    return Guarded(redis.Redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5))
+
+
+class Guarded:
+    """Passes every call on to a client or pipeline of redis-py, translating its errors."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def pipeline(self, **options: Any) -> Guarded:
+        """A guarded pipeline; nothing is sent before `execute`."""
+        return Guarded(self._client.pipeline(**options))
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with _translated():
+                return method(*args, **kwargs)
+
+        return call
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise UnavailableError(f"Redis with the run records does not answer ({error}); start it and retry") from error
+    except redis.OutOfMemoryError as error:
+        raise UnavailableError("Redis with the run records is full; raise its maxmemory and retry") from error

@@ -1,0 +1,48 @@
+"""Settings of the learner, from NEWT_LEARNER_* environment variables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from newt.settings import ServiceSettings
+
+
+class LearnerSettings(ServiceSettings):
+    """What the learner can be told. `host` and `port` are those of the REST API."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_LEARNER_")
+
+    hub_host: str = Field("127.0.0.1", description="Address that the weights hub (gRPC) binds.")
+    hub_port: int = Field(0, ge=0, le=65535, description="Port of the weights hub; 0 picks a free one.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis with the run records.")
+    replay: str = Field("127.0.0.1:5200", description="gRPC target of the replay service.")
+    planner: str = Field("127.0.0.1:5100", description="gRPC target of the planner service.")
+    sims: dict[str, str] = Field(
+        default_factory=dict,
+        description='gRPC target of the simulator of every domain, as JSON: {"dmcontrol": "127.0.0.1:5001", ...}.',
+    )
+    data_dir: Path = Field(Path("data/learner"), description="Folder for checkpoints, videos, logs and results.")
+    max_concurrent_runs: int = Field(1, ge=1, description="Runs that may have processes at once; others are queued.")
+    torch_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 leaves the choice to torch.")
+    device: str = Field("cpu", description="Torch device of trainers.")
+    max_restarts: int = Field(3, ge=0, description="Restarts of a run's crashed processes per restart_window_s.")
+    restart_window_s: float = Field(300.0, gt=0, description="Window of max_restarts; more crashes fail the run.")
+    stop_grace_s: float = Field(
+        20.0, gt=0, description="Time a process has to write its checkpoint before it is killed."
+    )
+    dependency_timeout_s: float = Field(
+        120.0, gt=0, description="How long a run waits for an unreachable service before it fails."
+    )
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for child processes."""
+        values = self.model_dump(mode="json")
+        prefix = str(self.model_config["env_prefix"])
+        return {
+            f"{prefix}{name}".upper(): json.dumps(value) if isinstance(value, dict) else str(value)
+            for name, value in values.items()
+        }

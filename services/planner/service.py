@@ -1,0 +1,79 @@
+"""The planner service put together: device, models, queue, runner, subscription, server."""
+
+from __future__ import annotations
+
+import structlog
+
+from newt.wire.server import Server
+from newt.wire.v1 import planner_pb2_grpc
+from services.planner import metrics, model
+from services.planner.device import choose_device
+from services.planner.runner import PlanQueue, Runner
+from services.planner.servicer import PlannerServicer
+from services.planner.settings import PlannerSettings
+from services.planner.store import ModelStore
+from services.planner.subscriber import Subscriber
+
+SERVICE = "newt.v1.PlannerService"
+
+log = structlog.get_logger(__name__)
+
+
+class PlannerService:
+    """Everything of one planner process except its signals and its metrics endpoint.
+
+        service = PlannerService(PlannerSettings())
+        service.server.start()
+        service.start()
+        ...
+        service.drain()
+        service.server.stop(grace_s=5)
+        service.close()
+
+    Ready means: subscribed to the hub, or at least one model loaded. A hub that restarts therefore does not make
+    planners unready which can still plan.
+
+    Args:
+        settings: Of the service.
+
+    Raises:
+        ValueError: The device cannot be used.
+        PortInUseError: The address cannot be bound.
+    """
+
+    def __init__(self, settings: PlannerSettings) -> None:
+        device = choose_device(settings)
+        log.info("device_chosen", device=str(device.where), dtype=str(device.dtype), max_rows=device.max_rows)
+        self.server = Server(SERVICE, settings.host, settings.port, settings.max_threads)
+        self._queue = PlanQueue(device.max_rows, settings.max_wait_ms / 1000, settings.max_queued_rows)
+        metrics.QUEUED_ROWS.set_function(lambda: self._queue.queued_rows)
+        self._store = ModelStore(settings.max_models, on_missed=lambda: self._subscriber.resync())
+        self._subscriber = Subscriber(
+            settings.hub,
+            settings.name,
+            self._store,
+            lambda weights: model.load(weights, device),
+            settings.max_model_bytes,
+            self._update_ready,
+        )
+        self._runner = Runner(self._queue, self._store.get, device)
+        planner_pb2_grpc.add_PlannerServiceServicer_to_server(
+            PlannerServicer(self._store, self._queue, settings.max_queued_rows), self.server.grpc
+        )
+
+    def start(self) -> None:
+        """Starts computing and listening to the hub."""
+        self._runner.start()
+        self._subscriber.start()
+
+    def drain(self) -> None:
+        """Fails the requests that still wait, so that their callers can ask another replica at once."""
+        self._queue.close()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Ends the threads; at most one batch and one load are waited for. Call `drain` first."""
+        self._subscriber.stop(timeout_s)
+        self._runner.join(timeout_s)
+
+    def _update_ready(self) -> None:
+        self.server.set_ready(self._subscriber.connected or bool(self._store.all()))

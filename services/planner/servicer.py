@@ -1,0 +1,102 @@
+"""The methods of PlannerService: check, queue, wait, answer."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import CancelledError
+
+import grpc
+
+from newt.errors import ExhaustedError, InvalidInputError, UnavailableError
+from newt.wire.chunks import check_model_id
+from newt.wire.tensors import encode
+from newt.wire.v1 import planner_pb2, planner_pb2_grpc
+from services.planner import metrics
+from services.planner.requests import parse
+from services.planner.runner import PlannedRows, PlanQueue, PlanTicket
+from services.planner.store import ModelStore
+
+_REASONS: dict[type[Exception], str] = {
+    InvalidInputError: "invalid",
+    UnavailableError: "unavailable",
+    ExhaustedError: "queue_full",
+}
+
+
+class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
+    """Servicer of newt.v1.PlannerService.
+
+    Args:
+        store: Models that can be served.
+        queue: Where checked requests wait for the runner.
+        max_rows: Of one request.
+    """
+
+    def __init__(self, store: ModelStore, queue: PlanQueue, max_rows: int) -> None:
+        self._store = store
+        self._queue = queue
+        self._max_rows = max_rows
+
+    def Plan(  # noqa: N802
+        self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext
+    ) -> planner_pb2.PlanResponse:
+        """Plans one action per row."""
+        try:
+            return _reply(self._planned(request, context), request.want_sequence)
+        except CancelledError:
+            metrics.FAILURES.labels("cancelled").inc()
+            # Nobody reads this: the call was cancelled or its deadline has passed.
+            raise UnavailableError("the caller went away") from None
+        except Exception as error:
+            metrics.FAILURES.labels(_REASONS.get(type(error), "internal")).inc()
+            raise
+
+    def ListModels(  # noqa: N802
+        self, request: planner_pb2.ListModelsRequest, context: grpc.ServicerContext
+    ) -> planner_pb2.ListModelsResponse:
+        """Models that can be served now."""
+        return planner_pb2.ListModelsResponse(
+            models=[
+                planner_pb2.Model(
+                    model_id=model.model_id,
+                    weights_version=model.weights_version,
+                    parameters=model.parameters,
+                    tasks=model.tasks,
+                    horizon=model.spec.horizon,
+                )
+                for model in self._store.all()
+            ]
+        )
+
+    def _planned(self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext) -> PlannedRows:
+        check_model_id(request.model_id)
+        model = self._store.get(request.model_id, request.min_weights_version)
+        key, rows = parse(request, model.spec, self._max_rows)
+        remaining_s = context.time_remaining()
+        deadline = float("inf") if remaining_s is None else time.monotonic() + remaining_s
+        ticket = PlanTicket(key, len(rows), rows, deadline)
+        self._queue.put(ticket)
+
+        def discard() -> None:
+            self._queue.discard(ticket)
+
+        # Called when the client cancels or its deadline passes: its rows must not be computed for nobody.
+        if not context.add_callback(discard):
+            discard()
+        return ticket.future.result()
+
+
+def _reply(planned: PlannedRows, want_sequence: bool) -> planner_pb2.PlanResponse:
+    reply = planner_pb2.PlanResponse(
+        action=encode(planned.action),
+        value=encode(planned.value),
+        weights_version=planned.weights_version,
+        queue_seconds=planned.queue_seconds,
+        compute_seconds=planned.compute_seconds,
+        batch_rows=planned.batch_rows,
+    )
+    if planned.next_mean is not None:
+        reply.next_mean.CopyFrom(encode(planned.next_mean))
+    if want_sequence and planned.sequence is not None:
+        reply.sequence.CopyFrom(encode(planned.sequence))
+    return reply

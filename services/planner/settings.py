@@ -1,0 +1,42 @@
+"""Settings of the planner service: NEWT_PLANNER_* environment variables."""
+
+from __future__ import annotations
+
+import socket
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from newt.settings import ServiceSettings
+
+
+class PlannerSettings(ServiceSettings):
+    """What the planner can be told."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_PLANNER_")
+
+    hub: str = Field("127.0.0.1:50081", description="Address of the weights hub (the learner), host:port.")
+    name: str = Field(default_factory=socket.gethostname, description="Name of this replica, for the hub's logs.")
+    device: str = Field("auto", description="Where to plan: auto (the first GPU, if any), cpu, cuda or cuda:N.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Type of the matrix products; auto is bfloat16 where the hardware has it."
+    )
+    torch_threads: int = Field(0, ge=0, description="Threads of one plan on the CPU; 0 leaves it to torch.")
+    max_rows: int = Field(
+        0, ge=0, description="Rows of one device batch, larger requests run in pieces; 0 picks 32 (CPU) or 256 (GPU)."
+    )
+    max_wait_ms: float = Field(2.0, ge=0, description="How long the first waiting request waits for company.")
+    max_queued_rows: int = Field(4096, ge=1, description="Rows that may wait; further requests are refused.")
+    pad: Literal["auto", "never", "always"] = Field(
+        "auto", description="Pad batches to powers of two, for stable shapes; auto pads on GPUs only."
+    )
+    max_models: int = Field(8, ge=1, description="Models kept on the device; the least recently used makes room.")
+    max_model_bytes: int = Field(1 << 30, ge=1, description="Larger models are refused.")
+    max_threads: int = Field(128, ge=2, description="Calls handled at once; each waits in a thread.")
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> PlannerSettings:
+        if self.max_queued_rows < self.max_rows:
+            raise ValueError(f"max_queued_rows {self.max_queued_rows} must not be below max_rows {self.max_rows}")
+        return self

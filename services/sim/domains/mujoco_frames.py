@@ -1,0 +1,109 @@
+"""Offscreen frames of MuJoCo models, for all domains that run on MuJoCo.
+
+Nothing here touches a graphics library before the first frame, so that state-only sessions need none. One drawing
+context per task and process is shared by all instances of the task: a context holds meshes and textures, which are
+the same for all of them. The libraries' own renderers keep one per instance, and gymnasium's does not switch
+contexts when several environments live in one process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+from typing import Any
+
+import mujoco
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from services.sim.domains.base import FRAME_SIZE, RENDER_BACKEND_VARIABLE, RenderingError
+
+_INSTALL = {
+    "egl": "install the GPU's driver and libegl1 (apt-get install libegl1)",
+    "osmesa": "install OSMesa (apt-get install libosmesa6)",
+}
+
+
+def resize(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Antialiased bilinear resize of uint8[H, W, 3] to uint8[224, 224, 3]."""
+    image = Image.fromarray(frame).resize((FRAME_SIZE, FRAME_SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def fixed_camera(camera_id: int) -> Any:
+    """A camera of the model, as mujoco.MjvCamera."""
+    camera = mujoco.MjvCamera()
+    camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+    camera.fixedcamid = camera_id
+    return camera
+
+
+class Renderer:
+    """Draws states of models with the same assets.
+
+    Args:
+        model: mujoco.MjModel which provides meshes and textures.
+        size: Height and width of the frames, pixels.
+
+    Raises:
+        RenderingError: No backend works.
+    """
+
+    def __init__(self, model: Any, size: int) -> None:
+        # Models ask for buffers far larger than our frames.
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        self._gl = _gl_context(size, size)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._option = mujoco.MjvOption()
+        self._perturb = mujoco.MjvPerturb()
+        self._viewport = mujoco.MjrRect(0, 0, size, size)
+        self._size = size
+
+    def draw(self, model: Any, data: Any, camera: Any) -> npt.NDArray[np.uint8]:
+        """One frame, uint8[size, size, 3], top row first. Reads the state, changes nothing."""
+        self._gl.make_current()
+        mujoco.mjv_updateScene(
+            model, data, self._option, self._perturb, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        frame = np.empty((self._size, self._size, 3), np.uint8)
+        mujoco.mjr_readPixels(frame, None, self._viewport, self._context)
+        return frame[::-1]  # OpenGL counts rows from the bottom.
+
+
+_renderers: dict[str, Renderer] = {}
+
+
+def renderer_for(task: str, model: Any, size: int) -> Renderer:
+    """The process's renderer of a task, made at its first use."""
+    if not _renderers:
+        atexit.register(_renderers.clear)  # Later, what they need to free themselves is gone.
+    if task not in _renderers:
+        _renderers[task] = Renderer(model, size)
+    return _renderers[task]
+
+
+def _gl_context(width: int, height: int) -> Any:
+    wanted = os.environ.get(RENDER_BACKEND_VARIABLE, "auto")
+    # EGL without a GPU falls back to software that is slower to start than OSMesa, so a GPU decides.
+    backends = [wanted] if wanted != "auto" else (["egl", "osmesa"] if _has_gpu() else ["osmesa", "egl"])
+    problems = []
+    for backend in backends:
+        try:
+            return importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+        except Exception as error:  # PyOpenGL raises AttributeError, ImportError, its own errors, ...
+            # A backend that failed must not decide the platform of the next one.
+            with contextlib.suppress(KeyError):
+                del os.environ["PYOPENGL_PLATFORM"]
+            problems.append(f"{backend}: {error}; {_INSTALL[backend]}")
+    raise RenderingError(f"cannot draw frames ({' / '.join(problems)}). State observations do not need this.")
+
+
+def _has_gpu() -> bool:
+    return any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dri"))

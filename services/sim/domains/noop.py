@@ -1,0 +1,90 @@
+"""Tasks without a simulator, for tests and benchmarks: they cost nothing, or fail in the way they are told to."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from newt.wire.v1 import sim_pb2
+from services.sim.domains.base import FRAME_SIZE, SimEnv, StepResult
+
+TASKS = [
+    # As wide as walker-walk, so that a benchmark of it measures the service alone.
+    sim_pb2.SimTask(name="noop", domain="noop", obs_dim=24, action_dim=6, episode_length=500, action_repeat=1),
+    sim_pb2.SimTask(
+        name="noop-short",
+        domain="noop",
+        obs_dim=3,
+        action_dim=2,
+        episode_length=5,
+        action_repeat=1,
+        has_success=True,
+        has_expert=True,
+    ),
+    sim_pb2.SimTask(name="noop-faulty", domain="noop", obs_dim=3, action_dim=1, episode_length=20, action_repeat=1),
+]
+
+# First action column of noop-faulty, compared exactly.
+RAISE, DIE, HANG, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, -0.5, 0.25
+
+
+def make(task: str, rendering: bool) -> SimEnv:
+    """Builds an instance."""
+    return NoopEnv(next(facts for facts in TASKS if facts.name == task))
+
+
+class NoopEnv(SimEnv):
+    """Observes (first draw of the seed, steps, last action, 0, ...) and rewards the action's first column."""
+
+    def __init__(self, facts: sim_pb2.SimTask) -> None:
+        self._facts = facts
+        self._obs = np.zeros(facts.obs_dim, np.float32)
+        self._steps = 0
+
+    def reset(self, seed: int) -> npt.NDArray[np.float32]:
+        """The seed's first uniform number is the whole state."""
+        self._steps = 0
+        self._obs[:] = 0
+        self._obs[0] = np.random.default_rng(seed).random()
+        return self._obs.copy()
+
+    def step(self, action: npt.NDArray[np.float32]) -> StepResult:
+        """Counts; `noop-faulty` obeys the action."""
+        first = float(action[0])
+        if self._facts.name == "noop-faulty":
+            self._misbehave(first)
+        self._steps += 1
+        self._obs[1], self._obs[2] = self._steps, first
+        return StepResult(
+            obs=self._obs.copy(),
+            reward=first,
+            terminated=self._facts.name == "noop-faulty" and first == TERMINATE,
+            truncated=self._steps >= self._facts.episode_length,
+            success=float(first > 0) if self._facts.has_success else math.nan,
+            score=self._steps / self._facts.episode_length,
+        )
+
+    def render(self) -> npt.NDArray[np.uint8]:
+        """Grey that brightens with the steps taken; the top left pixel is white."""
+        frame = np.full((FRAME_SIZE, FRAME_SIZE, 3), 10 + self._steps % 200, np.uint8)
+        frame[0, 0] = 255
+        return frame
+
+    def expert_action(self) -> npt.NDArray[np.float32]:
+        """The state, for every column."""
+        return np.full(self._facts.action_dim, self._obs[0], np.float32)
+
+    def _misbehave(self, order: float) -> None:
+        if order == RAISE:
+            raise RuntimeError("noop-faulty was told to raise")
+        if order == DIE:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if order == HANG:
+            time.sleep(3600)
+        if order == NOT_A_NUMBER:
+            self._obs[0] = math.nan

@@ -1,0 +1,112 @@
+"""The whole service: workers, sessions, upkeep and the gRPC server, put together."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import structlog
+
+from newt.tasks.registry import PADDED_ACTION_DIM
+from newt.wire.server import Server
+from newt.wire.tensors import encode
+from newt.wire.v1 import sim_pb2_grpc
+from services.sim.domains import Catalogue
+from services.sim.pool import WorkerPool
+from services.sim.servicer import SimServicer
+from services.sim.session import Session
+from services.sim.sessions import Sessions
+from services.sim.settings import SimSettings
+
+log = structlog.get_logger(__name__)
+
+SERVICE = "newt.v1.SimService"
+_UPKEEP_PERIOD_S = 0.5
+_WORKER_STOP_TIMEOUT_S = 2.0
+
+
+class SimService:
+    """Everything that runs in the server process.
+
+        service = SimService(SimSettings())
+        service.server.start()
+        service.warm_up()
+        ...
+        service.server.stop(grace_s=5)
+        service.close()
+
+    Args:
+        settings: All of them.
+
+    Raises:
+        NotFoundError: An enabled domain does not exist.
+        PreconditionError: An enabled domain is not installed.
+        PortInUseError: The address is taken.
+        WorkerLostError: The worker processes do not come up.
+    """
+
+    def __init__(self, settings: SimSettings) -> None:
+        self._catalogue = Catalogue(settings.domains)
+        self._timeout_s = settings.step_timeout_s
+        # The port first: a second server on it must not start workers before it learns that it cannot stay.
+        self.server = Server(SERVICE, settings.host, settings.port, max_threads=settings.max_streams + 16)
+        self.pool = WorkerPool(
+            settings.workers,
+            settings.render_backend,
+            settings.max_restarts_per_minute,
+            settings.start_timeout_s,
+            settings.log_level,
+        )
+        self.sessions = Sessions(settings.max_instances)
+        sim_pb2_grpc.add_SimServiceServicer_to_server(
+            SimServicer(settings, self._catalogue, self.pool, self.sessions), self.server.grpc
+        )
+        self._warm = threading.Event()
+        self._stopping = threading.Event()
+        self._upkeep = threading.Thread(target=self._keep_up, name="upkeep", daemon=True)
+        self._upkeep.start()
+
+    def warm_up(self) -> None:
+        """Takes one real step in every enabled domain; the service is ready then.
+
+        Raises:
+            NewtError: A domain does not work on this machine; the message has the cause.
+        """
+        first = {task.domain: task for task in reversed(self._catalogue.tasks.values())}
+        tasks = [first[domain] for domain in self._catalogue.domains]
+        session = Session(
+            tasks,
+            [0] * len(tasks),
+            rgb=False,
+            same_step=True,
+            with_expert=False,
+            pool=self.pool,
+            timeout_s=self._timeout_s,
+        )
+        try:
+            session.reset([], [])
+            still = np.zeros((len(tasks), PADDED_ACTION_DIM), np.float32)
+            session.step(1, encode(still))
+        finally:
+            session.close()
+        self._warm.set()
+        self.server.set_ready(True)
+        log.info("ready", domains=self._catalogue.domains, tasks=len(self._catalogue.tasks), workers=self.pool.size)
+
+    def close(self) -> None:
+        """Ends upkeep, sessions and workers; the server must have stopped."""
+        self._stopping.set()
+        self._upkeep.join()
+        self.sessions.close_all()
+        self.pool.close(_WORKER_STOP_TIMEOUT_S)
+
+    def _keep_up(self) -> None:
+        while not self._stopping.wait(_UPKEEP_PERIOD_S):
+            try:
+                self.sessions.expire()
+                if not self.pool.healthy:
+                    self.pool.replace_dead()
+                if self._warm.is_set():
+                    self.server.set_ready(self.pool.healthy)
+            except Exception:
+                log.exception("upkeep_failed")

@@ -1,0 +1,372 @@
+"""One session: N instances spread over the workers, stepped together."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from newt.errors import InvalidInputError, LostError, PreconditionError
+from newt.tasks.registry import PADDED_ACTION_DIM
+from newt.wire.tensors import decode, encode
+from newt.wire.v1 import sim_pb2, tensor_pb2
+from services.sim import metrics
+from services.sim.block import SessionBlock
+from services.sim.group import GroupSpec, Member
+from services.sim.messages import DRAW, RESET, STEP, pack_build
+from services.sim.pool import WorkerPool
+from services.sim.process import Channel, RequestFailedError, WorkerLostError
+
+log = structlog.get_logger(__name__)
+
+_MAX_ATTEMPTS = 3
+
+
+@dataclass
+class _Slot:
+    """The session's rows in one worker; without a channel, their simulators do not exist."""
+
+    worker: int
+    rows: npt.NDArray[np.intp]
+    spec: bytes
+    channel: Channel | None = field(default=None)
+
+    def disconnect(self) -> None:
+        """Frees the simulators, if there are any."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+
+class Session:
+    """Built by the constructor; the caller serialises all other calls.
+
+    A worker's death takes this session's instances in it along. They are then *crashed*: rebuilt when next needed,
+    and reported as ended by the next step. All other rows go on.
+
+    Args:
+        tasks: Of each row.
+        seeds: Origin of each row's sequence of episodes.
+        rgb: Draw a frame with every observation.
+        same_step: Start the next episode in the step which ends one.
+        with_expert: Return the scripted expert's action with every observation.
+        pool: The workers.
+        timeout_s: For one piece of work of one instance (see Channel.wait).
+
+    Raises:
+        PreconditionError: An instance cannot be built, with the cause.
+        LostError: A worker died while building.
+        UnavailableError: Too many workers have died lately.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[sim_pb2.SimTask],
+        seeds: Sequence[int],
+        *,
+        rgb: bool,
+        same_step: bool,
+        with_expert: bool,
+        pool: WorkerPool,
+        timeout_s: float,
+    ) -> None:
+        self.tasks = list(tasks)
+        self._rgb, self._same_step, self._with_expert = rgb, same_step, with_expert
+        self._pool, self._timeout_s = pool, timeout_s
+        self._rows = rows = len(tasks)
+        self._block = SessionBlock(rows)
+        self._block.origin[:] = np.asarray(seeds, np.uint64)
+        self._used = np.zeros((rows, PADDED_ACTION_DIM), np.bool_)
+        for row, task in enumerate(tasks):
+            self._used[row, : task.action_dim] = True
+        self._domain_rows = Counter(task.domain for task in tasks)
+        self._needs_reset = np.ones(rows, np.bool_)
+        self._crashed = np.zeros(rows, np.bool_)
+        self._observation: sim_pb2.Observation | None = None
+        self._moving = 0  # Sequence number of the step that has been sent to the workers.
+        self._reply = sim_pb2.StepResponse()
+        self._assigned = pool.assign(rows)
+        self._slots = [self._make_slot(worker) for worker in sorted(set(self._assigned))]
+        try:
+            self._build(self._slots)
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self, rows: Sequence[int], seeds: Sequence[int]) -> sim_pb2.Observation:
+        """Starts new episodes.
+
+        Args:
+            rows: Which; empty means all.
+            seeds: One for each of them, or none.
+
+        Raises:
+            InvalidInputError: Rows or seeds that do not fit.
+            LostError: The simulators died again and again; call again for a last try.
+        """
+        block = self._block
+        mask = self._mask("rows", rows)
+        if seeds and len(seeds) != int(mask.sum()):
+            raise InvalidInputError("seeds", f"got {len(seeds)} for {int(mask.sum())} rows; expected one each, or none")
+        if rows and (self._needs_reset & ~mask).any() and self._observation is None:
+            raise PreconditionError("the first Reset of a session must include all rows: leave `rows` empty")
+        block.reset_seeded[:] = False
+        if seeds:
+            order = np.asarray(rows, np.intp) if rows else np.arange(self._rows)
+            block.reset_seed[order] = np.asarray(seeds, np.uint64)
+            block.reset_seeded[order] = True
+        for _ in range(_MAX_ATTEMPTS):
+            if not self._broadcast(RESET, mask):
+                break
+        else:
+            raise LostError("the simulators died at every attempt to reset them; the service's log has the causes")
+        self._crashed &= ~mask
+        self._needs_reset &= ~mask
+        return self._observe()
+
+    def step(self, sequence: int, action: tensor_pb2.Tensor) -> sim_pb2.StepResponse:
+        """One step of all rows, as the proto says.
+
+        A step that failed half way (UNAVAILABLE, ABORTED) goes on where it was when it is repeated.
+
+        Args:
+            sequence: Position of the step.
+            action: float32[N, A].
+
+        Raises:
+            InvalidInputError: An action is malformed; nothing has moved.
+            PreconditionError: Wrong sequence number, or a row must be reset first.
+            LostError: Instances died and could not be restarted.
+            UnavailableError: Too many workers have died lately.
+        """
+        if sequence == self._reply.sequence and sequence:
+            return self._reply
+        if sequence != self._reply.sequence + 1:
+            raise PreconditionError(
+                f"got sequence {sequence}, expected {self._reply.sequence + 1} (or {self._reply.sequence} to repeat "
+                "the last reply)"
+            )
+        if self._observation is None:
+            raise PreconditionError("Reset the session before its first step")
+        if self._needs_reset.any():
+            row = int(np.argmax(self._needs_reset))
+            raise PreconditionError(f"row {row}'s episode has ended and auto-reset is disabled; Reset it first")
+        start = time.perf_counter()
+        block = self._block
+        if self._moving != sequence:
+            block.action[:] = self._checked(action)
+            self._moving = sequence
+            self._broadcast(STEP, ~self._crashed)
+        if self._crashed.any():
+            self._report_crashed()
+        self._count()
+        ended = block.terminated | block.truncated
+        if not self._same_step:
+            self._needs_reset[ended] = True
+        final_rows = np.flatnonzero(ended).astype(np.int32)
+        reply = sim_pb2.StepResponse(
+            sequence=sequence,
+            observation=self._observe(),
+            reward=encode(block.reward),
+            terminated=encode(block.terminated),
+            truncated=encode(block.truncated),
+            success=encode(block.success),
+            score=encode(block.score),
+        )
+        if len(final_rows):
+            reply.final_rows.CopyFrom(encode(final_rows))
+            reply.final_obs.CopyFrom(encode(block.final_obs[final_rows]))
+            if self._rgb:
+                reply.final_rgb.CopyFrom(encode(block.final_rgb[final_rows]))
+        if block.error.any():
+            reply.errors.CopyFrom(encode(block.error))
+        self._reply = reply
+        metrics.STEP_SECONDS.observe(time.perf_counter() - start)
+        return reply
+
+    def render(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Draws rows as they are now.
+
+        Args:
+            rows: Which, in the order wanted; empty means all.
+
+        Returns:
+            uint8[R, 224, 224, 3].
+
+        Raises:
+            InvalidInputError: Unknown or repeated rows.
+            PreconditionError: Before the first reset, or no driver to draw with.
+            LostError: Their simulators have died; the next step reports it.
+        """
+        mask = self._mask("rows", rows)
+        if self._observation is None:
+            raise PreconditionError("Reset the session before drawing it")
+        if (self._crashed & mask).any() or self._broadcast(DRAW, mask):
+            raise LostError("the rows' simulators died; the next Step reports them, then they can be drawn again")
+        return self._block.frames[np.asarray(rows, np.intp)] if rows else self._block.frames
+
+    def close(self) -> None:
+        """Gives the instances back; idempotent."""
+        for slot in self._slots:
+            slot.disconnect()
+        if self._assigned:
+            self._pool.release(self._assigned)
+            self._assigned = []
+            self._block.close()
+
+    def _make_slot(self, worker: int) -> _Slot:
+        rows = np.flatnonzero(np.asarray(self._assigned) == worker)
+        members = tuple(
+            Member(int(row), task.name, task.domain, task.obs_dim, task.action_dim)
+            for row in rows
+            for task in (self.tasks[row],)
+        )
+        spec = GroupSpec(self._rows, members, self._rgb, self._same_step, self._with_expert)
+        return _Slot(worker, rows, spec.dump())
+
+    def _build(self, slots: Sequence[_Slot]) -> None:
+        """Builds the instances of slots, in all their workers at once."""
+        try:
+            for slot in slots:
+                slot.channel = self._pool.attach(slot.worker, slot.spec, self._block.descriptor)
+                for row in slot.rows:
+                    slot.channel.send(pack_build(int(row)))
+            for slot in slots:
+                assert slot.channel is not None
+                for _ in slot.rows:
+                    slot.channel.wait(self._timeout_s)
+        except BaseException as error:
+            for slot in slots:
+                slot.disconnect()
+            if isinstance(error, WorkerLostError):
+                raise LostError(f"a worker process died while it built instances: {error}") from error
+            if isinstance(error, RequestFailedError):
+                raise PreconditionError(f"cannot build the instances: {error}") from error
+            raise
+
+    def _broadcast(self, message: bytes, mask: npt.NDArray[np.bool_]) -> bool:
+        """Sends a request to the workers of the masked rows and waits for all of them.
+
+        Rows whose simulators do not exist are rebuilt first. Returns whether any slot was lost on the way; its
+        rows are then marked as crashed and show their last observation.
+
+        Raises:
+            PreconditionError: A request to draw that failed.
+            LostError: Any other request that failed, after the simulators concerned were given up.
+        """
+        self._block.active[:] = mask
+        slots = [slot for slot in self._slots if mask[slot.rows].any()]
+        dead = [slot for slot in slots if slot.channel is None]
+        if dead:
+            self._build(dead)
+        lost, failures = [], []
+        sent = []
+        for slot in slots:
+            assert slot.channel is not None
+            try:
+                slot.channel.send(message)
+                sent.append(slot)
+            except WorkerLostError as error:
+                lost.append((slot, error))
+        for slot in sent:
+            assert slot.channel is not None
+            try:
+                slot.channel.wait(self._timeout_s)
+            except WorkerLostError as error:
+                lost.append((slot, error))
+            except RequestFailedError as error:
+                failures.append((slot, error))
+        for slot, error in lost:
+            log.error("instances_lost", rows=slot.rows.tolist(), cause=str(error))
+            self._give_up(slot)
+        if failures and message == DRAW:
+            raise PreconditionError(str(failures[0][1]))
+        if failures:
+            for slot, _ in failures:
+                self._give_up(slot)
+            raise LostError(f"simulators failed and were given up; call again to restart them ({failures[0][1]})")
+        return bool(lost)
+
+    def _give_up(self, slot: _Slot) -> None:
+        slot.disconnect()
+        self._crashed[slot.rows] = True
+        # The worker may have died half way through the rows.
+        last = self._observation
+        if last is not None:
+            block = self._block
+            columns = [(last.obs, block.obs), (last.episode_seed, block.episode_seed)]
+            columns.append((last.episode_step, block.episode_step))
+            if self._rgb:
+                columns.append((last.rgb, block.rgb))
+            if self._with_expert:
+                columns.append((last.expert_action, block.expert_action))
+            for tensor, array in columns:
+                array[slot.rows] = np.frombuffer(tensor.data, array.dtype).reshape(array.shape)[slot.rows]
+
+    def _report_crashed(self) -> None:
+        """Ends the episodes of crashed rows as the contract says, and restarts their simulators."""
+        block = self._block
+        for _ in range(_MAX_ATTEMPTS):
+            crashed = self._crashed.copy()
+            block.final_obs[crashed] = block.obs[crashed]
+            if self._rgb:
+                block.final_rgb[crashed] = block.rgb[crashed]
+            block.reset_seeded[:] = False
+            if self._same_step:
+                if self._broadcast(RESET, crashed):
+                    continue
+            else:
+                self._build([slot for slot in self._slots if slot.channel is None])
+            block.reward[crashed] = np.nan
+            block.terminated[crashed] = False
+            block.truncated[crashed] = True
+            block.success[crashed] = np.nan
+            block.error[crashed] = sim_pb2.ENV_ERROR_CRASHED
+            self._crashed[:] = False
+            return
+        raise LostError("the simulators died at every attempt to restart them; repeat this step for a last try")
+
+    def _checked(self, tensor: tensor_pb2.Tensor) -> npt.NDArray[np.float32]:
+        action = decode(tensor, "action", dtype=np.float32, shape=(self._rows, PADDED_ACTION_DIM))
+        bad = ~(np.abs(action) <= 1) & self._used  # True for NaN as well.
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise InvalidInputError(
+                "action",
+                f"value {action[row, column]} at row {row}, column {column} ({self.tasks[row].name}); expected a "
+                "finite number in [-1, 1]. Nothing has moved.",
+            )
+        return action
+
+    def _mask(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+        mask = np.zeros(self._rows, np.bool_)
+        for row in rows:
+            if row >= self._rows or mask[row]:
+                problem = "twice" if row < self._rows else f"of {self._rows}"
+                raise InvalidInputError(name, f"got row {row} {problem}; expected each of 0..{self._rows - 1} at most once")
+            mask[row] = True
+        if not rows:
+            mask[:] = True
+        return mask
+
+    def _observe(self) -> sim_pb2.Observation:
+        block = self._block
+        self._observation = sim_pb2.Observation(
+            obs=encode(block.obs),
+            rgb=encode(block.rgb) if self._rgb else None,
+            expert_action=encode(block.expert_action) if self._with_expert else None,
+            episode_seed=encode(block.episode_seed),
+            episode_step=encode(block.episode_step),
+        )
+        return self._observation
+
+    def _count(self) -> None:
+        for domain, rows in self._domain_rows.items():
+            metrics.STEPS.labels(domain).inc(rows)
+        for row in np.flatnonzero(self._block.error):
+            metrics.ENV_ERRORS.labels(self.tasks[row].domain).inc()

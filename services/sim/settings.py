@@ -1,0 +1,49 @@
+"""Settings of the simulator service: NEWT_SIM_* environment variables."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from newt.settings import ServiceSettings
+from services.sim.domains import installed_domains
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class SimSettings(ServiceSettings):
+    """What the simulator service can be told."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_SIM_")
+
+    domains: Annotated[tuple[str, ...], NoDecode] = Field(
+        default_factory=lambda: tuple(installed_domains()),
+        description="Domains to host, separated by commas; by default all that are installed.",
+    )
+    workers: int = Field(
+        default_factory=_cores, ge=1, le=512, description="Worker processes; by default one per core."
+    )
+    max_instances: int = Field(512, ge=1, description="Limit of simulator instances over all sessions.")
+    max_streams: int = Field(64, ge=1, le=1024, description="Limit of StepStream calls at once; each holds a thread.")
+    default_lease_s: float = Field(60.0, gt=0, description="Lease of a session that asks for none, seconds.")
+    max_lease_s: float = Field(3600.0, gt=0, description="Longest lease granted, seconds.")
+    step_timeout_s: float = Field(
+        60.0, gt=0, description="A worker that spends longer on one piece of work of one instance is killed, seconds."
+    )
+    start_timeout_s: float = Field(60.0, gt=0, description="Time for a worker process to come up, seconds.")
+    max_restarts_per_minute: int = Field(
+        10, ge=1, description="Worker deaths per minute beyond which the service stops replacing them for a while."
+    )
+    render_backend: Literal["auto", "egl", "osmesa"] = Field(
+        "auto", description="How frames are drawn; auto takes EGL if there is a GPU, OSMesa otherwise."
+    )
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
