@@ -84,22 +84,15 @@ def load(path: Path | str, *, tensordict: bool = False) -> Any:
     """
     path = Path(path)
     _check_archive(path, _TENSOR_PARTS | ({TENSORDICT_FUNCTION, TENSORDICT_CLASS} if tensordict else frozenset()))
-    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        (_make_tensordict, TENSORDICT_FUNCTION),
-        (PickledTensorDict, TENSORDICT_CLASS),
-    ]
+    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
+    if tensordict:
+        stand_ins = [(_make_tensordict, TENSORDICT_FUNCTION), (PickledTensorDict, TENSORDICT_CLASS)]
     try:
-        with _allowed_names_lock, torch.serialization.safe_globals(stand_ins if tensordict else []):
+        with _allowed_names_lock, torch.serialization.safe_globals(stand_ins):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch's loader raises many kinds on a malformed pickle
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptDataError(f"{path}: the archive's pickle cannot be rebuilt: {reason}") from error
     return _plain(content, str(path))

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class NormedLinear(nn.Linear):
 class Head(nn.Sequential):
     def __init__(self, inputs: int, hidden: list[int], outputs: int, *, latent: bool) -> None:
         widths = [inputs, *hidden]
-        layers: list[nn.Module] = [NormedLinear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        layers: list[nn.Module] = [NormedLinear(a, b) for a, b in pairwise(widths)]
         layers.append((NormedLinear if latent else nn.Linear)(widths[-1], outputs))
         super().__init__(*layers)
         self.latent = latent

@@ -188,7 +188,11 @@ def test_sizes_are_recognised_from_shapes(sizes: Sizes, name: str, total: int) -
         shapes = PublishedAgent(sizes, torch.ones(200, 16), torch.ones(200, 512)).state_dict()
     # One number in place of millions: the check is about shapes.
     model = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in shapes.items()}
-    model |= {"_action_masks": masks_of([6] * 200), "log_std_min": torch.tensor(-10.0), "log_std_dif": torch.tensor(12.0)}
+    model |= {
+        "_action_masks": masks_of([6] * 200),
+        "log_std_min": torch.tensor(-10.0),
+        "log_std_dif": torch.tensor(12.0),
+    }
     config = parse_model(model, "model").config
     assert (config.size, config.language_dim, config.image_dim) == (name, 512, 0)
     learnable = (shape for key, shape in expected_shapes(config).items() if not key.startswith("_Qs.target"))
@@ -263,7 +267,11 @@ WRONG = {
     "a tensor too many": (["model", "_pi.3.bias"], torch.ones(3), r"unknown: \['_pi.3.bias'\]"),
     "a target critic short": (["model", "_Qs.target._Qs.4.2.bias"], None, r"_Qs.target._Qs.4.2.bias"),
     "no encoder": (["model", "_encoder.state.0.weight"], None, "_encoder.state.0.weight"),
-    "other shape": (["model", "_reward.1.weight"], lambda t: t[:, 1:], r"expected float32\[20, 20\], got float32\[20, 19\]"),
+    "other shape": (
+        ["model", "_reward.1.weight"],
+        lambda t: t[:, 1:],
+        r"expected float32\[20, 20\], got float32\[20, 19\]",
+    ),
     "other type": (["model", "_reward.1.weight"], lambda t: t.half(), r"expected float32\[20, 20\], got float16"),
     "not finite": (["model", "_dynamics.0.bias"], lambda t: t * float("nan"), "_dynamics.0.bias: expected finite"),
     "other log-std": (["model", "log_std_dif"], torch.tensor(7.0), "'log_std_dif' of 12"),
@@ -272,7 +280,11 @@ WRONG = {
     "fewer tasks": (["model", "_action_masks"], lambda t: t[:150], r"_task_emb.weight: expected float32\[150, 512\]"),
     "state of a stranger": (["optim", "state", 999], {}, "states of parameters 0 to"),
     "group short": (["optim", "param_groups"], lambda g: g[:4], "groups of .* parameters"),
-    "moment's shape": (["optim", "state", 3, "exp_avg"], lambda t: t[1:], r"_encoder.state.0.ln.bias.exp_avg: expected"),
+    "moment's shape": (
+        ["optim", "state", 3, "exp_avg"],
+        lambda t: t[1:],
+        r"_encoder.state.0.ln.bias.exp_avg: expected",
+    ),
     "moment missing": (["pi_optim", "state", 0, "exp_avg_sq"], None, r"pi_optim: _pi.0.weight: expected"),
     "one critic unstepped": (["optim", "state", 40], None, "has moments for 4 of 5 critics"),
     "critic out of step": (["optim", "state", 40, "step"], torch.tensor(9.0), "not stepped equally"),

@@ -144,7 +144,10 @@ def converted(name: str, convert: Any) -> Any:
 
 NAN = float("nan")
 WRONG = {
-    "another task": (changed("obs", (2, 24), 0.5), "obs: expected zeros behind the 24 entries of walker-walk.* entry 25"),
+    "another task": (
+        changed("obs", (2, 24), 0.5),
+        "obs: expected zeros behind the 24 entries of walker-walk.* entry 25",
+    ),
     "action of another task": (changed("action", (2, 6), 0.5), "action: expected zeros behind the 6 entries"),
     "no NaN in front": (changed("reward", 0, 0.0), "NaN as action and reward in the first row"),
     "half a NaN row": (changed("action", (4, slice(6, None)), 0.0), "NaN as action and reward in the first row"),

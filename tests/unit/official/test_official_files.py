@@ -41,9 +41,7 @@ class Calls:
 
 @Readers
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(
-    read: Read, protocol: int, tmp_path: Path
-) -> None:
+def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(read: Read, protocol: int, tmp_path: Path) -> None:
     marker, path = tmp_path / "executed", tmp_path / "walker-walk.pt"
     evil = Calls(os.system, f"touch {marker}")
     torch.save({"model": evil, "optim": {}, "pi_optim": {}, "scale": {}}, path, pickle_protocol=protocol)
@@ -127,6 +125,30 @@ def test_a_pickle_that_is_none_is_refused(tmp_path: Path) -> None:
         parse_official(tmp_path / "bad.pt")
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's, about what the mutations have become
+def test_no_mutation_of_a_pickle_gets_past_the_reader(tmp_path: Path) -> None:
+    """Whatever a file's pickle has become, reading it ends in one of our errors, or well."""
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    save_demos(good, demo_columns(2, 3, 24, 6))
+    refused = 0
+    for seed in range(150):
+        random = np.random.default_rng(seed)
+
+        def mutated(data: bytes, random: np.random.Generator = random) -> bytes:
+            changed = bytearray(data)
+            for position in random.integers(len(data), size=random.integers(1, 4)):
+                changed[position : position + random.integers(3)] = random.bytes(random.integers(1, 3))
+            return bytes(changed)
+
+        rewrite(good, bad, data_pkl=mutated)
+        try:
+            read_demos(bad, get_task("walker-walk"))
+        except (CorruptDataError, InvalidInputError) as error:
+            refused += 1
+            assert "bad.pt" in str(error)
+    assert refused > 75
+
+
 def foreign_zip() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, a=np.zeros(3))
@@ -177,10 +199,14 @@ def test_the_two_checkpoint_formats_are_told_apart(tmp_path: Path) -> None:
     assert (theirs.env_steps, ours.env_steps) == (None, 70)
     assert theirs.tasks == ours.tasks
     assert len(ours.tasks) == 200
-    assert (theirs.config, theirs.updates, theirs.scale) == (ours.config, ours.updates, ours.scale) == (
-        checkpoint.model_config,
-        2,
-        3.25,
+    assert (
+        (theirs.config, theirs.updates, theirs.scale)
+        == (ours.config, ours.updates, ours.scale)
+        == (
+            checkpoint.model_config,
+            2,
+            3.25,
+        )
     )
     # Counted in the file's tensors and in ours, where the five critics' are stacked.
     assert ours.stepped == theirs.stepped == (12 + 12 + 10 + 10 + 10, 10)
