@@ -85,7 +85,7 @@ def parse_model(model: Any, source: str) -> OfficialModel:
         raise InvalidInputError(source, f"expected `model` to map names to tensors, got {_describe(model)}")
     names = [str(name) for name in model]
     prefix = PREFIX if names and all(name.startswith(PREFIX) for name in names) else ""
-    tensors: dict[str, Tensor] = {str(name)[len(prefix) :]: value for name, value in model.items()}
+    tensors: dict[str, Tensor] = {str(name)[len(prefix) :]: value.detach() for name, value in model.items()}
     config = _recognise(tensors, source)
     expected = expected_shapes(config)
     constants = [tensors.get(name) for name in CONSTANTS]

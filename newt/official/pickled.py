@@ -95,7 +95,8 @@ def load(path: Path | str, *, tensordict: bool = False) -> Any:
     except Exception as error:  # torch's loader raises many kinds on a malformed pickle
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptDataError(f"{path}: the archive's pickle cannot be rebuilt: {reason}") from error
-    return _plain(content, str(path))
+    _check_tensors(content, str(path))
+    return content
 
 
 def save(path: Path | str, content: object) -> None:
@@ -183,17 +184,21 @@ def _check_pickle(data: bytes, allowed: frozenset[str], source: str) -> None:
         )
 
 
-def _plain(value: Any, source: str) -> Any:
-    """Return the same content with detached tensors, each of which the file really holds."""
-    if isinstance(value, Tensor):
-        # A small storage can pose as a tensor of any size by strides of zero.
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise InvalidInputError(source, f"a tensor of shape {list(value.shape)} has fewer numbers than that")
-        return value.detach()
-    if isinstance(value, PickledTensorDict):
-        return PickledTensorDict(_plain(value.state, source))
-    if isinstance(value, dict):
-        return {key: _plain(item, source) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item, source) for item in value)
-    return value
+def _check_tensors(content: Any, source: str) -> None:
+    """Refuse tensors that the file does not really hold: by strides of zero, a small one can pose as any size."""
+    seen: set[int] = set()  # containers can hold each other, and themselves
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise InvalidInputError(source, f"a tensor of shape {list(value.shape)} has fewer numbers than that")
+        elif isinstance(value, PickledTensorDict):
+            waiting.append(value.state)
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            waiting.extend(value)

@@ -89,6 +89,28 @@ def test_a_tensor_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
         parse_official(tmp_path / "huge.pt")
 
 
+def test_containers_that_hold_themselves_do_not_trap_the_reader(tmp_path: Path) -> None:
+    loop: dict[str, Any] = {}
+    loop["model"] = loop
+    tower: list[Any] = [torch.zeros(1)]
+    for _ in range(60):
+        tower = [tower, tower]  # 2 ** 60 ways to the top
+    for content in (loop, {"model": tower, "optim": {}, "pi_optim": {}, "scale": {}}):
+        torch.save(content, tmp_path / "file.pt")
+        with pytest.raises(InvalidInputError, match="expected"):
+            parse_official(tmp_path / "file.pt")
+
+
+def test_parameters_are_read_as_tensors(tmp_path: Path) -> None:
+    content = multitask(SMALL).content
+    torch.save(content, tmp_path / "tensors.pt")
+    content["model"] = {name: torch.nn.Parameter(tensor) for name, tensor in content["model"].items()}
+    torch.save(content, tmp_path / "parameters.pt")
+    a, b = read_official(tmp_path / "tensors.pt"), read_official(tmp_path / "parameters.pt")
+    assert not any(tensor.requires_grad for tensor in b.state.values())
+    assert all(torch.equal(tensor, b.state[name]) for name, tensor in a.state.items())
+
+
 def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickle.dumps({}, 2))
