@@ -23,6 +23,7 @@ from services.learner.store import RunStore
 
 ROLES = ("trainer", "collector")
 TICK_S = 0.2
+RATES_EVERY_S = 2.0
 STDERR_LINES = 12
 
 log = structlog.get_logger(__name__)
@@ -119,6 +120,7 @@ class Supervisor:
         self._running: dict[str, _Running] = {}
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._shown = 0.0
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -172,6 +174,9 @@ class Supervisor:
                 if room and wanted(state) and run_id not in self._running:
                     self._start(run_id)
         metrics.show_states(states.values())
+        if time.monotonic() - self._shown > RATES_EVERY_S:
+            self._shown = time.monotonic()
+            metrics.show_rates(self._store.get(run_id).progress for run_id in self._running)
 
     def _start(self, run_id: str) -> None:
         attempt = self._store.begin(run_id)
