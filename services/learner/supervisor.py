@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,11 +113,15 @@ class Supervisor:
     Args:
         store: Run records.
         settings: Of the learner; the children inherit them.
+        on_ended: Called with the id of a run that has ended, when its processes are gone.
     """
 
-    def __init__(self, store: RunStore, settings: LearnerSettings) -> None:
+    def __init__(
+        self, store: RunStore, settings: LearnerSettings, on_ended: Callable[[str], None] = lambda run_id: None
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._on_ended = on_ended
         self._running: dict[str, _Running] = {}
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -226,6 +231,7 @@ class Supervisor:
                 child.kill()
         if all(child.wait(0) for child in running.children.values()):
             del self._running[run_id]
+            self._on_ended(run_id)
             log.info("run_stopped", run=run_id, seconds=round(moment - running.stopping_since, 1))
 
 

@@ -81,6 +81,11 @@ class LearnerStack:
         self.processes[name].kill()
         self.processes[name].wait()
 
+    def restart_redis(self) -> None:
+        """Kills Redis, and starts it again on its data."""
+        self.redis.kill()
+        self.redis = redis_server.start(self.redis.directory, self.redis.port)
+
     def restart_learner(self) -> None:
         """Kills the learner, and starts it again."""
         self.kill("learner")

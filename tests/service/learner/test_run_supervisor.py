@@ -86,7 +86,7 @@ def test_a_cancelled_run_loses_its_processes_and_makes_room(
     pids = supervisor.pids(first)
     store.cancel(first)
     wait_until(lambda: not any(_alive(pid) for pid in pids.values()), "the end of the processes")
-    wait_until(lambda: store.get(second).state is RunState.PRETRAINING, "the next run")
+    wait_until(lambda: store.get(second).state.active, "the next run")
     assert store.get(first).state is RunState.CANCELLED
     store.cancel(second)
 
@@ -117,5 +117,5 @@ def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(
         wait_until(lambda: store.get(run_id).attempt == 2 and _waits(store, run_id), "the next attempt")
     finally:
         successor.stop()
-    assert store.get(run_id).state is RunState.PRETRAINING  # a stopped learner does not end its runs
+    assert store.get(run_id).state.active  # a stopped learner does not end its runs
     store.cancel(run_id)

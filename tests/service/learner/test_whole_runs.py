@@ -15,6 +15,8 @@ from newt.agent.checkpoints import load_checkpoint
 from newt.client.replay import ReplayClient
 from newt.runs.spec import RunSpec
 
+pytestmark = pytest.mark.slow
+
 TASKS = ["mw-button-press", "mujoco-reacher"]
 TOTAL, SEED_STEPS, PRETRAIN = 800, 150, 60
 TINY: dict[str, Any] = {
@@ -150,7 +152,7 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
 
 
 def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
-    """kill -9 of trainer, collector, simulators and the learner itself, in the middle of training."""
+    """kill -9 of trainer, collector, simulators, the learner itself and Redis, in the middle of training."""
     run_id = stack.submit(_with({"seed": 2}))
     seen: list[dict[str, Any]] = []
 
@@ -171,6 +173,7 @@ def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
     stack.start("sim")
     stack.restart_learner()
     after(60)
+    stack.restart_redis()
     run = stack.follow(run_id, lambda run: seen.append(run["progress"]) or False)
     assert run["state"] == "succeeded", run["error"]
     assert run["progress"]["restarts"] == 2
