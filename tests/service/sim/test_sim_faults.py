@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
-from conftest import RunningServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sim_running import RunningServer
 
 from newt.client import AutoReset, ObsMode, SimClient, SimSession, Step
 from newt.errors import LostError, PreconditionError, UnavailableError
@@ -239,9 +239,9 @@ def test_task_termination(start: Start) -> None:
 def test_a_lease_ends_when_nobody_calls(start: Start) -> None:
     server = start()
     with SimClient(server.address, 10) as client:
-        idle = client.open(["noop"] * 3, range(3), lease_s=0.6)
-        kept = client.open(["noop"], [0], lease_s=0.6, keep_alive=True)
-        assert idle.lease_s == 0.6
+        idle = client.open(["noop"] * 3, range(3), lease_s=1.0)
+        kept = client.open(["noop"], [0], lease_s=1.0, keep_alive=True)
+        assert idle.lease_s == 1.0
         idle.reset()
         kept.reset()
         deadline = time.monotonic() + 10
