@@ -9,8 +9,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-MAX_FRAMES = 125
-FRAMES_PER_S = 25
+# Drawing a frame without a GPU takes 0.1 s and more, so a video shows one step in a few.
+MAX_FRAMES = 50
+FRAMES_PER_S = 12
 
 
 def frame_stride(episode_length: int) -> int:
