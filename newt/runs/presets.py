@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LAPTOP_ENV_STEPS = 30_000
+LAPTOP_ENV_STEPS = 40_000
 
 
 def overlay(preset: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def _laptop(total: int) -> dict[str, Any]:
             "num_policy_trajectories": 12,
             "num_elites": 16,
             "iterations": 3,
-            # The published run holds the constraint for its first 150,000 updates and fades it over 750,000 more. A
-            # run as short as this one stays close to its policy: the critic has not seen enough to be followed.
-            "constraint_start": total // 2,
+            # The published run lets go of its policy between 150,000 and 900,000 updates. A run as short as this one
+            # stays with it to the end: its critic has not seen enough to be followed alone.
+            "constraint_start": total,
             "constraint_duration": total,
         },
         "schedule": {
@@ -54,7 +54,7 @@ def _laptop(total: int) -> dict[str, Any]:
         # Task-balanced: with few updates, tasks with long (and therefore few) episodes would hardly be seen.
         "replay": {"capacity_rows": 500_000, "batch_size": 128, "sampler": "task_balanced"},
         "demos": {"scripted_episodes": 10},
-        "evaluation": {"episodes_per_task": 3, "videos": True},
+        "evaluation": {"episodes_per_task": 4, "videos": True},
     }
 
 
