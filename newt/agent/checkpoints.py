@@ -210,16 +210,13 @@ def _unpack(kind: str, data: bytes, source: str) -> tuple[Json, dict[str, Tensor
     if "newt" not in metadata or "sha256" not in metadata:
         raise CheckpointError(f"{source}: a safetensors file, but not written by newt (no newt header)")
     if _digest(metadata["newt"], tensors) != metadata["sha256"]:
-        raise CheckpointError(
-            f"{source}: content does not match its sha256: the file is damaged, use another"
-        )
+        raise CheckpointError(f"{source}: content does not match its sha256: the file is damaged, use another")
     document: Json = json.loads(metadata["newt"])
     if document["format"] != f"newt-{kind}":
         raise CheckpointError(f"{source}: expected newt-{kind}, got {document['format']}")
     if document["version"] > FORMAT_VERSION:
         raise CheckpointError(
-            f"{source}: written in format {document['version']}, this version reads up to {FORMAT_VERSION}: "
-            "update newt"
+            f"{source}: written in format {document['version']}, this version reads up to {FORMAT_VERSION}: update newt"
         )
     return document, tensors
 

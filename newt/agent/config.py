@@ -161,8 +161,7 @@ class TrainConfig(_Config):
         )
         object.__setattr__(self, "value_percentiles", tuple(self.value_percentiles))  # JSON has lists only
         _require(
-            len(self.value_percentiles) == 2
-            and 0 <= self.value_percentiles[0] < self.value_percentiles[1] <= 100,
+            len(self.value_percentiles) == 2 and 0 <= self.value_percentiles[0] < self.value_percentiles[1] <= 100,
             f"value_percentiles must be two rising numbers in [0, 100], got {self.value_percentiles}",
         )
 
@@ -200,9 +199,7 @@ class PlanConfig(_Config):
             0 < self.min_std <= self.max_std,
             f"need 0 < min_std <= max_std, got {self.min_std} and {self.max_std}",
         )
-        _require(
-            self.constraint_start >= 0, f"constraint_start must not be negative, got {self.constraint_start}"
-        )
+        _require(self.constraint_start >= 0, f"constraint_start must not be negative, got {self.constraint_start}")
 
     def constraint_weight(self, env_step: int | None) -> float:
         """Return w in [0, 1], the policy's share of the first proposal at a global env step.

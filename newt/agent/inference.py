@@ -91,9 +91,7 @@ class PreparedMLP:
                 if latent_in is not None:
                     weight = torch.cat([weight[:, latent_in], weight[:, len(latent_in) :]], -1)
             norm_weight, norm_bias = (None if p is None else keep(p, torch.float32) for p in norm)
-            self.layers.append(
-                _Affine(keep(weight, dtype), keep(bias, dtype) if i else None, norm_weight, norm_bias)
-            )
+            self.layers.append(_Affine(keep(weight, dtype), keep(bias, dtype) if i else None, norm_weight, norm_bias))
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor in a fixed order."""

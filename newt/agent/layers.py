@@ -183,9 +183,7 @@ class MLP(nn.Module):
             shift = self._affine_shared(table, language, bias).index_select(-2, rows)
         else:
             shift = self._affine_shared(table[rows], language, bias)
-        lead = (1,) * (
-            x.ndim - 1 - task.ndim
-        ) + task.shape  # as many axes as x, so that members stay in front
+        lead = (1,) * (x.ndim - 1 - task.ndim) + task.shape  # as many axes as x, so that members stay in front
         return self._affine_shared(x, own, None) + shift.reshape(*shift.shape[:-2], *lead, shift.shape[-1])
 
     def _affine_shared(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

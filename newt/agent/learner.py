@@ -99,9 +99,7 @@ class Learner:
         batch.check(self.model, self.config.horizon)
         noise = noise or draw_noise(self.model, batch, self.generator, pretrain=False)
         latents, metrics = self._model_step(batch, noise)
-        loss, q_first, policy_metrics = policy_loss(
-            self.model, self.config, batch, latents, self.scale, noise
-        )
+        loss, q_first, policy_metrics = policy_loss(self.model, self.config, batch, latents, self.scale, noise)
         policy_metrics["policy_grad_norm"] = self._step(self.policy_optimizer, loss)
         self._update_scale(q_first)
         return {**metrics, **policy_metrics, "scale": self.scale.clone()}

@@ -102,9 +102,7 @@ def draw_noise(model: WorldModel, batch: Batch, generator: torch.Generator, *, p
     return UpdateNoise(td_policy, td_pair, pi_policy=normal(H + 1), pi_pair=pair())
 
 
-def td_target(
-    model: WorldModel, config: TrainConfig, batch: Batch, z_next: Tensor, noise: UpdateNoise
-) -> Tensor:
+def td_target(model: WorldModel, config: TrainConfig, batch: Batch, z_next: Tensor, noise: UpdateNoise) -> Tensor:
     """Return y float32[H, B] = r + gamma * min over a pair of target critics; r alone after a termination."""
     action = model.policy(z_next, batch.task, noise.td_policy).action
     target = config.target_critic == "ema"

@@ -136,9 +136,7 @@ class Planner:
             constraint_weight = torch.full((B,), self.config.constraint_weight(env_step))
         _expect("constraint_weight", constraint_weight, (B,), torch.float32)
         if not bool(((constraint_weight >= 0) & (constraint_weight <= 1)).all()):
-            raise ValueError(
-                f"constraint_weight: expected numbers in [0, 1], got {constraint_weight.tolist()}"
-            )
+            raise ValueError(f"constraint_weight: expected numbers in [0, 1], got {constraint_weight.tolist()}")
         explore = torch.full((B,), explore) if isinstance(explore, bool) else explore
         _expect("explore", explore, (B,), torch.bool)
 
@@ -249,9 +247,7 @@ class Planner:
         return mean.lerp(policy_actions.mean(2), weight), std.lerp(policy_std, weight)
 
     def _passes(self, B: int) -> Iterator[slice]:
-        step = (
-            B if self.model.device.type != "cpu" else max(1, _CPU_SAMPLES_PER_PASS // self.config.num_samples)
-        )
+        step = B if self.model.device.type != "cpu" else max(1, _CPU_SAMPLES_PER_PASS // self.config.num_samples)
         for start in range(0, B, step):
             yield slice(start, min(start + step, B))
 
@@ -276,9 +272,7 @@ class Planner:
         _expect("task", task, (B,), torch.int64)
         _expect("seeds", seeds, (B,), torch.int64)
         if (image is not None) != bool(config.image_dim):
-            raise ValueError(
-                f"image: model has image_dim {config.image_dim}, got {'no ' * (image is None)}image"
-            )
+            raise ValueError(f"image: model has image_dim {config.image_dim}, got {'no ' * (image is None)}image")
         if image is not None:
             _expect("image", image, (B, config.image_dim), torch.float32)
         if not bool(((task >= 0) & (task < len(self.model.table))).all()):

@@ -59,9 +59,7 @@ class TaskTable:
         if self.embeddings.ndim != 2 or not bool(torch.isfinite(self.embeddings).all()):
             raise ValueError(f"embeddings must be a finite matrix, got shape {tuple(self.embeddings.shape)}")
         if not bool(((self.action_dims >= 1) & (self.action_dims <= self.max_action_dim)).all()):
-            raise ValueError(
-                f"action_dims must lie in 1..{self.max_action_dim}, got {self.action_dims.tolist()}"
-            )
+            raise ValueError(f"action_dims must lie in 1..{self.max_action_dim}, got {self.action_dims.tolist()}")
         if not bool(((self.discounts > 0) & (self.discounts <= 1)).all()):
             raise ValueError(f"discounts must lie in (0, 1], got {self.discounts.tolist()}")
 

@@ -38,9 +38,7 @@ def build_model(seed: int = 0, **overrides: Any) -> WorldModel:
 def build_batch(model: WorldModel, rows: int = 12, horizon: int = 3, seed: int = 1) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     config = model.config
-    image = (
-        torch.randn(horizon + 1, rows, config.image_dim, generator=generator) if config.image_dim else None
-    )
+    image = torch.randn(horizon + 1, rows, config.image_dim, generator=generator) if config.image_dim else None
     return Batch(
         obs=torch.randn(horizon + 1, rows, config.obs_dim, generator=generator),
         action=torch.rand(horizon, rows, config.action_dim, generator=generator) * 2 - 1,

@@ -49,9 +49,7 @@ def test_training_continues_exactly(make_model: MakeModel, make_batch: MakeBatch
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_damage_is_refused_wherever_it_is(
-    make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path
-) -> None:
+def test_damage_is_refused_wherever_it_is(make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path) -> None:
     learner, _ = trained(make_model, make_batch)
     path = tmp_path / "agent.safetensors"
     save_checkpoint(path, learner)

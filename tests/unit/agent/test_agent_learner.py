@@ -83,9 +83,7 @@ def test_losses_of_a_fresh_model(make_model: MakeModel, make_batch: MakeBatch) -
     assert float(metrics["value_loss"]) == pytest.approx(4.30745, abs=1e-4)
 
 
-def test_target_critics_are_used_and_are_moving_averages(
-    make_model: MakeModel, make_batch: MakeBatch
-) -> None:
+def test_target_critics_are_used_and_are_moving_averages(make_model: MakeModel, make_batch: MakeBatch) -> None:
     model, config = make_model(), TrainConfig()
     batch = make_batch(model)
     noise = noise_for(model, batch, pretrain=False)
@@ -103,9 +101,7 @@ def test_target_critics_are_used_and_are_moving_averages(
 
     old = [p.clone() for p in model.target_critics.parameters()]
     Learner(model, config).rl_update(batch)
-    for before, now, own in zip(
-        old, model.target_critics.parameters(), model.critics.parameters(), strict=True
-    ):
+    for before, now, own in zip(old, model.target_critics.parameters(), model.critics.parameters(), strict=True):
         torch.testing.assert_close(now, before + 0.01 * (own.detach() - before))
 
 
@@ -149,9 +145,7 @@ def test_cloning_weights_differ_between_phases(make_model: MakeModel, make_batch
     noise = noise_for(model, batch, pretrain=True)
     assert noise.bc_policy is not None
     _, latents, metrics = model_loss(model, config, batch, noise)
-    policy_noise = replace(
-        noise, pi_policy=torch.cat([noise.bc_policy, noise.bc_policy[:1]]), pi_pair=noise.td_pair
-    )
+    policy_noise = replace(noise, pi_policy=torch.cat([noise.bc_policy, noise.bc_policy[:1]]), pi_pair=noise.td_pair)
     _, _, policy_metrics = policy_loss(model, config, batch, latents.detach(), torch.ones(()), policy_noise)
     assert float(policy_metrics["policy_bc"]) == pytest.approx(3 * float(metrics["bc_loss"]), rel=1e-5)
     assert float(policy_metrics["policy_bc"]) > 0
@@ -164,8 +158,7 @@ def test_policy_values_are_divided_by_the_scale(make_model: MakeModel, make_batc
     noise = noise_for(model, batch, pretrain=False)
     latents = model_loss(model, config, batch, noise)[1].detach()
     by_one, by_four = (
-        policy_loss(model, config, batch, latents, torch.tensor(scale), noise)[0].item()
-        for scale in (1.0, 4.0)
+        policy_loss(model, config, batch, latents, torch.tensor(scale), noise)[0].item() for scale in (1.0, 4.0)
     )
     assert by_one == pytest.approx(4 * by_four, rel=1e-5)
     assert by_one != 0
@@ -209,9 +202,7 @@ class MeanOfTwo:
             tensor.copy_(mean)
 
 
-def test_two_replicas_equal_one_process_on_the_whole_batch(
-    make_model: MakeModel, make_batch: MakeBatch
-) -> None:
+def test_two_replicas_equal_one_process_on_the_whole_batch(make_model: MakeModel, make_batch: MakeBatch) -> None:
     config = TrainConfig(grad_clip_norm=0.5)  # low enough to act
     whole = Learner(make_model(), config)
     batch = make_batch(whole.model, rows=12)

@@ -17,9 +17,7 @@ def test_published_weights_round_trip_through_a_file(make_model: MakeModel, tmp_
     torch.save({"model": published}, path)
     loaded = torch.load(path, weights_only=True)["model"]
     assert loaded["module._Qs.target._Qs.2.1.ln.weight"].shape == (40,)
-    torch.testing.assert_close(
-        loaded["module._Qs.online._Qs.1.0.weight"], model.critics.layer(0).weight[1].detach()
-    )
+    torch.testing.assert_close(loaded["module._Qs.online._Qs.1.0.weight"], model.critics.layer(0).weight[1].detach())
     other = make_model(seed=5)
     other.load_state_dict(from_official(loaded, model.config))
     state = model.state_dict()

@@ -80,9 +80,7 @@ def same(left: PlanResult, right: PlanResult, tolerance: float = 1e-4) -> None:
 
 
 def pick(result: PlanResult, rows: list[int]) -> PlanResult:
-    return PlanResult(
-        result.action[rows], result.plan_mean[rows], result.elite_plan[rows], result.value[rows]
-    )
+    return PlanResult(result.action[rows], result.plan_mean[rows], result.elite_plan[rows], result.value[rows])
 
 
 @pytest.mark.parametrize("overrides", [{}, {"language_dim": 0}, {"num_critics": 2, "encoder_layers": 1}])

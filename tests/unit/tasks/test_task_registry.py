@@ -152,9 +152,7 @@ def test_no_set_or_domain_hides_behind_a_task_name() -> None:
 
 
 def test_unknown_name_suggests_close_ones() -> None:
-    with pytest.raises(
-        UnknownTaskError, match=r"unknown task 'walker-wlak'.*did you mean walker-walk"
-    ) as caught:
+    with pytest.raises(UnknownTaskError, match=r"unknown task 'walker-wlak'.*did you mean walker-walk") as caught:
         get_task("walker-wlak")
     assert caught.value.suggestions[0] == "walker-walk"
 
