@@ -54,6 +54,6 @@ protos: $(VENV)/.dev ## gRPC stubs (newt/wire/v1) from protos/
 protos-check: $(VENV)/.dev ## Fail if the stubs are stale
 	$(PYTHON) protos/generate.py --check
 docs: $(VENV)/.dev ## Tables in docs/ that come from the code
-	$(PYTHON) docs/generate.py
+	$(PYTHON) -m docs.generate
 docs-check: $(VENV)/.dev ## Fail if they are stale
-	$(PYTHON) docs/generate.py --check
+	$(PYTHON) -m docs.generate --check

@@ -23,6 +23,7 @@ def generate(target: Path) -> None:
     names = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("newt/v1/*.proto"))
     with tempfile.TemporaryDirectory() as out:
         flags = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+        flags += ["--mypy_opt=quiet", "--mypy_grpc_opt=quiet"]
         bin_dir = str(Path(sys.executable).parent)
         subprocess.run(
             [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *flags, *names],
