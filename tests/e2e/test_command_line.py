@@ -1,0 +1,140 @@
+"""What a newcomer does, through the installed commands: up, train, look, evaluate, download, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from newt.local import control
+
+SMALL = (
+    "schedule.total_env_steps=600",
+    "schedule.seed_env_steps=200",
+    "schedule.pretrain_updates=20",
+    "schedule.updates_per_env_step=0.05",
+    "demos.scripted_episodes=2",
+    "evaluation.episodes_per_task=1",
+    "evaluation.videos=false",
+    "replay.batch_size=16",
+)
+
+
+def newt(home: Path, *arguments: str, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NEWT_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "newt.cli.main", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("newt")
+    result = newt(folder, "up", "--any-port", "--domain", "mujoco", "--domain", "metaworld")
+    assert result.returncode == 0, result.stdout + result.stderr
+    yield folder
+    down = newt(folder, "down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert newt(folder, "status").returncode == 1
+
+
+@pytest.fixture(scope="module")
+def run_id(home: Path) -> str:
+    """A small but complete run, started by `newt train`."""
+    settings = [argument for value in SMALL for argument in ("--set", value)]
+    result = newt(home, "train", "mw-drawer-close", "mujoco-reacher", "--preset", "laptop", *settings)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "succeeded" in result.stdout
+    first_line = result.stdout.splitlines()[0]
+    return first_line.split()[1].rstrip(":")
+
+
+def url(home: Path) -> str:
+    state = control.read(home)
+    assert state is not None
+    return state.rest_url
+
+
+@pytest.mark.slow
+def test_status_shows_every_service_ready(home: Path) -> None:
+    result = newt(home, "status")
+    assert result.returncode == 0, result.stdout
+    for name in ("redis", "replay", "planner", "learner", "sim-mujoco", "sim-metaworld"):
+        assert any(name in line and "ready" in line for line in result.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_a_run_shows_its_three_milestones(home: Path, run_id: str) -> None:
+    result = newt(home, "runs", "show", run_id)
+    assert result.returncode == 0, result.stderr
+    rows = {line.split("│")[1].strip(): line for line in result.stdout.splitlines() if line.count("│") == 7}
+    cells = [cell.strip() for cell in rows["mujoco-reacher"].split("│")[2:5]]
+    assert all(0 <= float(cell) <= 1 for cell in cells)
+    assert run_id in newt(home, "runs").stdout
+
+
+@pytest.mark.slow
+def test_a_checkpoint_comes_home_and_can_be_inspected(home: Path, run_id: str, tmp_path: Path) -> None:
+    names = httpx.get(f"{url(home)}/runs/{run_id}/checkpoints", timeout=10).json()["checkpoints"]
+    target = tmp_path / "newest"
+    result = newt(home, "runs", "checkpoints", run_id, "--download", names[-1]["name"], "--to", str(target))
+    assert result.returncode == 0, result.stderr
+    assert target.stat().st_size == names[-1]["size_bytes"]
+    inspected = newt(home, "checkpoints", "inspect", "--json", str(target))
+    assert inspected.returncode == 0, inspected.stderr
+    assert "mw-drawer-close" in json.dumps(json.loads(inspected.stdout))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_again(home: Path, run_id: str) -> None:
+    result = newt(home, "eval", run_id, "mujoco-reacher", "--episodes", "1", "--mode", "policy")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "mujoco-reacher" in result.stdout
+
+
+@pytest.mark.slow
+def test_nonsense_is_refused_in_one_line_that_names_the_field(home: Path) -> None:
+    for arguments, complaint in (
+        (["train", "walker-wlak"], "walker-walk"),
+        (["train", "mujoco-reacher", "--set", "schedule.total_env_steps=-1"], "schedule.total_env_steps"),
+        (["train", "mujoco-reacher", "--set", "train.lr=fast"], "lr"),
+        (["train", "mujoco-reacher", "--set", "colour=red"], "colour"),
+        (["train", "atari-pong"], "simulator"),
+        (["runs", "show", "no-such-run"], "no-such-run"),
+    ):
+        result = newt(home, *arguments)
+        assert result.returncode == 1
+        assert complaint in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_run_on_a_domain_that_is_not_served_fails_with_the_remedy(home: Path) -> None:
+    # The stack has no DMControl simulator: the API may refuse at once, or the run fails with the cause.
+    reply = httpx.post(f"{url(home)}/runs", json={"tasks": ["walker-walk"], "preset": "laptop"}, timeout=10)
+    text = reply.text
+    if reply.status_code == 201:
+        run = reply.json()["id"]
+        deadline = time.monotonic() + 120
+        while (record := httpx.get(f"{url(home)}/runs/{run}", timeout=10).json())["state"] != "failed":
+            assert time.monotonic() < deadline, record
+            time.sleep(0.5)
+        text = record["error"]
+    assert "dmcontrol" in text
+
+
+def test_without_a_stack_the_command_says_how_to_start_one(tmp_path: Path) -> None:
+    result = newt(tmp_path, "runs")
+    assert result.returncode == 1
+    assert "newt up" in result.stderr
