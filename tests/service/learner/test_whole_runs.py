@@ -164,10 +164,15 @@ def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
         run = stack.follow(run_id, there)
         assert run["state"] in ("training", "evaluating"), run["error"]
 
+    def kill_and_wait(role: str, restarts: int) -> None:
+        stack.kill_child(run_id, role)
+        # The supervisor has to see this death before the next one, or it cannot count it.
+        stack.follow(run_id, lambda run: bool(run["progress"]["restarts"] >= restarts))
+
     after(10)
-    stack.kill_child(run_id, "collector")
+    kill_and_wait("collector", 1)
     after(25)
-    stack.kill_child(run_id, "trainer")
+    kill_and_wait("trainer", 2)
     after(40)
     stack.kill("sim")
     stack.start("sim")
