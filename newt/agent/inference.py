@@ -2,10 +2,8 @@
 
 What is arranged, and why it is faster than running the modules:
 
-- The language embedding's share of each first layer, W_g g + b, is computed once per task when weights are
-  loaded.
-- At the first step all samples of a row share one latent, whose share of a first layer is computed once per
-  row.
+- The language embedding's share of each first layer, W_g g + b, is computed per task when weights are loaded.
+- At the first step all samples of a row share one latent: its share of a first layer is computed per row.
 - Latents are kept with their SimNorm groups strided (entry j of every group, then entry j + 1, ...): a
   softmax over a strided axis is vectorised by PyTorch, one over an innermost axis of 8 is not. Rows and
   columns of the neighbouring weights are permuted to match, so nothing is ever reordered at run time.
@@ -37,12 +35,10 @@ def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
 
 @dataclass(frozen=True)
 class _Affine:
-    """One layer: product in the inference type, bias and norm in float32."""
+    """One layer: weight [out, in] and bias [out] in the inference type, norm [out] in float32."""
 
-    weight: Tensor  # [out, in]
-    bias: (
-        Tensor | None
-    )  # [out], in the inference type; absent in a first layer, whose bias is in the task's shift
+    weight: Tensor
+    bias: Tensor | None  # absent in a first layer: the task's shift contains it
     norm_weight: Tensor | None
     norm_bias: Tensor | None
 

@@ -196,8 +196,7 @@ class Planner:
         for i in range(config.iterations):
             candidates = torch.addcmul(mean[:, :, None], std[:, :, None], noise.candidates[:, i])
             actions[:, :, P:] = candidates.clamp_(-1, 1).mul_(mask)
-            # The policy trajectories are the same in every iteration: only their terminal value is drawn
-            # anew.
+            # Policy trajectories are the same in every iteration: only their terminal value is drawn anew.
             z, returns = self._rollout(rows, z0, actions[:, :, P:])
             z, returns = torch.cat([policy_z, z], 1), torch.cat([policy_return, returns], 1)
             last_action = model.policy(rows, z, noise.value_policy[:, i])
