@@ -60,7 +60,7 @@ class ServedModel:
 class PlannerClient:
     """Plans actions through the planner service; safe to share between threads.
 
-        with PlannerClient("127.0.0.1:7020") as planner:
+        with PlannerClient("127.0.0.1:50071") as planner:
             plan = planner.plan("run-1", obs, task, seed, explore=True, timeout_s=5)
             plan = planner.plan("run-1", obs, task, seed + 1, explore=True, prev_mean=plan.next_mean, timeout_s=5)
 

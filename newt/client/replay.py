@@ -25,6 +25,8 @@ ACTION_DIM = 16
 
 _PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
+# No call is without a deadline: a stream this old is replaced by a new one.
+_STREAM_SECONDS = 3600.0
 
 Floats = npt.NDArray[np.float32]
 
@@ -296,7 +298,7 @@ class ReplayClient:
             limited: Count the batches as online updates, which the limiter holds back; False in pretraining.
             first_index: Index of the first batch (for limited ones, of the online update).
             count: Number of batches; None for no end.
-            in_flight: Requests sent ahead, and batches kept ready.
+            in_flight: Batches requested or ready ahead of the caller; the limiter counts them as asked for.
             patience_s: How long the service may be away before the iterator gives up.
         """
         request = replay_pb2.SampleRequest(
@@ -320,13 +322,20 @@ class ReplayClient:
         """One unary call, repeated while the service is away; every method of replay is harmless to repeat."""
         deadline = time.monotonic() + timeout_s
         pause = _PAUSE_S
+        said = "nobody answers there"
         while True:
             try:
                 return method(request, timeout=max(0.0, deadline - time.monotonic()), wait_for_ready=True)
             except grpc.RpcError as error:
                 translated = from_rpc_error(error)
+                code = getattr(error, "code", lambda: None)()
+                if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise UnavailableError(
+                        f"replay at {self._target} did not do it within {timeout_s:g} s: {said}"
+                    ) from error
                 if not isinstance(translated, UnavailableError) or time.monotonic() + pause >= deadline:
                     raise translated from error
+                said = str(translated)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -334,8 +343,9 @@ class ReplayClient:
 class Batches:
     """Iterator over training batches; made by ReplayClient.batches, used as a context manager.
 
-    A thread keeps requests in flight, reads replies and decodes them, so that `next` finds a batch ready. When the
-    service goes away, the thread connects again and asks for the first batch that it has not got.
+    A thread keeps requests in flight, reads replies and decodes them, so that `next` finds a batch ready. Requests
+    and ready batches together never exceed `in_flight`. When the service goes away, the thread connects again and
+    asks for the first batch that it has not got.
     """
 
     def __init__(
@@ -353,12 +363,13 @@ class Batches:
             raise ValueError(f"in_flight: got {in_flight}, expected at least 1")
         self._stub, self._template = stub, template
         self._seed, self._limited = seed, limited
-        self._next_index = first_index
         self._stop_index = None if count is None else first_index + count
-        self._patience_s = patience_s
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(in_flight)
-        self._in_flight = in_flight
-        self._closed = threading.Event()
+        self._in_flight, self._patience_s = in_flight, patience_s
+        self._fetched = first_index  # Index of the next batch from the service ...
+        self._taken = first_index  # ... and of the next one for the caller.
+        self._ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        self._changed = threading.Condition()  # Guards _taken, _closed, _call and each stream's end.
+        self._closed = False
         self._call: Any = None
         self._thread = threading.Thread(target=self._fetch, name="replay-batches", daemon=True)
         self._thread.start()
@@ -377,17 +388,21 @@ class Batches:
         if isinstance(item, BaseException):
             self._ready.put(item)  # Whoever asks again gets the same answer.
             raise item
+        with self._changed:
+            self._taken += 1
+            self._changed.notify_all()
         return item
 
     def close(self) -> None:
-        """Cancels what is on its way and ends the thread."""
-        self._closed.set()
-        if self._call is not None:
-            self._call.cancel()
-        while self._thread.is_alive():
-            self._drain()
-            self._thread.join(0.02)
-        self._drain()
+        """Cancels what is on its way and ends the thread; batches not yet taken are dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            if self._call is not None:
+                self._call.cancel()
+        self._thread.join()
+        while not self._ready.empty():
+            self._ready.get()
         self._ready.put(StopIteration())
 
     def __enter__(self) -> Self:
@@ -398,54 +413,57 @@ class Batches:
     ) -> None:
         self.close()
 
-    def _drain(self) -> None:
-        while not self._ready.empty():
-            self._ready.get_nowait()
-
     def _fetch(self) -> None:
         try:
-            away_since = 0.0
-            while not self._closed.is_set() and self._next_index != self._stop_index:
-                before = self._next_index
-                try:
-                    self._stream()
-                except grpc.RpcError as error:
-                    if self._closed.is_set():
-                        break
-                    translated = from_rpc_error(error)
-                    if not isinstance(translated, UnavailableError):
-                        raise translated from error
+            away_since: float | None = None
+            while not self._closed and self._fetched != self._stop_index:
+                before = self._fetched
+                problem = self._stream()
+                if self._fetched > before:
+                    away_since = None
+                if problem is not None:
                     now = time.monotonic()
-                    if self._next_index > before or not away_since:
-                        away_since = now
+                    away_since = away_since or now
                     if now - away_since > self._patience_s:
-                        raise translated from error
-                    self._closed.wait(_PAUSE_S)
+                        raise problem
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._closed, _PAUSE_S)
             self._ready.put(StopIteration())
-        except BaseException as error:
+        except Exception as error:
             self._ready.put(error)
 
-    def _stream(self) -> None:
-        """Reads batches from one stream until all are read or it breaks."""
-        permits = threading.Semaphore(self._in_flight)
+    def _stream(self) -> UnavailableError | None:
+        """Reads batches from one stream until all are read, or it ends; returns why if that is worth a pause."""
         ended = threading.Event()
-        self._call = self._stub.Sample(self._requests(self._next_index, permits, ended))
-        if self._closed.is_set():  # close() may have come before there was a call to cancel.
-            self._call.cancel()
+        with self._changed:
+            if self._closed:
+                return None
+            self._call = self._stub.Sample(self._requests(self._fetched, ended), timeout=_STREAM_SECONDS)
         try:
             for response in self._call:
-                self._ready.put(_decode(response, self._template, self._next_index))
-                self._next_index += 1
-                permits.release()
+                self._ready.put(_decode(response, self._template, self._fetched))
+                self._fetched += 1
+        except grpc.RpcError as error:
+            if self._call.code() is grpc.StatusCode.CANCELLED:  # By close(), or because the channel was closed.
+                self._closed = True
+            if self._closed or self._call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return None
+            translated = from_rpc_error(error)
+            if isinstance(translated, UnavailableError):
+                return translated
+            raise translated from error
         finally:
             ended.set()
-            permits.release()
+            with self._changed:
+                self._changed.notify_all()
+        return None
 
-    def _requests(
-        self, index: int, permits: threading.Semaphore, ended: threading.Event
-    ) -> Iterator[replay_pb2.SampleRequest]:
+    def _requests(self, index: int, ended: threading.Event) -> Iterator[replay_pb2.SampleRequest]:
+        """Requests from `index` on, as fast as the caller takes batches; runs in a thread of gRPC's."""
         while index != self._stop_index:
-            permits.acquire()
+            with self._changed:
+                while not ended.is_set() and index >= self._taken + self._in_flight:
+                    self._changed.wait()
             if ended.is_set():
                 return
             request = replay_pb2.SampleRequest()

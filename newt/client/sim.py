@@ -14,6 +14,7 @@ import contextlib
 import enum
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -242,7 +243,7 @@ class SimSession:
             raise RuntimeError("a step is under way: receive it before sending the next")
         request = sim_pb2.StepRequest(session_id=self._id, sequence=self._sequence + 1, action=encode(action))
         if self._stream is None:
-            self._stream = _Stream(self._client.stub)
+            self._stream = _Stream(self._client.stub, self._client.timeout_s)
         self._stream.send(request)
         self._pending = request
 
@@ -279,9 +280,7 @@ class SimSession:
     def renew(self) -> float:
         """Starts the lease anew; returns its seconds."""
         with translated():
-            reply = self._client.stub.Renew(
-                sim_pb2.RenewRequest(session_id=self._id), timeout=self._client.timeout_s
-            )
+            reply = self._client.stub.Renew(sim_pb2.RenewRequest(session_id=self._id), timeout=self._client.timeout_s)
         return float(reply.lease_s)
 
     def close(self) -> None:
@@ -305,7 +304,7 @@ class SimSession:
     def _receive(self, request: sim_pb2.StepRequest) -> sim_pb2.StepResponse:
         if self._stream is not None:
             try:
-                return self._stream.receive(self._client.timeout_s)
+                return self._stream.receive()
             except grpc.RpcError as error:
                 self._stream.close()
                 self._stream = None
@@ -327,31 +326,41 @@ class SimSession:
 
 
 class _Stream:
-    """The client's side of StepStream."""
+    """The client's side of StepStream: one request, one reply, in turn."""
 
-    def __init__(self, stub: sim_pb2_grpc.SimServiceStub) -> None:
+    def __init__(self, stub: sim_pb2_grpc.SimServiceStub, timeout_s: float) -> None:
         self._requests: queue.SimpleQueue[sim_pb2.StepRequest | None] = queue.SimpleQueue()
-        # The stream itself has no end in time; each receive has its own deadline.
         self._call: Any = stub.StepStream(iter(self._requests.get, None))
+        self._timeout_s = timeout_s
+        self._due: float | None = None
+        self._closed = threading.Event()
+        # A stream has no end in time and a receive no deadline of its own; a timer per step would cost a thread each.
+        threading.Thread(target=self._watch, name="sim-stream-deadline", daemon=True).start()
 
     def send(self, request: sim_pb2.StepRequest) -> None:
+        self._due = time.monotonic() + self._timeout_s
         self._requests.put(request)
 
-    def receive(self, timeout_s: float) -> sim_pb2.StepResponse:
-        timer = threading.Timer(timeout_s, self._call.cancel)
-        timer.daemon = True
-        timer.start()
+    def receive(self) -> sim_pb2.StepResponse:
         try:
             reply: sim_pb2.StepResponse = next(self._call)
-            return reply
         except StopIteration:
-            raise UnavailableError("the server ended the stream; repeat the step") from None
-        finally:
-            timer.cancel()
+            raise UnavailableError("the server ended the stream; receive again") from None
+        self._due = None
+        return reply
 
     def close(self) -> None:
+        self._closed.set()
         self._requests.put(None)
-        self._call.cancel()
+        if self._due is not None:
+            self._call.cancel()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._timeout_s / 4)):
+            due = self._due
+            if due is not None and time.monotonic() > due:
+                self._call.cancel()
+                return
 
 
 @contextlib.contextmanager

@@ -195,20 +195,21 @@ def _wait_ready(server: RedisServer, timeout_s: float) -> None:
 
 
 def _answers(server: RedisServer) -> bool:
+    """Whether it is our child that answers on the port, and not an older Redis that has it."""
     # Spoken by hand, so that the launcher needs no client package to know that its child is up.
     hello = f"*2\r\n$4\r\nAUTH\r\n${len(server.password.encode())}\r\n{server.password}\r\n" if server.password else ""
+    ours = f"\r\nprocess_id:{server.process.pid}\r\n".encode()
+    reply = b""
     try:
         with socket.create_connection((server.host, server.port), timeout=1.0) as connection:
-            connection.sendall(f"{hello}*1\r\n$4\r\nPING\r\n".encode())
-            reply = b""
-            while reply.count(b"\n") < (2 if hello else 1):
-                chunk = connection.recv(1024)
-                if not chunk:
-                    return False
+            connection.sendall(f"{hello}*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nPING\r\n".encode())
+            while chunk := connection.recv(65_536):
                 reply += chunk
+                if reply.endswith(b"+PONG\r\n") or reply.startswith(b"-"):
+                    break
     except OSError:
         return False
-    return reply.endswith(b"+PONG\r\n")
+    return ours in reply
 
 
 def _last_words(directory: Path) -> str:

@@ -80,6 +80,9 @@ class AlgorithmSpec(_Section):
     pretraining: bool | None = Field(
         None, description="Pretrain on demonstrations before the first online step; null: if there are any."
     )
+    text_encoder: Literal["minilm-l6-v2", "clip-vit-b32"] = Field(
+        "minilm-l6-v2", description="What embeds the instructions; CLIP is the published one and needs its weights."
+    )
     planning: bool = Field(True, description="Act with the planner; false: with the policy alone.")
 
 
@@ -98,6 +101,7 @@ class ScheduleSpec(_Section):
         None, ge=0, description="Steps between evaluations; null: 10,000 per env; 0: only before and after training."
     )
     checkpoint_every_updates: int = Field(20_000, ge=1, description="Updates between checkpoints.")
+    keep_checkpoints: int = Field(10, ge=1, description="Newest checkpoints kept, besides the one after pretraining.")
     publish_every_s: float = Field(10.0, gt=0, le=3600, description="Seconds between new weights for the planners.")
 
 

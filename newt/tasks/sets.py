@@ -54,7 +54,7 @@ _SETS = (
             "mw-drawer-close",
             "mw-window-open",
             "mw-door-close",
-            "mw-handle-press",
+            "mw-window-close",
             "cartpole-balance",
             "reacher-easy",
             "walker-stand",

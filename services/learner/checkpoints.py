@@ -10,12 +10,13 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from safetensors import SafetensorError, safe_open
 
-from newt.agent.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from newt.agent.checkpoints import Checkpoint as AgentCheckpoint
+from newt.agent.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from newt.agent.learner import Learner
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.runs.record import Checkpoint
@@ -38,7 +39,7 @@ class CheckpointFolder:
         self._folder = directory / "checkpoints"
         self._keep = keep
 
-    def save(self, name: str, learner: Learner, info: dict[str, object]) -> Path:
+    def save(self, name: str, learner: Learner, info: dict[str, Any]) -> Path:
         """Writes a checkpoint, replacing one of that name, and removes those too old to keep.
 
         Args:
@@ -112,10 +113,10 @@ class CheckpointFolder:
         return None
 
 
-def _info(path: Path) -> dict[str, object]:
+def _info(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    info: dict[str, object] = json.loads(metadata["newt"])["info"]
+    info: dict[str, Any] = json.loads(metadata["newt"])["info"]
     return info
 
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from newt.errors import NewtError
 from newt.runs.record import Readiness
 from newt.wire.channels import connect
-from newt.wire.server import LIVENESS
+from newt.wire.status import from_rpc_error, rpc_code
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 
@@ -33,8 +33,7 @@ class Dependencies:
         self._checks: dict[str, Callable[[], None]] = {
             "redis": store.ping,
             "replay": lambda: _check_health(settings.replay, "newt.v1.ReplayService"),
-            # A planner without models is alive, and all that a run needs to begin.
-            "planner": lambda: _check_health(settings.planner, LIVENESS),
+            "planner": lambda: _check_health(settings.planner, "newt.v1.PlannerService"),
         }
         for domain, target in settings.sims.items():
             self._checks[f"sim-{domain}"] = _health_check(target, "newt.v1.SimService")
@@ -79,8 +78,9 @@ def _reason(check: Callable[[], None]) -> str | None:
     try:
         check()
     except grpc.RpcError as error:
-        details = error.details() if isinstance(error, grpc.Call) else None
-        return details or str(error)
+        translated = from_rpc_error(error)
+        code = rpc_code(error)
+        return str(translated) if isinstance(translated, NewtError) else code.name if code else repr(error)
     except (NewtError, RuntimeError) as error:
         return str(error)
     return None

@@ -92,6 +92,10 @@ class EpisodeStage:
             seed=running.seed,
         )
 
+    def seed(self, row: int) -> int:
+        """Seed of the running episode."""
+        return self._get(row).seed
+
     def _get(self, row: int) -> _Running:
         running = self._running[row]
         if running is None:

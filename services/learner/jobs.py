@@ -60,9 +60,7 @@ class EvaluationJobs:
             request = request.model_copy(update={"checkpoint": names[-1]})
         assert request.checkpoint is not None
         folder.path(request.checkpoint)
-        job = EvaluationJob(
-            id=uuid.uuid4().hex[:8], run_id=run.id, state="running", request=request, created_at=now()
-        )
+        job = EvaluationJob(id=uuid.uuid4().hex[:8], run_id=run.id, state="running", request=request, created_at=now())
         with self._lock:
             if len(self._children) >= MAX_JOBS:
                 raise ExhaustedError(f"{MAX_JOBS} evaluations are under way, which is the limit; ask again later")

@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from newt.errors import ExhaustedError, LostError, UnavailableError
+from newt.wire.status import rpc_code
 from services.learner.child import RunFailedError, StopFlag
 
 T = TypeVar("T")
@@ -83,8 +84,11 @@ class Patience:
 
 
 def _is_away(error: Exception) -> bool:
-    return not isinstance(error, grpc.RpcError) or (isinstance(error, grpc.Call) and error.code() in _AWAY)
+    return not isinstance(error, grpc.RpcError) or rpc_code(error) in _AWAY
 
 
 def _text(error: Exception) -> str:
-    return str(error.details() or error.code()) if isinstance(error, grpc.Call) else str(error)
+    if not isinstance(error, grpc.RpcError):
+        return str(error)
+    code = rpc_code(error)
+    return code.name if code else repr(error)

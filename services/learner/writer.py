@@ -20,7 +20,6 @@ class RunWriter:
     def __init__(self, store: RunStore, run_id: str, attempt: int) -> None:
         self.run_id, self.attempt = run_id, attempt
         self._store = store
-        self._evaluated: set[str] | None = None
 
     def get(self) -> Run:
         """The whole record."""
@@ -78,6 +77,10 @@ class RunWriter:
     def evaluations(self) -> list[Evaluation]:
         """All evaluations so far, in order."""
         return self._store.evaluations(self.run_id)
+
+    def videos(self) -> dict[str, str]:
+        """Names of the videos by task."""
+        return self._store.videos(self.run_id)
 
     def set_videos(self, videos: Mapping[str, str]) -> None:
         """Stores the names of the videos."""

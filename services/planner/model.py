@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 
 import torch
-from newt.agent.checkpoints import weights_from_bytes
 
 from newt.agent import InferenceModel, PlanConfig, Planner, WorldModel, parameter_counts
+from newt.agent.checkpoints import weights_from_bytes
 from newt.errors import CorruptDataError
 from newt.wire.chunks import Weights
 from services.planner.device import Device

@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 import grpc
 
 from newt.errors import ExhaustedError, InvalidInputError, UnavailableError
+from newt.wire.chunks import check_model_id
 from newt.wire.tensors import encode
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
 from services.planner import metrics
@@ -68,6 +69,7 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
         )
 
     def _planned(self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext) -> PlannedRows:
+        check_model_id(request.model_id)
         model = self._store.get(request.model_id, request.min_weights_version)
         key, rows = parse(request, model.spec, self._max_rows)
         remaining_s = context.time_remaining()

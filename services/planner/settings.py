@@ -16,7 +16,7 @@ class PlannerSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_PLANNER_")
 
-    hub: str = Field("127.0.0.1:7040", description="Address of the weights hub (the learner), host:port.")
+    hub: str = Field("127.0.0.1:50081", description="Address of the weights hub (the learner), host:port.")
     name: str = Field(default_factory=socket.gethostname, description="Name of this replica, for the hub's logs.")
     device: str = Field("auto", description="Where to plan: auto (the first GPU, if any), cpu, cuda or cuda:N.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

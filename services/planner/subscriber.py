@@ -119,7 +119,7 @@ class Subscriber:
                 return
             self._call = call = stub.Subscribe(weights_pb2.SubscribeRequest(subscriber=self._name))
         call.initial_metadata()  # Returns when the hub has accepted, or when the call has failed.
-        assembler = Assembler(self._max_model_bytes)
+        assembler, skipping = Assembler(self._max_model_bytes), False
         if call.is_active():
             self._set_connected(True)
         for event in call:
@@ -128,11 +128,19 @@ class Subscriber:
                 self._store.drop(event.retired_model_id)
                 self._on_change()
                 continue
+            skipping = skipping and not event.chunk.HasField("header")
+            if skipping:
+                continue
             try:
                 weights = assembler.add(event.chunk)
-            except (CorruptDataError, InvalidInputError) as error:
+            except InvalidInputError as error:
+                # Too large for this planner, say. Other models may follow.
                 self._refused(error)
-                # What follows of this model has no beginning any more: start again.
+                skipping = True
+                continue
+            except CorruptDataError as error:
+                # Harmed on the way: the hub believes it sent, so only a new subscription brings it again.
+                self._refused(error)
                 call.cancel()
                 return
             if weights is not None:

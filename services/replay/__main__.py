@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+
 from newt import logs
-from newt.wire.server import run_until_signal
+from newt.wire.server import PortInUseError, run_until_signal
 from services.replay.service import ReplayService
 from services.replay.settings import ReplaySettings
 
 
-def main() -> None:
-    """Serves until SIGTERM or SIGINT."""
-    settings = ReplaySettings()
+def main() -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        settings = ReplaySettings()
+    except ValueError as error:
+        print(f"replay: bad settings: {error}", file=sys.stderr)
+        return 2
     logs.configure("replay", settings.log_level)
-    service = ReplayService(settings)
+    try:
+        service = ReplayService(settings)
+    except (PortInUseError, ValueError) as error:  # ValueError: redis_url is no address.
+        print(f"replay: cannot start: {error}", file=sys.stderr)
+        return 1
     service.start()
     run_until_signal(
         "replay", service.server, settings.metrics_host, settings.metrics_port, service.close, settings.stop_grace_s
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -125,6 +125,8 @@ def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBuf
     _check_range("batch_size", request.batch_size, 1, _MAX_BATCH_BYTES // ((request.horizon + 1) * row_bytes))
     if not 0 <= request.demo_fraction <= 1:
         raise InvalidInputError("demo_fraction", f"got {request.demo_fraction}, expected a number in [0, 1]")
+    if request.HasField("online_update"):
+        _check_range("online_update", request.online_update, 0, 2**53)
     if request.sampler not in replay_pb2.Sampler.values():
         raise InvalidInputError("sampler", f"got {request.sampler}, expected a value of Sampler")
 

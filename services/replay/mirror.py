@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from newt.errors import InvalidInputError
 from services.replay.episode import Episode
 from services.replay.ring import Ints, TaskRing
 from services.replay.store import EPISODE_OVERHEAD_BYTES
@@ -66,8 +67,20 @@ class Mirror:
         """Episodes held."""
         return len(self._order)
 
+    def check(self, episode: Episode) -> None:
+        """Refuses an episode whose dims differ from those of the task's earlier ones (InvalidInputError)."""
+        ring = self.rings.get(episode.task)
+        if ring is None:
+            return
+        got = (episode.obs.shape[1], episode.action.shape[1], episode.image_dim)
+        want = (ring.obs_dim, ring.action_dim, ring.image_dim)
+        if got != want:
+            raise InvalidInputError(
+                "episode.obs", f"got obs, action and image dims {got}, expected {want} as in {episode.task!r} before"
+            )
+
     def append(self, number: int, episode: Episode, payload_bytes: int) -> None:
-        """Adds an episode under its sequence number, which must not be below `next`."""
+        """Adds an episode under its sequence number, which must not be below `next`; it must pass `check`."""
         ring = self.rings.get(episode.task)
         if ring is None:
             ring = TaskRing(episode.obs.shape[1], episode.action.shape[1], episode.image_dim)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from newt.errors import CorruptDataError, NotFoundError, UnavailableError
+from newt.errors import CorruptDataError, InvalidInputError, NotFoundError, UnavailableError
 from services.replay import metrics
 from services.replay.episode import Episode
 from services.replay.mirror import Mirror
@@ -74,12 +74,14 @@ class Space:
         Raises:
             UnavailableError: Redis cannot be reached, or is too slow. Repeating the append is harmless.
             ExhaustedError: Redis is full.
+            InvalidInputError: Its dims differ from those of the task's earlier episodes.
             NotFoundError: The space was deleted meanwhile.
         """
         payload = episode.pack()
         if not self._writing.acquire(timeout=max(0.0, timeout_s)):
             raise UnavailableError(f"{self.key}: earlier appends still wait for Redis; retry")
         try:
+            self.mirror.check(episode)
             for _ in range(3):
                 appended = self._store.append(
                     self.key,
@@ -109,6 +111,7 @@ class Space:
         """
         with self._writing:
             self._sync()
+            self._prune(time.monotonic())
 
     def configure(self, config: bytes, capacity_rows: int) -> None:
         """Replaces config and capacity; evicts what no longer fits."""
@@ -119,8 +122,7 @@ class Space:
 
     def _mirror(self, episode: Episode, payload: bytes, appended: Appended) -> None:
         now = time.monotonic()
-        while self._journal and self._journal[0].time < now - JOURNAL_SECONDS:
-            self._journal.popleft()
+        self._prune(now)
         number = self.mirror.next
         self._journal.append(_Entry(now, number, episode, payload))
         with self._lock:
@@ -130,6 +132,11 @@ class Space:
             self.meta.task_steps[episode.task] = appended.task_steps
             self.meta.task_episodes[episode.task] = appended.task_episodes
             self.changed()
+
+    def _prune(self, now: float) -> None:
+        """Forgets old appends; only when Redis has just been seen in step."""
+        while self._journal and self._journal[0].time < now - JOURNAL_SECONDS:
+            self._journal.popleft()
 
     def _evict(self, head: int) -> None:
         evicted = self.mirror.evict(head)
@@ -193,7 +200,8 @@ class Space:
                 continue  # Evicted by another instance since the counters were read.
             try:
                 episode = Episode.unpack(payload)
-            except CorruptDataError as error:
+                self.mirror.check(episode)
+            except (CorruptDataError, InvalidInputError) as error:
                 log.error("episode_corrupt", space=str(self.key), number=number, error=str(error))
                 continue
             with self._lock:

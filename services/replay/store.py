@@ -114,6 +114,7 @@ class ServerFacts:
     """What the service must know about its Redis."""
 
     run_id: str
+    maxmemory_bytes: int
     maxmemory_policy: str
     aof: bool
 
@@ -144,6 +145,7 @@ class Store:
         shown = self._redis.connection_pool.connection_kwargs
         self._where = f"{shown.get('host', shown.get('path'))}:{shown.get('port', '')}".rstrip(":")
         self._remembered_ids = remembered_ids
+        self._maxmemory_bytes = 0
         self._create = self._redis.register_script(scripts.CREATE)
         self._append = self._redis.register_script(scripts.APPEND)
         self._configure = self._redis.register_script(scripts.CONFIGURE)
@@ -158,8 +160,10 @@ class Store:
         """Identity and settings of the server; also the check that it answers."""
         with self._translated():
             info: dict[str, Any] = cast(Any, self._redis.info("everything"))
+        self._maxmemory_bytes = int(info.get("maxmemory", 0))
         return ServerFacts(
             run_id=str(info.get("run_id", "")),
+            maxmemory_bytes=self._maxmemory_bytes,
             maxmemory_policy=str(info.get("maxmemory_policy", "noeviction")),
             aof=bool(info.get("aof_enabled", 0)),
         )
@@ -297,16 +301,18 @@ class Store:
         try:
             yield
         except redis.exceptions.RedisError as error:
-            reason, translated = _translate(error, self._where)
+            reason, translated = _translate(error, self._where, self._maxmemory_bytes)
             metrics.REDIS_ERRORS.labels(reason).inc()
             raise translated from error
 
 
-def _translate(error: redis.exceptions.RedisError, where: str) -> tuple[str, ExhaustedError | UnavailableError]:
+def _translate(
+    error: redis.exceptions.RedisError, where: str, maxmemory_bytes: int
+) -> tuple[str, ExhaustedError | UnavailableError]:
     text = str(error)
     if "OOM " in text:
         return "full", ExhaustedError(
-            f"Redis at {where} is full (maxmemory): the episode was not stored, nothing stored before is lost; "
+            f"Redis at {where} is full (maxmemory {maxmemory_bytes} bytes): nothing was stored, nothing is lost; "
             "raise maxmemory, delete buffers that are not needed, or lower capacity_rows with CreateBuffer"
         )
     if "MISCONF" in text:

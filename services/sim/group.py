@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -107,7 +108,7 @@ class Group:
             self._pulse[0] += 1
             try:
                 result = env.step(block.action[row, : self._members[row].action_dim])
-                if not (np.isfinite(result.obs).all() and np.isfinite(result.reward)):
+                if not (np.isfinite(result.obs).all() and math.isfinite(result.reward)):
                     raise FloatingPointError("the simulator returned a number that is not finite")
                 frame = self._frame(env)
                 ended = result.terminated or result.truncated

@@ -282,7 +282,7 @@ class Session:
             except RequestFailedError as error:
                 failures.append((slot, error))
         for slot, error in lost:
-            log.error("instances_lost", rows=slot.rows.tolist(), cause=str(error))
+            log.error("instances_lost", rows=slot.rows.tolist(), cause=str(error).splitlines()[0])
             self._give_up(slot)
         if failures and message == DRAW:
             raise PreconditionError(str(failures[0][1]))
@@ -348,7 +348,9 @@ class Session:
         for row in rows:
             if row >= self._rows or mask[row]:
                 problem = "twice" if row < self._rows else f"of {self._rows}"
-                raise InvalidInputError(name, f"got row {row} {problem}; expected each of 0..{self._rows - 1} at most once")
+                raise InvalidInputError(
+                    name, f"got row {row} {problem}; expected each of 0..{self._rows - 1} at most once"
+                )
             mask[row] = True
         if not rows:
             mask[:] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import mujoco
@@ -22,6 +23,8 @@ _ZERO_ACTION = np.zeros(4, np.float32)
 
 def make(task: str, rendering: bool) -> SimEnv:
     """Builds an instance of `mw-<name>`."""
+    # The experts warn whenever they ask for more than is clipped below.
+    warnings.filterwarnings("ignore", module="metaworld.policies")
     return MetaWorldEnv(task, rendering)
 
 

@@ -8,6 +8,7 @@ contexts when several environments live in one process.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -52,9 +53,9 @@ class Renderer:
     """
 
     def __init__(self, model: Any, size: int) -> None:
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, size)
-        self._gl = _gl_context(model.vis.global_.offwidth, model.vis.global_.offheight)
+        # Models ask for buffers far larger than our frames.
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        self._gl = _gl_context(size, size)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -81,6 +82,8 @@ _renderers: dict[str, Renderer] = {}
 
 def renderer_for(task: str, model: Any, size: int) -> Renderer:
     """The process's renderer of a task, made at its first use."""
+    if not _renderers:
+        atexit.register(_renderers.clear)  # Later, what they need to free themselves is gone.
     if task not in _renderers:
         _renderers[task] = Renderer(model, size)
     return _renderers[task]

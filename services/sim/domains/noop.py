@@ -30,7 +30,7 @@ TASKS = [
 ]
 
 # First action column of noop-faulty, compared exactly.
-RAISE, DIE, HANG, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, -0.5, 0.25
+RAISE, DIE, HANG, SLOW, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, 0.75, -0.5, 0.25
 
 
 def make(task: str, rendering: bool) -> SimEnv:
@@ -39,7 +39,7 @@ def make(task: str, rendering: bool) -> SimEnv:
 
 
 class NoopEnv(SimEnv):
-    """Observes (first draw of the seed, steps, last action, 0, ...) and rewards the mean of the action."""
+    """Observes (first draw of the seed, steps, last action, 0, ...) and rewards the action's first column."""
 
     def __init__(self, facts: sim_pb2.SimTask) -> None:
         self._facts = facts
@@ -62,7 +62,7 @@ class NoopEnv(SimEnv):
         self._obs[1], self._obs[2] = self._steps, first
         return StepResult(
             obs=self._obs.copy(),
-            reward=float(action.mean()),
+            reward=first,
             terminated=self._facts.name == "noop-faulty" and first == TERMINATE,
             truncated=self._steps >= self._facts.episode_length,
             success=float(first > 0) if self._facts.has_success else math.nan,
@@ -86,5 +86,7 @@ class NoopEnv(SimEnv):
             os.kill(os.getpid(), signal.SIGSEGV)
         if order == HANG:
             time.sleep(3600)
+        if order == SLOW:
+            time.sleep(0.2)
         if order == NOT_A_NUMBER:
             self._obs[0] = math.nan

@@ -68,11 +68,12 @@ class Hub:
     """A hub that can be killed and started again on its port."""
 
     port: int = 0
+    servicer: type[WeightsHub] = WeightsHub
     hub: WeightsHub = field(init=False)
     server: Server = field(init=False)
 
     def start(self) -> Hub:
-        self.hub = WeightsHub()
+        self.hub = self.servicer()
         self.server = Server("newt.v1.WeightsService", "127.0.0.1", self.port)
         weights_pb2_grpc.add_WeightsServiceServicer_to_server(self.hub, self.server.grpc)
         self.server.start()

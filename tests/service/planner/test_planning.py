@@ -121,9 +121,7 @@ def test_company_does_not_change_a_plan_and_is_planned_together(hub: Hub) -> Non
     ):
         crowd = in_threads(
             *(
-                lambda i=i: client.plan(
-                    "run", *requests[i], explore=explore[i], env_step=env_steps[i], timeout_s=30
-                )
+                lambda i=i: client.plan("run", *requests[i], explore=explore[i], env_step=env_steps[i], timeout_s=30)
                 for i in range(5)
             )
         )
@@ -206,6 +204,12 @@ def test_a_bad_request_fails_alone(hub: Hub) -> None:
     assert error.field == "obs"
     assert "[1, 7]" in str(error)
     assert_same(plan, expected(good, explore=False))
+
+
+def test_an_id_that_no_model_can_have_is_not_waited_for(client: PlannerClient) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        client.plan("", *Request.draw(1), explore=False, timeout_s=30)
+    assert caught.value.field == "model_id"
 
 
 def test_the_models_are_listed(client: PlannerClient) -> None:

@@ -29,7 +29,9 @@ def request(**fields: object) -> planner_pb2.PlanRequest:
     return planner_pb2.PlanRequest(**values)
 
 
-def with_value(shape: tuple[int, ...], at: tuple[int, ...], value: float, dtype: type = np.float32) -> tensor_pb2.Tensor:
+def with_value(
+    shape: tuple[int, ...], at: tuple[int, ...], value: float, dtype: type = np.float32
+) -> tensor_pb2.Tensor:
     array = np.zeros(shape, dtype)
     array[at] = value
     return encode(array)

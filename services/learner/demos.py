@@ -1,0 +1,168 @@
+"""Collecting demonstrations from scripted experts into named sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import structlog
+
+from newt.client.sim import SimSession, Step
+from newt.errors import NotFoundError, PreconditionError
+from newt.tasks.registry import Task
+from newt.wire.v1 import replay_pb2
+from services.learner.child import RunFailedError
+from services.learner.episodes import EpisodeStage
+from services.learner.seeds import derive
+from services.learner.services import Services
+
+# Experts fail now and then; a task whose expert fails more often than this is broken.
+ATTEMPTS_PER_EPISODE = 5
+ROWS = 8
+
+log = structlog.get_logger(__name__)
+
+
+def missing_episodes(services: Services, demo_set: str, tasks: Sequence[Task], episodes: int) -> dict[str, int]:
+    """How many demonstrations of each task a set lacks; tasks that have enough are left out."""
+    try:
+        sets = services.patience.call(
+            services.replay_name,
+            lambda: services.replay.list_demo_sets(demo_set),
+            services.settings.dependency_timeout_s,
+        )
+    except NotFoundError:
+        sets = []
+    have = {task.task: task.episodes for found in sets for task in found.tasks}
+    lacking = {task.name: episodes - have.get(task.name, 0) for task in tasks}
+    return {name: count for name, count in lacking.items() if count > 0}
+
+
+def collect_scripted(
+    services: Services,
+    demo_set: str,
+    tasks: Sequence[Task],
+    episodes: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Fills a set up to `episodes` successful demonstrations per task.
+
+    Seeds depend on the set and the task only, and the seed is the episode's id: two runs that fill the same set at the
+    same time store the same episodes, once.
+
+    Args:
+        services: Simulators and replay.
+        demo_set: Name of the set.
+        tasks: Tasks that have an expert.
+        episodes: Wanted per task.
+        on_progress: Called with episodes stored and wanted.
+
+    Raises:
+        RunFailedError: An expert fails too often.
+    """
+    missing = missing_episodes(services, demo_set, tasks, episodes)
+    total, done = sum(missing.values()), 0
+
+    def stored() -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, total)
+
+    for domain in sorted({task.domain for task in tasks if task.name in missing}):
+        group = [task for task in tasks if task.domain == domain and task.name in missing]
+        for low in range(0, len(group), ROWS):
+            part = group[low : low + ROWS]
+            wanted = {task.name: missing[task.name] for task in part}
+            _DemoSession(services, demo_set, domain, part, wanted, stored).play()
+
+
+class _DemoSession:
+    """Plays the experts of a few tasks of one domain until there are enough successes."""
+
+    def __init__(
+        self,
+        services: Services,
+        demo_set: str,
+        domain: str,
+        tasks: Sequence[Task],
+        wanted: dict[str, int],
+        stored: Callable[[], None],
+    ) -> None:
+        self._services, self._demo_set, self._domain, self._stored = services, demo_set, domain, stored
+        self._wanted = wanted
+        self._attempts_left = {name: ATTEMPTS_PER_EPISODE * count + 5 for name, count in wanted.items()}
+        copies = max(1, ROWS // len(tasks))
+        self._rows = [(task, copy) for task in tasks for copy in range(copies)]
+        self._sessions = 0
+
+    def play(self) -> None:
+        while any(self._wanted.values()):
+            try:
+                self._play()
+            except (NotFoundError, PreconditionError) as error:
+                log.warning("demo_session_lost", domain=self._domain, error=str(error))
+
+    def _play(self) -> None:
+        services = self._services
+        tasks = [task for task, _ in self._rows]
+        seeds = [derive("demos", self._demo_set, task.name, copy, self._sessions) for task, copy in self._rows]
+        self._sessions += 1
+        name = services.sim_name(self._domain)
+        with services.open(self._domain, tasks, seeds, with_expert=True) as session:
+            shown = services.patience.call(name, session.reset)
+            stage = EpisodeStage(tasks)
+            for row in range(len(tasks)):
+                stage.begin(row, shown.obs[row], int(shown.episode_seed[row]))
+            while any(self._wanted.values()):
+                assert shown.expert_action is not None
+                action = np.clip(shown.expert_action, -1, 1)
+                step = self._step(session, action)
+                self._record(stage, action, step)
+                shown = step.observation
+
+    def _step(self, session: SimSession, action: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Step:
+        session.send(action)
+        return self._services.patience.call(self._services.sim_name(self._domain), session.receive)
+
+    def _record(
+        self, stage: EpisodeStage, action: np.ndarray[tuple[int, ...], np.dtype[np.float32]], step: Step
+    ) -> None:
+        shown, finals = step.observation, {int(row): i for i, row in enumerate(step.final_rows)}
+        for row, (task, _) in enumerate(self._rows):
+            final = finals.get(row)
+            if not step.crashed[row]:
+                next_obs = shown.obs[row] if final is None else step.final_obs[final]
+                stage.step(row, action[row], float(step.reward[row]), next_obs, replay_pb2.BEHAVIOUR_EXPERT)
+            if final is None:
+                continue
+            if not step.crashed[row]:
+                self._keep(stage, row, task, step)
+            stage.begin(row, shown.obs[row], int(shown.episode_seed[row]))
+
+    def _keep(self, stage: EpisodeStage, row: int, task: Task, step: Step) -> None:
+        success = float(step.success[row])
+        episode = stage.finish(
+            row,
+            f"{task.name}/{stage.seed(row)}",
+            terminated=bool(step.terminated[row]),
+            success=success,
+            score=float(step.score[row]),
+        )
+        if not self._wanted[task.name]:
+            return
+        if not math.isnan(success) and success < 1:
+            self._attempts_left[task.name] -= 1
+            if self._attempts_left[task.name] <= 0:
+                raise RunFailedError(
+                    f"the scripted expert of {task.name} fails too often to make demonstrations; leave the task "
+                    "out, or set demos.scripted_episodes to 0"
+                )
+            return
+        services = self._services
+        services.patience.call(
+            services.replay_name,
+            lambda: services.replay.append(episode, demo_set=self._demo_set, timeout_s=10.0),
+        )
+        self._wanted[task.name] -= 1
+        self._stored()

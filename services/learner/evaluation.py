@@ -1,0 +1,265 @@
+"""Evaluating an agent: some episodes per task, each from a seed of its own, without exploration.
+
+Episode k of a task starts from the same seed in every evaluation with the same seed, so that the random, the pretrained
+and the final agent of a run meet the same episodes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from newt.client.sim import AutoReset, SimSession, Step
+from newt.errors import NotFoundError, PreconditionError
+from newt.runs.record import EpisodeStats
+from newt.tasks.registry import Task
+from services.learner import videos
+from services.learner.acting import Actor, Mode, Model
+from services.learner.child import RunFailedError
+from services.learner.seeds import derive, generator
+from services.learner.services import Services
+
+MAX_ROWS = 32  # of one session
+MAX_VIDEO_TASKS = 8  # of one session: their frames are kept in memory until the episodes end
+MAX_SESSIONS = 4  # at once
+MAX_CRASHES = 3  # of one episode
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What to evaluate.
+
+    Attributes:
+        tasks: Which tasks.
+        episodes: Per task.
+        mode: Who acts.
+        model: The model that acts (unused by random actions).
+        seed: Origin of all seeds.
+        env_step: Env steps of the run, for constrained planning; None plans unconstrained.
+        video_folder: Where to put one video per task; None for no videos.
+        video_prefix: Put before the task in the names of the videos.
+    """
+
+    tasks: Sequence[Task]
+    episodes: int
+    mode: Mode
+    model: Model
+    seed: int
+    env_step: int | None = None
+    video_folder: Path | None = None
+    video_prefix: str = ""
+
+
+@dataclass
+class _Episode:
+    """One episode to be played, and what came of it."""
+
+    task: Task
+    index: int
+    reward: float = 0.0
+    steps: int = 0
+    success: float = float("nan")
+    score: float = 0.0
+    crashes: int = 0
+    frames: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Forgets a broken attempt."""
+        self.crashes += 1
+        if self.crashes > MAX_CRASHES:
+            raise RunFailedError(f"the simulator of {self.task.name} broke {self.crashes} times in one episode")
+        self.reward, self.steps = 0.0, 0
+        self.frames.clear()
+
+
+@dataclass(frozen=True)
+class EvaluationOutcome:
+    """What came out.
+
+    Attributes:
+        tasks: Means by task.
+        weights_version: Lowest version that acted; 0 for none.
+        videos: File names by task.
+    """
+
+    tasks: dict[str, EpisodeStats]
+    weights_version: int
+    videos: dict[str, str]
+
+
+def evaluate(
+    services: Services, plan: EvaluationPlan, on_progress: Callable[[float], None] = lambda share: None
+) -> EvaluationOutcome:
+    """Plays all episodes, several sessions at a time.
+
+    Args:
+        services: Simulators and planner.
+        plan: What to do.
+        on_progress: Called with the share of steps done, from several threads.
+    """
+    sessions = _split(plan)
+    total = sum(episode.task.episode_length for rows in sessions for row in rows for episode in row)
+    done, lock = 0, threading.Lock()
+
+    def stepped(steps: int) -> None:
+        nonlocal done
+        with lock:
+            done += steps
+            share = done / total
+        on_progress(min(1.0, share))
+
+    with ThreadPoolExecutor(MAX_SESSIONS, thread_name_prefix="evaluate") as pool:
+        played = [pool.submit(_SessionPlayer(services, plan, rows, stepped).play) for rows in sessions]
+        versions = [future.result() for future in played]
+    episodes = [episode for rows in sessions for row in rows for episode in row]
+    stats = {task.name: _stats([e for e in episodes if e.task.name == task.name]) for task in plan.tasks}
+    return EvaluationOutcome(stats, min(versions), _write_videos(plan, episodes))
+
+
+def _split(plan: EvaluationPlan) -> list[list[list[_Episode]]]:
+    """Sessions of rows of episodes. A session has tasks of one domain and one length, so that its rows end together."""
+    groups: dict[tuple[str, int], list[Task]] = {}
+    for task in plan.tasks:
+        groups.setdefault((task.domain, task.episode_length), []).append(task)
+    sessions = []
+    for tasks in groups.values():
+        size = MAX_VIDEO_TASKS if plan.video_folder else MAX_ROWS
+        for low in range(0, len(tasks), size):
+            part = tasks[low : low + size]
+            parallel = min(plan.episodes, max(1, MAX_ROWS // len(part)))
+            rows = [
+                [_Episode(task, index) for index in range(first, plan.episodes, parallel)]
+                for task in part
+                for first in range(parallel)
+            ]
+            sessions.append(rows)
+    return sessions
+
+
+class _SessionPlayer:
+    """Plays the episodes of one session, row by row in parallel."""
+
+    def __init__(
+        self,
+        services: Services,
+        plan: EvaluationPlan,
+        rows: list[list[_Episode]],
+        stepped: Callable[[int], None],
+    ) -> None:
+        self._services, self._plan, self._stepped = services, plan, stepped
+        self._queues = [list(row) for row in rows]
+        self._tasks = [row[0].task for row in rows]
+        self._domain = self._tasks[0].domain
+        self._version = 0
+
+    def play(self) -> int:
+        """Plays all; returns the lowest version of the weights that acted."""
+        while any(self._queues):
+            try:
+                with self._open() as session:
+                    self._play(session)
+            except (NotFoundError, PreconditionError) as error:
+                # The simulator service was restarted: what is unfinished starts again.
+                log.warning("evaluation_session_lost", domain=self._domain, error=str(error))
+                for queue in self._queues:
+                    if queue:
+                        queue[0].restart()
+        return self._version
+
+    def _open(self) -> SimSession:
+        seeds = [derive(self._plan.seed, "idle", row) for row in range(len(self._tasks))]
+        return self._services.open(self._domain, self._tasks, seeds, auto_reset=AutoReset.DISABLED)
+
+    def _play(self, session: SimSession) -> None:
+        services, plan = self._services, self._plan
+        # Fresh for every session: the same plan then makes the same draws.
+        random = generator(plan.seed, "evaluation", plan.mode, self._domain, self._tasks[0].name)
+        actor = Actor(services.planner, services.planner_name, plan.model, self._tasks, random, services.patience)
+        obs = self._reset(session, list(range(len(self._tasks))))
+        first = np.ones(len(self._tasks), np.bool_)
+        while any(self._queues):
+            self._draw(session)
+            decision = actor.act(plan.mode, obs, first, explore=False, env_step=plan.env_step)
+            if decision.weights_version:
+                self._version = min(self._version or decision.weights_version, decision.weights_version)
+            session.send(decision.action)
+            step = services.patience.call(services.sim_name(self._domain), session.receive)
+            obs, ended = step.observation.obs, self._record(step)
+            first = np.zeros(len(self._tasks), np.bool_)
+            if ended and any(self._queues):
+                obs = self._reset(session, ended)
+                first[ended] = True
+
+    def _reset(self, session: SimSession, rows: list[int]) -> npt.NDArray[np.float32]:
+        seeds = []
+        for row in rows:
+            index = self._queues[row][0].index if self._queues[row] else 0
+            seeds.append(derive(self._plan.seed, self._tasks[row].name, index))
+        name = self._services.sim_name(self._domain)
+        return self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+
+    def _record(self, step: Step) -> list[int]:
+        """Adds a step to the running episodes; returns the rows that must be reset."""
+        ended = []
+        for row, queue in enumerate(self._queues):
+            over = bool(step.terminated[row] or step.truncated[row])
+            if over:
+                ended.append(row)
+            if not queue:
+                continue
+            episode = queue[0]
+            if step.crashed[row]:
+                episode.restart()
+                continue
+            episode.reward += float(step.reward[row])
+            episode.steps += 1
+            if over:
+                episode.success, episode.score = float(step.success[row]), float(step.score[row])
+                queue.pop(0)
+                self._stepped(episode.task.episode_length)
+        return ended
+
+    def _draw(self, session: SimSession) -> None:
+        if self._plan.video_folder is None:
+            return
+        wanted = [
+            row
+            for row, queue in enumerate(self._queues)
+            if queue and queue[0].index == 0 and queue[0].steps % videos.frame_stride(queue[0].task.episode_length) == 0
+        ]
+        if wanted:
+            name = self._services.sim_name(self._domain)
+            frames = self._services.patience.call(name, lambda: session.render(wanted))
+            for row, frame in zip(wanted, frames, strict=True):
+                self._queues[row][0].frames.append(frame)
+
+
+def _stats(episodes: Sequence[_Episode]) -> EpisodeStats:
+    successes = [episode.success for episode in episodes if not np.isnan(episode.success)]
+    return EpisodeStats(
+        score=float(np.mean([episode.score for episode in episodes])),
+        return_=float(np.mean([episode.reward for episode in episodes])),
+        success=float(np.mean(successes)) if successes else None,
+        length=float(np.mean([episode.steps for episode in episodes])),
+        episodes=len(episodes),
+    )
+
+
+def _write_videos(plan: EvaluationPlan, episodes: Sequence[_Episode]) -> dict[str, str]:
+    written: dict[str, str] = {}
+    if plan.video_folder is not None:
+        for episode in episodes:
+            if episode.frames:
+                name = f"{plan.video_prefix}{episode.task.name}.mp4"
+                videos.write_mp4(plan.video_folder / name, episode.frames)
+                written[episode.task.name] = name
+    return written

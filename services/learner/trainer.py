@@ -1,0 +1,268 @@
+"""The training process of a run: `python -m services.learner.trainer --run ID --attempt N`.
+
+Pretrains on demonstrations, publishes, then updates online at the pace of the replay service's limiter. Everything that
+a restart needs is in the checkpoints: batches are numbered and their draws depend on the number alone, so a resumed
+trainer sees the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import torch
+
+from newt import __version__
+from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.learner import Learner
+from newt.agent.losses import Batch
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel
+from newt.client.replay import Batch as ReplayBatch
+from newt.client.replay import Batches, ReplayClient
+from newt.errors import NotFoundError, UnavailableError
+from newt.runs.record import RunState
+from newt.runs.spec import RunSpec
+from newt.tasks.embeddings import embed_tasks
+from newt.wire.v1 import replay_pb2
+from services.learner.checkpoints import CheckpointFolder, name_of
+from services.learner.child import Context, RunFailedError, Stopped, patiently, run_child
+from services.learner.publisher import Publisher
+from services.learner.seeds import derive
+from services.learner.training_report import TrainingReport
+
+# How often losses are looked at on a GPU, where looking waits for the device.
+CHECK_EVERY_ON_GPU = 50
+
+log = structlog.get_logger(__name__)
+
+
+class Trainer:
+    """One run's training.
+
+    Args:
+        context: Of the process.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._spec = context.run.spec
+        self._stop = context.stop
+        self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
+        self._learner, self._env_steps, self._encoder = self._load()
+        self._saved_updates = self._learner.updates
+        self._report = TrainingReport(context, self._learner.updates, self._env_steps)
+        plan_json = json.dumps(self._spec.plan_settings().to_dict())
+        self._publisher = Publisher(context, plan_json, self._spec.schedule.publish_every_s)
+
+    def run(self) -> None:
+        """Trains to the end. Raises Stopped, having saved, when the process must stop."""
+        with self._report, self._publisher, ReplayClient(self._context.settings.replay) as replay:
+            try:
+                self._wait_for_buffer(replay)
+                if self._pretrain_left():
+                    self._report.stage = "pretraining"
+                    self._train(replay, online=False)
+                    self._save()
+                self._publish()
+                self._report.pretrained = True
+                if self._online_left():
+                    self._report.stage = "training"
+                    self._train(replay, online=True)
+                self._env_steps = replay.get_buffer(self._context.run.id).env_steps
+                self._save()
+                self._publish()
+                self._report.stage, self._report.finished = "", True
+            except Stopped:
+                if self._learner.updates > self._saved_updates:
+                    self._save()
+                raise
+
+    # ---- starting
+
+    def _load(self) -> tuple[Learner, int, str]:
+        """The learner, env steps and text encoder: from the newest intact checkpoint, or fresh."""
+        settings, spec = self._context.settings, self._spec
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if spec.algorithm.language else None
+        encoder = embedded.encoder if embedded else ""
+        newest = self._folder.newest()
+        if newest is not None:
+            name, checkpoint = newest
+            if checkpoint.info["text_encoder"] != encoder:
+                raise RunFailedError(
+                    f"checkpoint {name} was trained with the text encoder {checkpoint.info['text_encoder']!r}, here is "
+                    f"{encoder!r}; a run never mixes encoders: install the old one, or start a new run"
+                )
+            learner = checkpoint.learner(settings.device)
+            log.info("resumed", checkpoint=name, updates=learner.updates)
+            return learner, int(checkpoint.info["env_steps"]), encoder
+        tasks = spec.task_list()
+        table = TaskTable.build(
+            [task.name for task in tasks],
+            embedded.vectors if embedded else torch.zeros(len(tasks), 0),
+            [task.action_dim for task in tasks],
+            [task.discount for task in tasks],
+        )
+        initial = torch.Generator().manual_seed(derive(spec.seed, "weights"))
+        model = WorldModel(spec.model_settings(), table, initial).to(settings.device)
+        return Learner(model, spec.train_settings(), seed=derive(spec.seed, "updates")), 0, encoder
+
+    def _wait_for_buffer(self, replay: ReplayClient) -> None:
+        """The collector makes the buffer when the demonstrations are there."""
+        self._report.stage = "waiting for demonstrations" if self._spec.has_demos() else "waiting for the buffer"
+        while True:
+            self._stop.check()
+            try:
+                replay.get_buffer(self._context.run.id, timeout_s=5.0)
+            except NotFoundError:
+                self._stop.sleep(0.2)
+            except UnavailableError as error:
+                self._report.waiting_on = f"replay: {error}"
+                self._stop.sleep(0.5)
+            else:
+                self._report.waiting_on = None
+                return
+
+    # ---- updating
+
+    def _pretrain_left(self) -> int:
+        return max(0, self._spec.pretrain_updates() - self._learner.updates)
+
+    def _online_left(self) -> int:
+        return self._spec.pretrain_updates() + self._spec.online_updates() - self._learner.updates
+
+    def _train(self, replay: ReplayClient, *, online: bool) -> None:
+        """Makes all updates that are left in a phase."""
+        while True:
+            try:
+                with self._batches(replay, online=online) as batches:
+                    for batch in batches:
+                        self._update(batch, online=online)
+                        if self._stop.is_set():
+                            break
+                self._stop.check()
+                return
+            except UnavailableError as error:
+                self._report.waiting_on = f"replay: {error}"
+                self._stop.sleep(0.5)
+
+    @contextmanager
+    def _batches(self, replay: ReplayClient, *, online: bool) -> Iterator[Batches]:
+        spec = self._spec
+        count = self._online_left() if online else self._pretrain_left()
+        with (
+            replay.batches(
+                self._context.run.id,
+                batch_size=spec.replay.batch_size,
+                horizon=spec.train.horizon,
+                seed=derive(spec.seed, "online" if online else "pretraining"),
+                demo_fraction=spec.demo_fraction() if online else 1.0,
+                sampler=_sampler(spec),
+                limited=online,
+                first_index=self._learner.updates - (spec.pretrain_updates() if online else 0),
+                count=count,
+                patience_s=10.0,
+            ) as batches,
+            _closed_on_stop(self._context, batches),
+        ):
+            yield batches
+
+    def _update(self, received: ReplayBatch, *, online: bool) -> None:
+        batch = Batch(
+            obs=torch.from_numpy(received.obs),
+            action=torch.from_numpy(received.action),
+            reward=torch.from_numpy(received.reward),
+            terminated=torch.from_numpy(received.terminated),
+            task=torch.from_numpy(received.task).long(),
+        ).to(self._learner.model.device)
+        metrics = self._learner.rl_update(batch) if online else self._learner.pretrain_update(batch)
+        self._env_steps = max(self._env_steps, received.env_steps)
+        if batch.obs.device.type == "cpu" or self._learner.updates % CHECK_EVERY_ON_GPU == 0:
+            self._check(metrics)
+        self._report.updated(self._learner.updates, self._env_steps, received.blocked_seconds, metrics)
+        if self._learner.updates - self._saved_updates >= self._spec.schedule.checkpoint_every_updates:
+            self._check(metrics)
+            self._save()
+        if online:
+            self._publisher.maybe_publish(lambda: self._payload())
+
+    def _check(self, metrics: dict[str, torch.Tensor]) -> None:
+        wrong = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+        if wrong:
+            names = [checkpoint.name for checkpoint in self._folder.list()]
+            kept = f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
+            raise RunFailedError(
+                f"{', '.join(wrong)} became NaN or infinite at update {self._learner.updates}; {kept}. Start a new run "
+                "with a lower train.lr or train.grad_clip_norm"
+            )
+
+    # ---- storing and publishing
+
+    def _save(self) -> None:
+        left, updates = self._pretrain_left(), self._learner.updates
+        name = name_of(self._env_steps, left, updates)
+        info = {
+            "run_id": self._context.run.id,
+            "env_steps": self._env_steps,
+            "spec": self._spec.model_dump(mode="json"),
+            "text_encoder": self._encoder,
+            "newt_version": __version__,
+        }
+        try:
+            self._folder.save(name, self._learner, info)
+        except OSError as error:
+            raise RunFailedError(
+                f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last "
+                "checkpoint"
+            ) from error
+        self._saved_updates = updates
+        self._context.writer.event("checkpoint", f"checkpoint {name} after {updates} updates", {"name": name})
+
+    def _publish(self) -> None:
+        patiently(lambda: self._publisher.publish(self._payload()), self._stop)
+
+    def _payload(self) -> bytes:
+        info = {"run_id": self._context.run.id, "updates": self._learner.updates}
+        return weights_to_bytes(self._learner.model, info)
+
+
+def _sampler(spec: RunSpec) -> replay_pb2.Sampler.ValueType:
+    return replay_pb2.Sampler.Value(f"SAMPLER_{spec.replay.sampler.upper()}")
+
+
+@contextmanager
+def _closed_on_stop(context: Context, batches: Batches) -> Iterator[None]:
+    """Ends the iterator when the process must stop: it may be waiting for a collector that has stopped."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            if context.stop.is_set():
+                batches.close()
+                return
+
+    watcher = threading.Thread(target=watch, name="stop-batches", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def work(context: Context) -> None:
+    """The body of the process."""
+    if context.run.state is RunState.SUCCEEDED:
+        return
+    Trainer(context).run()
+
+
+if __name__ == "__main__":
+    sys.exit(run_child("trainer", work))

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from services.planner.device import choose_device
+from services.planner.settings import PlannerSettings
+
+
+def test_a_cpu_is_not_padded_unless_told_so() -> None:
+    device = choose_device(PlannerSettings(device="cpu"))
+    assert [device.padded(rows) for rows in (1, 3, 31)] == [1, 3, 31]
+
+
+def test_padding_knows_few_sizes_and_the_limit() -> None:
+    device = choose_device(PlannerSettings(device="cpu", pad="always", max_rows=24))
+    assert {device.padded(rows) for rows in range(1, 25)} == {1, 2, 4, 8, 16, 24}
+    assert all(device.padded(rows) >= rows for rows in range(1, 25))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_precision_can_be_fixed(precision: str, dtype: torch.dtype) -> None:
+    assert choose_device(PlannerSettings(device="cpu", precision=precision)).dtype == dtype
+
+
+def test_a_queue_smaller_than_a_batch_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_queued_rows 10 must not be below max_rows 20"):
+        PlannerSettings(max_rows=20, max_queued_rows=10)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_PLANNER_MAX_WAIT_MS", "7.5")
+    assert PlannerSettings().max_wait_ms == 7.5
+    monkeypatch.setenv("NEWT_PLANNER_MAX_WAIT", "7.5")
+    with pytest.raises(ValueError, match="unknown setting NEWT_PLANNER_MAX_WAIT;"):
+        PlannerSettings()

@@ -1,0 +1,133 @@
+"""Which sequences are drawn, and how often."""
+
+import numpy as np
+import pytest
+from numbered_episodes import numbered
+
+from newt.wire.v1 import replay_pb2
+from services.replay.batch import gather
+from services.replay.ring import TaskRing
+from services.replay.sampler import Source, draw
+
+HORIZON = 3
+# Transitions of the episodes of three tasks; 2 is shorter than a window of 4 rows.
+CONTENTS = [[5, 20, 2], [100], [8, 8, 8, 30]]
+
+
+def ring_of(lengths: list[int], first_number: int = 0, terminated: bool = False) -> TaskRing:
+    ring = TaskRing(2, 2, 0)
+    for i, length in enumerate(lengths):
+        ring.append(numbered(first_number + i, length, terminated))
+    return ring
+
+
+@pytest.fixture
+def sources() -> list[Source]:
+    return [
+        Source(task, ring_of(lengths, 10 * task).windows(HORIZON), 0, demo=False)
+        for task, lengths in enumerate(CONTENTS)
+    ]
+
+
+def frequencies(sources: list[Source], sampler: int, draws: int = 40_000) -> dict[tuple[int, int], float]:
+    """Share of each (episode number, start)."""
+    picks = draw(np.random.default_rng(3), sources, sampler, draws)
+    counts: dict[tuple[int, int], float] = {}
+    for pick in picks:
+        rows = pick.source.windows.ring.gather(pick.starts, HORIZON)
+        assert (np.diff(rows[:, :, 1], axis=1) == 1).all(), "rows are consecutive"
+        assert (rows[:, :, 0] == rows[:, :1, 0]).all(), "rows are of one episode"
+        for number, start in rows[:, 0, :2].astype(int).tolist():
+            counts[number, start] = counts.get((number, start), 0) + 1 / draws
+    return counts
+
+
+def expected(sampler: int) -> dict[tuple[int, int], float]:
+    """The definition, spelt out."""
+    starts = {
+        10 * task + i: length + 1 - HORIZON
+        for task, lengths in enumerate(CONTENTS)
+        for i, length in enumerate(lengths)
+        if length + 1 > HORIZON
+    }
+    weights = {}
+    for number, count in starts.items():
+        if sampler == replay_pb2.SAMPLER_TRANSITION_UNIFORM:
+            share = count / sum(starts.values())
+        elif sampler == replay_pb2.SAMPLER_TASK_BALANCED:
+            share = 1 / len(CONTENTS) / sum(other // 10 == number // 10 for other in starts)
+        else:
+            share = 1 / len(starts)
+        weights.update({(number, start): share / count for start in range(count)})
+    return weights
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        replay_pb2.SAMPLER_UNSPECIFIED,
+        replay_pb2.SAMPLER_EPISODE_UNIFORM,
+        replay_pb2.SAMPLER_TRANSITION_UNIFORM,
+        replay_pb2.SAMPLER_TASK_BALANCED,
+    ],
+)
+def test_every_window_comes_as_often_as_it_should(sources: list[Source], sampler: int) -> None:
+    draws = 40_000
+    got, want = frequencies(sources, sampler, draws), expected(sampler)
+    assert set(got) <= set(want), "a window that does not exist, or of an episode that is too short"
+    chi_square = sum(draws * (got.get(key, 0) - share) ** 2 / share for key, share in want.items())
+    freedom = len(want) - 1
+    # Mean `freedom`, variance 2 * freedom; five standard deviations.
+    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_draws_depend_on_seed_and_contents_only(sources: list[Source]) -> None:
+    other = []
+    for task, lengths in enumerate(CONTENTS):  # The same contents, elsewhere in memory.
+        ring = ring_of([300, 40], 900)
+        for i, length in enumerate(lengths):
+            ring.append(numbered(10 * task + i, length))
+        ring.evict()
+        ring.evict()
+        other.append(Source(task, ring.windows(HORIZON), 0, demo=False))
+
+    def rows(of: list[Source], seed: int) -> np.ndarray:
+        picks = draw(np.random.default_rng(seed), of, replay_pb2.SAMPLER_EPISODE_UNIFORM, 64)
+        return np.concatenate([group.rows for group in gather(picks, HORIZON, with_image=False)])
+
+    np.testing.assert_array_equal(rows(sources, 5), rows(other, 5))
+    assert not np.array_equal(rows(sources, 5), rows(sources, 6))
+
+
+def test_only_the_last_transition_of_a_terminated_episode_is_terminal() -> None:
+    source = Source(0, ring_of([6, 6], terminated=True).windows(HORIZON), 0, demo=False)
+    [pick] = draw(np.random.default_rng(0), [source], replay_pb2.SAMPLER_EPISODE_UNIFORM, 500)
+    starts_in_episode = source.windows.ring.gather(pick.starts, HORIZON)[:, 0, 1]
+    np.testing.assert_array_equal(pick.ends_task, starts_in_episode == 3)
+    [group] = gather([pick], HORIZON, with_image=False)
+    message = group.encode()
+    terminated = np.frombuffer(message.terminated.data, np.bool_).reshape(500, HORIZON)
+    assert not terminated[:, :-1].any()
+    assert terminated[:, -1].any()
+    not_ended = Source(0, ring_of([6, 6]).windows(HORIZON), 0, demo=False)
+    [group] = gather(draw(np.random.default_rng(0), [not_ended], 1, 50), HORIZON, with_image=False)
+    assert not group.encode().HasField("terminated")
+
+
+def test_skipped_episodes_are_not_drawn() -> None:
+    windows = ring_of([5, 9, 30]).windows(HORIZON)
+    for sampler in (1, 2, 3):
+        got = frequencies([Source(0, windows, first=1, demo=True)], sampler, 5_000)
+        assert {number for number, _ in got} == {1, 2}
+        assert len(got) == (9 - 2) + (30 - 2)
+
+
+def test_demos_come_first_in_each_group() -> None:
+    demo = Source(0, ring_of([10], 1).windows(HORIZON), 0, demo=True)
+    online = Source(0, ring_of([10], 2).windows(HORIZON), 0, demo=False)
+    rng = np.random.default_rng(0)
+    picks = [*draw(rng, [demo], 1, 5), *draw(rng, [demo, online], 1, 20)]
+    [group] = gather(picks, HORIZON, with_image=False)
+    numbers = group.rows[:, 0, 0]
+    assert 5 < group.demo_count < 25
+    np.testing.assert_array_equal(numbers, [1] * group.demo_count + [2] * (25 - group.demo_count))

@@ -1,0 +1,75 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from newt.errors import NotFoundError
+from newt.tasks.registry import get_task
+from services.sim.domains import Catalogue
+from services.sim.settings import SimSettings
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_tasks_come_from_the_registry_in_its_order() -> None:
+    catalogue = Catalogue(["mujoco", "dmcontrol"])
+    assert list(catalogue.tasks)[0] == "walker-stand"
+    assert len(catalogue.tasks) == 21 + 6
+    task, facts = catalogue.get("mujoco-ant"), get_task("mujoco-ant")
+    assert (task.obs_dim, task.action_dim, task.episode_length) == (
+        facts.obs_dim,
+        facts.action_dim,
+        facts.episode_length,
+    )
+
+
+def test_unknown_names_are_refused_with_a_hint() -> None:
+    with pytest.raises(NotFoundError, match="walker-walk"):
+        Catalogue(["dmcontrol"]).get("walker-wlak")
+    with pytest.raises(NotFoundError, match="known are dmcontrol"):
+        Catalogue(["dmcontrl"])
+
+
+def test_the_test_domain_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NEWT_SIM_DOMAINS", raising=False)
+    assert "noop" not in SimSettings().domains
+    monkeypatch.setenv("NEWT_SIM_DOMAINS", "noop, mujoco")
+    assert SimSettings().domains == ("noop", "mujoco")
+
+
+def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="workers"):
+        SimSettings(workers=0)
+    monkeypatch.setenv("NEWT_SIM_WORKER", "3")
+    with pytest.raises(ValueError, match="NEWT_SIM_WORKER"):
+        SimSettings()
+
+
+@pytest.mark.parametrize(
+    ("task", "domain", "foreign"),
+    [
+        ("mujoco-ant", "mujoco", ("dm_control", "metaworld")),
+        ("walker-walk", "dmcontrol", ("gymnasium", "metaworld")),
+        ("mw-reach", "metaworld", ("dm_control",)),
+        ("noop", "noop", ("mujoco", "dm_control", "metaworld", "PIL")),
+    ],
+)
+def test_a_domain_imports_no_other(task: str, domain: str, foreign: tuple[str, ...]) -> None:
+    code = (
+        f"import sys; import services.sim.worker; from services.sim import domains\n"
+        f"domains.make({domain!r}, {task!r}, False).reset(0)\n"
+        f"print([name for name in {(*foreign, 'torch', 'OpenGL.GL', 'grpc._cython')!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "MUJOCO_GL": "disable"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
