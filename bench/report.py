@@ -1,0 +1,79 @@
+"""The results file and the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine
+from bench.figures import Figure, Ratio, Spread
+from bench.measure import Effort
+
+RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
+
+
+def store(path: Path, subject: str, figures: Sequence[Figure], effort: Effort, load_before: float) -> None:
+    """Replaces one subject's keys in the results file; other subjects keep theirs, with their own commit and date.
+
+    Args:
+        path: File to create or update.
+        subject: Its keys begin with it.
+        figures: Of the subject.
+        effort: How thoroughly they were taken.
+        load_before: Load of the machine before the subject ran.
+    """
+    values = read(path)
+    kept = {key: value for key, value in values.items() if not key.startswith(f"{subject}.")}
+    about = machine.describe()
+    kept |= about
+    kept |= {
+        f"{subject}.commit": about["commit"],
+        f"{subject}.date": about["date"],
+        f"{subject}.effort": effort.level,
+        f"{subject}.load_before": round(load_before, 2),
+    }
+    for figure in figures:
+        kept |= figure.flat()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a results file holds; nothing if there is none."""
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return dict(values)
+
+
+def show(figures: Sequence[Figure], console: Console) -> None:
+    """Prints the table."""
+    table = Table("figure", "what", "ours", "plain", "ratio", "spread", "goal", "")
+    for figure in figures:
+        verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
+        if isinstance(figure, Ratio):
+            goal = "" if figure.at_least is None else f">= {figure.at_least:g}"
+            cells = (_with_unit(figure.ours, figure.unit), _with_unit(figure.plain, figure.unit))
+            table.add_row(
+                figure.key, figure.what, *cells, f"{figure.ratio.median:.2f}", _range(figure.ratio), goal, verdict
+            )
+        else:
+            goal = "" if figure.at_most is None else f"<= {figure.at_most:g}"
+            table.add_row(
+                figure.key, figure.what, _with_unit(figure.value, figure.unit), "", "", _range(figure.value), goal, verdict
+            )
+    console.print(table)
+
+
+def _with_unit(spread: Spread, unit: str) -> str:
+    return f"{spread.median:.4g} {unit}"
+
+
+def _range(spread: Spread) -> str:
+    return f"{spread.low:.3g} to {spread.high:.3g}"
