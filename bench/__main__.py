@@ -28,7 +28,7 @@ def main() -> int:
         return 2
     logs.configure("bench", "ERROR")
     effort = Effort("quick" if arguments.quick else "full")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)
     every: list[Figure] = []
     for subject in subjects:
         before = machine.load()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from bench.measure import Effort
 from newt.agent import Batch, ModelConfig, TaskTable, WorldModel
 from newt.tasks.embeddings import embed_tasks
 from newt.tasks.registry import select_tasks
@@ -69,3 +71,14 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def thread_counts(effort: Effort) -> list[int]:
+    """One, as the local stack gives to each process; and one per core, for a machine of one's own."""
+    every = sorted({1, len(os.sched_getaffinity(0))})
+    return effort.pick(full=every, quick=every, tiny=[1])
+
+
+def thread_suffix(threads: int) -> str:
+    """End of a figure's key; one thread is what keys without it mean."""
+    return "" if threads == 1 else f".threads{threads}"

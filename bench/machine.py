@@ -9,7 +9,18 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("torch", "numpy", "grpcio", "protobuf", "redis", "gymnasium", "mujoco", "dm_control", "torchrl", "tensordict")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "grpcio",
+    "protobuf",
+    "redis",
+    "gymnasium",
+    "mujoco",
+    "dm_control",
+    "torchrl",
+    "tensordict",
+)
 
 
 def describe() -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -34,10 +33,9 @@ def run(effort: Effort) -> Iterator[Figure]:
         tiny=PlanConfig(num_samples=48, num_policy_trajectories=4, num_elites=8, iterations=2),
     )
     model = agents.world_model(size)
-    cores = len(os.sched_getaffinity(0))
-    yield from _with_threads(effort, model, config, rows, 1, f"planner.{size}.b{rows}")
-    if cores > 1 and effort.level != "tiny":
-        yield from _with_threads(effort, model, config, rows, cores, f"planner.{size}.b{rows}.threads{cores}")
+    for threads in agents.thread_counts(effort):
+        key = f"planner.{size}.b{rows}{agents.thread_suffix(threads)}"
+        yield from _with_threads(effort, model, config, rows, threads, key)
 
 
 def _with_threads(
@@ -49,12 +47,9 @@ def _with_threads(
     ours = Planner(InferenceModel.from_model(model, dtype), config)
     single = Planner(InferenceModel.from_model(model, torch.float32), config)
     plain = PlainPlanner(PlainModel(model), config)
-    many = f"{threads} thread{'s' if threads > 1 else ''}"
-    what = f"plan {rows} rows, {config.num_samples} samples, {config.iterations} iterations, {many}"
+    what = f"plan {rows} rows, {config.num_samples} samples, {config.iterations} iterations, {threads} thread(s)"
     with processes.weights_hub() as hub, processes.planner(hub, threads) as address, PlannerClient(address) as client:
-        publish(
-            hub, _MODEL_ID, 1, weights_to_bytes(model), json.dumps(config.to_dict()), timeout_s=_TIMEOUT_S
-        )
+        publish(hub, _MODEL_ID, 1, weights_to_bytes(model), json.dumps(config.to_dict()), timeout_s=_TIMEOUT_S)
         served = partial(
             client.plan,
             _MODEL_ID,
@@ -80,4 +75,6 @@ def _with_threads(
     yield duration_ratio(f"{key}.float32", f"{what}: ours in float32", seconds["float32"], seconds["plain"])
     yield duration_ratio(f"{key}.service", f"{what}: through the service", seconds["service"], seconds["plain"])
     extra = [1000 * (s - o) for s, o in zip(seconds["service"], seconds["ours"], strict=True)]
-    yield Value(f"{key}.service_overhead", "what the service adds to a plan (2 ms are its wait)", "ms", Spread.of(extra))
+    yield Value(
+        f"{key}.service_overhead", "what the service adds to a plan (2 ms are its wait)", "ms", Spread.of(extra)
+    )

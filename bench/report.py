@@ -54,19 +54,28 @@ def read(path: Path) -> dict[str, Any]:
 
 def show(figures: Sequence[Figure], console: Console) -> None:
     """Prints the table."""
-    table = Table("figure", "what", "ours", "plain", "ratio", "spread", "goal", "")
+    table = Table("figure", "ours", "plain", "ratio", "quartiles", "goal", "", "what")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for figure in figures:
         verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
         if isinstance(figure, Ratio):
             goal = "" if figure.at_least is None else f">= {figure.at_least:g}"
             cells = (_with_unit(figure.ours, figure.unit), _with_unit(figure.plain, figure.unit))
             table.add_row(
-                figure.key, figure.what, *cells, f"{figure.ratio.median:.2f}", _range(figure.ratio), goal, verdict
+                figure.key, *cells, f"{figure.ratio.median:.2f}", _range(figure.ratio), goal, verdict, figure.what
             )
         else:
             goal = "" if figure.at_most is None else f"<= {figure.at_most:g}"
             table.add_row(
-                figure.key, figure.what, _with_unit(figure.value, figure.unit), "", "", _range(figure.value), goal, verdict
+                figure.key,
+                _with_unit(figure.value, figure.unit),
+                "",
+                "",
+                _range(figure.value),
+                goal,
+                verdict,
+                figure.what,
             )
     console.print(table)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 
 from bench import agents
 from bench.baselines.plain_model import PlainModel
@@ -15,10 +15,10 @@ from newt.agent import Learner, TrainConfig
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """Every size with one thread per core."""
+    """Every size with one thread, as the trainer of a laptop's stack has it, and with one per core."""
     rows = effort.pick(full=256, quick=256, tiny=8)
-    threads = len(os.sched_getaffinity(0))
-    for size in effort.pick(full=("S", "B"), quick=("S", "B"), tiny=("XS",)):
+    sizes = effort.pick(full=("S", "B"), quick=("S", "B"), tiny=("XS",))
+    for size, threads in product(sizes, agents.thread_counts(effort)):
         model = agents.world_model(size)
         plain = PlainLearner(PlainModel(model), TrainConfig())
         ours = Learner(model, TrainConfig())
@@ -32,8 +32,8 @@ def run(effort: Effort) -> Iterator[Figure]:
             effort.repetitions,
         )
         yield rate_ratio(
-            f"updates.{size}.b{rows}",
-            f"updates of size {size}, batch {rows}, {threads} threads",
+            f"updates.{size}.b{rows}{agents.thread_suffix(threads)}",
+            f"updates of size {size}, batch {rows}, {threads} thread(s)",
             "updates/s",
             1,
             seconds["ours"],

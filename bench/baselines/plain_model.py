@@ -23,7 +23,7 @@ class SimNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any leading axes."""
-        return x.unflatten(-1, (-1, self.group)).softmax(-1).flatten(-2)
+        return x.view(*x.shape[:-1], -1, self.group).softmax(-1).flatten(-2)
 
 
 class NormedLinear(nn.Module):

@@ -37,7 +37,7 @@ class PlainLearner:
             The two losses.
         """
         config, model = self.config, self.model
-        H, B = batch.reward.shape
+        H = len(batch.reward)
         rho = torch.tensor([config.rho**t for t in range(H + 1)])
         rho = rho / rho.sum()
         world_loss, latents = self._world_loss(batch, noise, rho)
