@@ -54,7 +54,7 @@ fmt: $(VENV)/.dev ## Format the code
 
 ##@ Measure
 .PHONY: bench
-bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/results/latest.json (about 15 minutes)
+bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/results and docs/performance.md
 	$(PYTHON) -m bench
 
 ##@ Generate

@@ -1,4 +1,4 @@
-"""`python -m bench [--only planner,replay] [--quick]`: measures, prints a table, updates bench/results/latest.json."""
+"""Measures, prints a table, updates bench/results/latest.json and the table in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def main() -> int:
         every += figures
     if len(subjects) > 1:
         report.show(every, console)
+    if arguments.output == report.RESULTS:
+        report.update_page(report.PAGE, report.read(report.RESULTS))
     console.print(f"Written to {arguments.output}", highlight=False, soft_wrap=True)
     return 0
 

@@ -15,6 +15,8 @@ from bench.figures import Figure, Ratio, Spread
 from bench.measure import Effort
 
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+_BEGIN, _END = "<!-- figures: begin (written by python -m bench) -->", "<!-- figures: end -->"
 
 
 def store(path: Path, subject: str, figures: Sequence[Figure], effort: Effort, load_before: float) -> None:
@@ -50,6 +52,48 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return dict(values)
+
+
+def update_page(page: Path, values: Mapping[str, Any]) -> None:
+    """Writes what a results file holds as a table between the page's two marks.
+
+    Raises:
+        ValueError: The page has no marks.
+    """
+    text = page.read_text()
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{page} must contain the lines {_BEGIN} and {_END}")
+    page.write_text(f"{before}{begin}\n{_markdown(values)}{end}{after}")
+
+
+def _markdown(values: Mapping[str, Any]) -> str:
+    cores = f"{values['machine.cores']} cores, {values['machine.memory_gb']} GB"
+    lines = [
+        f"{values['machine.processor']}, {cores}; Python {values['versions.python']}, torch {values['versions.torch']}, "
+        f"grpcio {values['versions.grpcio']}, gymnasium {values['versions.gymnasium']}, "
+        f"torchrl {values['versions.torchrl']}.",
+        "",
+        "| Subject | Commit | Date | Effort | Load before |",
+        "|---|---|---|---|---|",
+    ]
+    for subject in (key.removesuffix(".effort") for key in values if key.endswith(".effort")):
+        about = [values[f"{subject}.{name}"] for name in ("commit", "date", "effort", "load_before")]
+        lines.append(f"| {subject} | {' | '.join(map(str, about))} |")
+    lines += ["", "| Figure | Ours | Plain | Ratio (quartiles) | Goal | |", "|---|---|---|---|---|---|"]
+    for key in (name.removesuffix(".unit") for name in values if name.endswith(".unit")):
+        unit, goal = values[f"{key}.unit"], values.get(f"{key}.goal", "")
+        met = {True: "met", False: "**missed**", None: ""}[values.get(f"{key}.met")]
+        if f"{key}.ratio" in values:
+            ratio = (
+                f"{values[f'{key}.ratio']:.2f} ({values[f'{key}.ratio.low']:.3g} to {values[f'{key}.ratio.high']:.3g})"
+            )
+            ours, plain = (f"{values[f'{key}.{side}']:g} {unit}" for side in ("ours", "plain"))
+        else:
+            ours, plain, ratio = f"{values[key]:g} {unit}", "", ""
+        lines.append(f"| `{key}` | {ours} | {plain} | {ratio} | {goal} | {met} |")
+    return "\n".join(lines) + "\n"
 
 
 def show(figures: Sequence[Figure], console: Console) -> None:

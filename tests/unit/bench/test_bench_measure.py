@@ -43,3 +43,25 @@ def test_unknown_subjects_are_refused() -> None:
     assert registry.chosen(["sims", "planner"]) == ["planner", "sims"]
     with pytest.raises(ValueError, match="unknown subject plannr; known are planner"):
         registry.chosen(["plannr"])
+
+
+def test_the_page_gets_the_table_of_the_results(tmp_path: Path) -> None:
+    results, page = tmp_path / "latest.json", tmp_path / "page.md"
+    figures = [
+        rate_ratio("a.x", "", "steps/s", 10, [1.0], [4.0], at_least=5.0),
+        Value("a.y", "", "s", Spread.of([1.0]), at_most=1.5),
+    ]
+    report.store(results, "a", figures, Effort("full"), 0.0)
+    page.write_text("before\n<!-- figures: begin (written by python -m bench) -->\nold\n<!-- figures: end -->\nafter\n")
+    for _ in range(2):  # Writing it again changes nothing.
+        report.update_page(page, report.read(results))
+        text = page.read_text()
+        assert "| `a.x` | 10 steps/s | 2.5 steps/s | 4.00 (4 to 4) | >= 5 | **missed** |" in text
+        assert "| `a.y` | 1 s |  |  | <= 1.5 | met |" in text
+        assert "old" not in text
+        assert text.startswith("before\n")
+        assert text.endswith("\nafter\n")
+        assert text.count("| `a.x` |") == 1
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="must contain the lines"):
+        report.update_page(page, report.read(results))
