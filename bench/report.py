@@ -18,6 +18,8 @@ RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 _BEGIN, _END = "<!-- figures: begin (written by python -m bench) -->", "<!-- figures: end -->"
 
+_NAMED = ("python", "torch", "grpcio", "gymnasium", "torchrl")  # Versions named on the page; the file has more.
+
 
 def store(path: Path, subject: str, figures: Sequence[Figure], effort: Effort, load_before: float) -> None:
     """Replaces one subject's keys in the results file; other subjects keep theirs, with their own commit and date.
@@ -69,11 +71,9 @@ def update_page(page: Path, values: Mapping[str, Any]) -> None:
 
 
 def _markdown(values: Mapping[str, Any]) -> str:
-    cores = f"{values['machine.cores']} cores, {values['machine.memory_gb']} GB"
+    packages = ", ".join(f"{name} {values[f'versions.{name}']}" for name in _NAMED)
     lines = [
-        f"{values['machine.processor']}, {cores}; Python {values['versions.python']}, torch {values['versions.torch']}, "
-        f"grpcio {values['versions.grpcio']}, gymnasium {values['versions.gymnasium']}, "
-        f"torchrl {values['versions.torchrl']}.",
+        f"{values['machine.processor']}, {values['machine.cores']} cores, {values['machine.memory_gb']} GB; {packages}.",
         "",
         "| Subject | Commit | Date | Effort | Load before |",
         "|---|---|---|---|---|",
