@@ -73,7 +73,8 @@ def update_page(page: Path, values: Mapping[str, Any]) -> None:
 def _markdown(values: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {values[f'versions.{name}']}" for name in _NAMED)
     lines = [
-        f"{values['machine.processor']}, {values['machine.cores']} cores, {values['machine.memory_gb']} GB; {packages}.",
+        f"{values['machine.processor']}, {values['machine.cores']} cores, {values['machine.memory_gb']} GB"
+        f"; {packages}.",
         "",
         "| Subject | Commit | Date | Effort | Load before |",
         "|---|---|---|---|---|",
