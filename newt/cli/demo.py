@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+import newt
 from newt.cli import plots, stack, watch
 from newt.cli.rest import Api
 from newt.cli.terminal import console
@@ -22,7 +24,7 @@ from newt.runs.record import CheckpointList, MetricsHistory, MetricsRow, Run, Ru
 from newt.tasks.registry import select_tasks
 
 TASK_SET = "laptop-demo"
-_PACKAGES = ("newt", "torch", "numpy", "mujoco", "dm_control", "metaworld", "gymnasium", "grpcio", "redis")
+_PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "metaworld", "gymnasium", "grpcio", "redis")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +42,7 @@ def demo(
     folder = (out / f"demo-{datetime.now():%Y%m%d-%H%M%S}-seed{seed}").resolve()
     domains = tuple(sorted({task.domain for task in select_tasks([TASK_SET])}))
     console.print(f"Starting Redis, {len(domains)} simulator services, replay, planner and learner on loopback ...")
-    state = control.up(StackConfig(home=folder / "stack", domains=domains, fixed_ports=False))
+    state = control.up(StackConfig(home=folder / "stack", domains=domains, fixed_ports=False, owner_pid=os.getpid()))
     try:
         console.print(stack.table_of(state))
         api = Api(state.rest_url)
@@ -74,7 +76,11 @@ def _collect(api: Api, run: Run, folder: Path, seconds: float) -> RunResults:
         "run": run.id,
         "seconds": round(seconds),
         "settings": run.spec.model_dump(mode="json"),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "versions": {
+            "newt": newt.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
         "machine": {"system": platform.platform(), "processor": _processor()},
         "mean_score": results.mean_score.model_dump(mode="json"),
         "tasks": {task: row.model_dump(mode="json") for task, row in results.tasks.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import socket
 import sys
 from typing import TextIO
@@ -44,7 +45,8 @@ def main() -> int:
     hub_server.set_ready(True)
 
     store = RunStore.connect(settings.redis_url)
-    supervisor = Supervisor(store, settings)
+    # A model that nobody trains any more leaves the planners; evaluations bring their own.
+    supervisor = Supervisor(store, settings, on_ended=hub.retire)
     jobs = EvaluationJobs(store, settings)
     try:
         jobs.recover()
@@ -53,6 +55,9 @@ def main() -> int:
     app = create_app(settings, store, supervisor, jobs, Dependencies(store, settings))
     BUILD.info({"version": __version__, "service": "learner"})
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
+    signal.signal(signal.SIGTERM, lambda signum, frame: None)
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
     supervisor.start()
     log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}")
     try:

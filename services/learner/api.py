@@ -44,6 +44,7 @@ from services.learner.store import RunStore
 from services.learner.supervisor import Supervisor
 
 EVENT_POLL_S = 0.5
+HEARTBEAT_S = 15.0
 Source = Literal["trainer", "collector", "evaluation"]
 
 
@@ -223,7 +224,7 @@ def create_app(
     @app.get("/demos")
     def list_demos() -> DemoSetList:
         """Demonstration sets."""
-        return DemoSetList(demo_sets=list_demo_sets(settings.replay))
+        return list_demo_sets(settings.replay)
 
     # ---- operations
 
@@ -248,7 +249,7 @@ def create_app(
 
 
 async def _events(store: RunStore, run_id: str, position: str) -> AsyncIterator[str]:
-    last = ""
+    last, quiet_s = "", 0.0
     while True:
         # The state is read before the events, so that the last ones are not lost.
         run = await anyio.to_thread.run_sync(store.get, run_id)
@@ -256,9 +257,13 @@ async def _events(store: RunStore, run_id: str, position: str) -> AsyncIterator[
             position = event.id
             yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
         progress = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
+        quiet_s += EVENT_POLL_S
         if progress != last:
-            last = progress
+            last, quiet_s = progress, 0.0
             yield f"event: progress\ndata: {progress}\n\n"
+        elif quiet_s >= HEARTBEAT_S:
+            quiet_s = 0.0
+            yield ": nothing new\n\n"  # a comment, so that no proxy takes the silence for death
         if run.state.finished:
             return
         await anyio.sleep(EVENT_POLL_S)

@@ -62,19 +62,19 @@ def collect_scripted(
         RunFailedError: An expert fails too often.
     """
     missing = missing_episodes(services, demo_set, tasks, episodes)
-    total, done = sum(missing.values()), 0
-
-    def stored() -> None:
-        nonlocal done
-        done += 1
-        on_progress(done, total)
+    total = left = sum(missing.values())
 
     for domain in sorted({task.domain for task in tasks if task.name in missing}):
         group = [task for task in tasks if task.domain == domain and task.name in missing]
         for low in range(0, len(group), ROWS):
             part = group[low : low + ROWS]
             wanted = {task.name: missing[task.name] for task in part}
-            _DemoSession(services, demo_set, domain, part, wanted, stored).play()
+            left -= sum(wanted.values())
+
+            def stored(here: int, later: int = left) -> None:
+                on_progress(total - later - here, total)
+
+            _DemoSession(services, demo_set, domain, part, wanted, episodes, stored).play()
 
 
 class _DemoSession:
@@ -87,10 +87,11 @@ class _DemoSession:
         domain: str,
         tasks: Sequence[Task],
         wanted: dict[str, int],
-        stored: Callable[[], None],
+        episodes: int,
+        stored: Callable[[int], None],
     ) -> None:
         self._services, self._demo_set, self._domain, self._stored = services, demo_set, domain, stored
-        self._wanted = wanted
+        self._wanted, self._episodes = wanted, episodes
         self._attempts_left = {name: ATTEMPTS_PER_EPISODE * count + 5 for name, count in wanted.items()}
         copies = max(1, ROWS // len(tasks))
         self._rows = [(task, copy) for task in tasks for copy in range(copies)]
@@ -160,9 +161,10 @@ class _DemoSession:
                 )
             return
         services = self._services
-        services.patience.call(
+        reply = services.patience.call(
             services.replay_name,
             lambda: services.replay.append(episode, demo_set=self._demo_set, timeout_s=10.0),
         )
-        self._wanted[task.name] -= 1
-        self._stored()
+        # Not one less: a duplicate adds nothing, and another run may be filling the same set.
+        self._wanted[task.name] = max(0, self._episodes - reply.task_episodes)
+        self._stored(sum(self._wanted.values()))

@@ -210,6 +210,7 @@ class _SessionPlayer:
     def _record(self, step: Step) -> list[int]:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
+        self._stepped(sum(bool(queue) for queue in self._queues))
         for row, queue in enumerate(self._queues):
             over = bool(step.terminated[row] or step.truncated[row])
             if over:
@@ -225,7 +226,6 @@ class _SessionPlayer:
             if over:
                 episode.success, episode.score = float(step.success[row]), float(step.score[row])
                 queue.pop(0)
-                self._stepped(episode.task.episode_length)
         return ended
 
     def _draw(self, session: SimSession) -> None:

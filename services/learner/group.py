@@ -174,9 +174,10 @@ class CollectorGroup:
     def _await_limiter(self) -> None:
         services = self._services
         while not self._pace.is_over():
-            reply = services.patience.call(
-                services.replay_name,
-                lambda: services.replay.await_insert(self._buffer_id, timeout_s=LIMITER_TIMEOUT_S),
-            )
+            with self._pace.parked(self._index):
+                reply = services.patience.call(
+                    services.replay_name,
+                    lambda: services.replay.await_insert(self._buffer_id, timeout_s=LIMITER_TIMEOUT_S),
+                )
             if reply.granted:
                 return

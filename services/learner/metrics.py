@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from newt.runs.record import RunState
+from newt.runs.record import Progress, RunState
 from newt.wire.metrics import LATENCY_BUCKETS
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
@@ -27,3 +27,10 @@ def show_states(states: Iterable[RunState]) -> None:
     counts = Count(states)
     for state in RunState:
         RUNS.labels(state.value).set(counts[state])
+
+
+def show_rates(runs: Iterable[Progress]) -> None:
+    """Sets the rates from the progress of all active runs."""
+    active = list(runs)
+    ENV_STEPS_RATE.set(sum(progress.env_steps_per_s for progress in active))
+    UPDATES_RATE.set(sum(progress.updates_per_s for progress in active))

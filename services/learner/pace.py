@@ -90,6 +90,14 @@ class Pace:
                 self._changed.notify_all()
                 self._changed.wait(POLL_S)
 
+    @contextmanager
+    def parked(self, group: int) -> Iterator[None]:
+        """While a group waits for somebody else, nobody has to wait for the group; `wait_for_turn` must follow."""
+        with self._changed:
+            self._parked.add(group)
+            self._changed.notify_all()
+        yield
+
     def stepped(self, group: int, transitions: int) -> None:
         """A group has taken a step of all its instances."""
         with self._changed:

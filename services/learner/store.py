@@ -154,7 +154,8 @@ class RunStore:
         """
         run = self.get(run_id)
         attempt = run.attempt + 1
-        target = RunState.PRETRAINING if run.state is RunState.QUEUED else run.state
+        first = RunState.PRETRAINING if run.spec.pretrains() else RunState.TRAINING
+        target = first if run.state is RunState.QUEUED else run.state
         if target.finished:
             return None
         fields: dict[str, str | int] = {"attempt": attempt}

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from services.learner.store import RunStore
 
 ROLES = ("trainer", "collector")
 TICK_S = 0.2
+RATES_EVERY_S = 2.0
 STDERR_LINES = 12
 
 log = structlog.get_logger(__name__)
@@ -111,14 +113,19 @@ class Supervisor:
     Args:
         store: Run records.
         settings: Of the learner; the children inherit them.
+        on_ended: Called with the id of a run that has ended, when its processes are gone.
     """
 
-    def __init__(self, store: RunStore, settings: LearnerSettings) -> None:
+    def __init__(
+        self, store: RunStore, settings: LearnerSettings, on_ended: Callable[[str], None] = lambda run_id: None
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._on_ended = on_ended
         self._running: dict[str, _Running] = {}
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._shown = 0.0
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -172,6 +179,9 @@ class Supervisor:
                 if room and wanted(state) and run_id not in self._running:
                     self._start(run_id)
         metrics.show_states(states.values())
+        if time.monotonic() - self._shown > RATES_EVERY_S:
+            self._shown = time.monotonic()
+            metrics.show_rates(self._store.get(run_id).progress for run_id in self._running)
 
     def _start(self, run_id: str) -> None:
         attempt = self._store.begin(run_id)
@@ -221,6 +231,7 @@ class Supervisor:
                 child.kill()
         if all(child.wait(0) for child in running.children.values()):
             del self._running[run_id]
+            self._on_ended(run_id)
             log.info("run_stopped", run=run_id, seconds=round(moment - running.stopping_since, 1))
 
 

@@ -29,6 +29,7 @@ from newt.errors import NotFoundError, UnavailableError
 from newt.runs.record import RunState
 from newt.runs.spec import RunSpec
 from newt.tasks.embeddings import embed_tasks
+from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.v1 import replay_pb2
 from services.learner.checkpoints import CheckpointFolder, name_of
 from services.learner.child import Context, RunFailedError, Stopped, patiently, run_child
@@ -90,7 +91,10 @@ class Trainer:
         settings, spec = self._context.settings, self._spec
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if spec.algorithm.language else None
+        try:
+            embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if spec.algorithm.language else None
+        except EncoderUnavailableError as error:
+            raise RunFailedError(str(error)) from error
         encoder = embedded.encoder if embedded else ""
         newest = self._folder.newest()
         if newest is not None:
@@ -120,7 +124,7 @@ class Trainer:
         while True:
             self._stop.check()
             try:
-                replay.get_buffer(self._context.run.id, timeout_s=5.0)
+                replay.get_buffer(self._context.run.id, timeout_s=2.0)
             except NotFoundError:
                 self._stop.sleep(0.2)
             except UnavailableError as error:

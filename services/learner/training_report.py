@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -88,7 +89,7 @@ class TrainingReport:
         rate, updates, metrics = self._rate(), self._updates, self._metrics
         if updates > self._written:
             self._written = updates
-            self._losses = {name: float(value) for name, value in metrics.items()}
+            self._losses = {name: x for name, value in metrics.items() if math.isfinite(x := float(value))}
             blocked_s, self._blocked_s = self._blocked_s, 0.0
             values = {**self._losses, "updates_per_s": rate, "blocked_s": blocked_s}
             loosely(lambda: writer.metrics("trainer", self._env_steps, updates, values))

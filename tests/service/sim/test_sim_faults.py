@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
-from conftest import RunningServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sim_running import RunningServer
 
 from newt.client import AutoReset, ObsMode, SimClient, SimSession, Step
 from newt.errors import LostError, PreconditionError, UnavailableError
@@ -239,9 +239,9 @@ def test_task_termination(start: Start) -> None:
 def test_a_lease_ends_when_nobody_calls(start: Start) -> None:
     server = start()
     with SimClient(server.address, 10) as client:
-        idle = client.open(["noop"] * 3, range(3), lease_s=0.6)
-        kept = client.open(["noop"], [0], lease_s=0.6, keep_alive=True)
-        assert idle.lease_s == 0.6
+        idle = client.open(["noop"] * 3, range(3), lease_s=1.0)
+        kept = client.open(["noop"], [0], lease_s=1.0, keep_alive=True)
+        assert idle.lease_s == 1.0
         idle.reset()
         kept.reset()
         deadline = time.monotonic() + 10
@@ -299,10 +299,25 @@ def test_a_caller_that_gives_up_can_repeat_its_step(start: Start) -> None:
         assert np.frombuffer(reply.errors.data, np.int32).tolist() == [sim_pb2.ENV_ERROR_CRASHED]
 
 
+@pytest.fixture
+def launch() -> Iterator[Callable[..., "Program"]]:
+    """Starts programs; none outlives its test."""
+    programs: list[Program] = []
+
+    def launcher(**environment: str) -> Program:
+        programs.append(Program(environment))
+        return programs[-1]
+
+    yield launcher
+    for program in programs:
+        program.process.kill()
+        program.end()
+
+
 class Program:
     """The service as people start it."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "services.sim"],
             cwd=ROOT,
@@ -344,9 +359,9 @@ def wait_gone(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_no_orphans_after_the_server_was_killed(busy: bool) -> None:
+def test_no_orphans_after_the_server_was_killed(launch: Callable[..., Program], busy: bool) -> None:
     shared_before = set(os.listdir("/dev/shm"))
-    program = Program()
+    program = launch()
     with SimClient(program.wait_ready(), 10) as client:
         session = open_faulty(client, 2)
         session.reset()
@@ -361,8 +376,8 @@ def test_no_orphans_after_the_server_was_killed(busy: bool) -> None:
     assert set(os.listdir("/dev/shm")) <= shared_before
 
 
-def test_orderly_stop_and_a_report_of_what_died() -> None:
-    program = Program()
+def test_orderly_stop_and_a_report_of_what_died(launch: Callable[..., Program]) -> None:
+    program = launch()
     with SimClient(program.wait_ready(), 10) as client:
         session = open_faulty(client, 2)
         session.reset()
@@ -374,18 +389,18 @@ def test_orderly_stop_and_a_report_of_what_died() -> None:
         wait_gone(children)
 
 
-def test_a_port_in_use_is_one_clear_line() -> None:
+def test_a_port_in_use_is_one_clear_line(launch: Callable[..., Program]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        program = Program(NEWT_SIM_PORT=str(taken.getsockname()[1]))
+        program = launch(NEWT_SIM_PORT=str(taken.getsockname()[1]))
         assert program.end() == 1
     assert program.lines[-1].startswith("sim: cannot start: newt.v1.SimService: cannot bind 127.0.0.1:")
     assert not any("Traceback" in line for line in program.lines)
 
 
-def test_bad_settings_are_one_clear_message() -> None:
-    program = Program(NEWT_SIM_WORKERS="many")
+def test_bad_settings_are_one_clear_message(launch: Callable[..., Program]) -> None:
+    program = launch(NEWT_SIM_WORKERS="many")
     assert program.end() == 2
     assert "bad settings" in program.lines[0]
-    program = Program(NEWT_SIM_DOMAINS="dmcontrl")
+    program = launch(NEWT_SIM_DOMAINS="dmcontrl")
     assert program.end() == 1
     assert "no domain 'dmcontrl'" in program.lines[-1]
