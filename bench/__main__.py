@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     logs.configure("bench", "ERROR")
+    # As Ctrl-C does: services in processes of their own end with the blocks that started them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     effort = Effort("quick" if arguments.quick else "full")
     console = Console(width=None if sys.stdout.isatty() else 180)
     every: list[Figure] = []
