@@ -10,6 +10,10 @@ from typing import Literal, TypeVar
 
 from bench.figures import Ratio, Spread
 
+# On a machine that others use too, a case ends early; with fewer repetitions than these it would say nothing.
+_LONGEST_S = 60.0
+_FEWEST_REPETITIONS = 5
+
 T = TypeVar("T")
 Level = Literal["full", "quick", "tiny"]
 
@@ -52,7 +56,7 @@ def interleaved(candidates: Mapping[str, Candidate], repetitions: int, warm_up: 
 
     Args:
         candidates: By name.
-        repetitions: Times taken of each.
+        repetitions: Times taken of each; fewer if they take longer than a minute.
         warm_up: Rounds before, which do not count.
 
     Returns:
@@ -60,7 +64,10 @@ def interleaved(candidates: Mapping[str, Candidate], repetitions: int, warm_up: 
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
+    deadline = time.perf_counter() + _LONGEST_S
     for repetition in range(-warm_up, repetitions):
+        if repetition >= _FEWEST_REPETITIONS and time.perf_counter() > deadline:
+            break
         for name in names if repetition % 2 == 0 else reversed(names):
             candidate = candidates[name]
             with candidate.setting():
