@@ -33,6 +33,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PYTHON)
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.local
 
+$(VENV)/.bench: pyproject.toml constraints.txt | $(PYTHON)
+	@echo "Installing Newt and what its benchmarks compare it with into $(VENV) ..."
+	$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@ $(VENV)/.local
+
 ##@ Check
 .PHONY: test lint type fmt tests
 test: lint type protos-check docs-check tests ## Everything CI checks: lint, types, generated files, all tests
@@ -46,6 +51,11 @@ tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
 fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+##@ Measure
+.PHONY: bench
+bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/results and docs/performance.md
+	$(PYTHON) -m bench
 
 ##@ Generate
 .PHONY: protos protos-check docs docs-check

@@ -1,0 +1,1 @@
+"""Benchmarks: every figure is a ratio against a plain implementation that runs beside it. `python -m bench`."""

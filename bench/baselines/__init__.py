@@ -1,0 +1,1 @@
+"""Plain implementations to compare with: what one would write first, correct and without any trick."""

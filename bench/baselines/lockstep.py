@@ -1,0 +1,145 @@
+"""The training loop in one process: act for all tasks, step all simulators, store, update, and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from newt.agent import Batch, InferenceModel, Learner, Planner, TaskTable, WorldModel, fastest_dtype
+from newt.runs.spec import RunSpec
+from newt.tasks.embeddings import embed_tasks
+from services.sim.domains import make
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass
+class _Episode:
+    obs: list[Floats]
+    action: list[Floats] = field(default_factory=list)
+    reward: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    task: int
+    obs: Floats
+    action: Floats
+    reward: Floats
+
+
+class LockstepLoop:
+    """The online phase of a run: its tasks, model, planning budget, batch size and update ratio, but no services.
+
+    The agent is ours: what is compared is the way in which simulation, planning and training follow one another.
+
+    Args:
+        spec: Of the run.
+        refresh_every_s: How often the planner takes over the trained weights.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        tasks = spec.task_list()
+        self._tasks = [task for task in tasks for _ in range(spec.collect.envs_per_task)]
+        table = TaskTable.build(
+            [task.name for task in tasks],
+            embed_tasks(tasks, spec.algorithm.text_encoder).vectors,
+            [task.action_dim for task in tasks],
+            [task.discount for task in tasks],
+        )
+        model = WorldModel(spec.model_settings(), table, torch.Generator().manual_seed(spec.seed))
+        self._learner = Learner(model, spec.train_settings())
+        self._planner = Planner(InferenceModel.from_model(model, fastest_dtype()), spec.plan_settings())
+        self._refreshed = time.monotonic()
+        self._index = torch.tensor([tasks.index(task) for task in self._tasks])
+        self._random = np.random.default_rng(spec.seed)
+        self._envs = [make(task.domain, task.name, rendering=False) for task in self._tasks]
+        self._episodes = [self._begin(row) for row in range(len(self._envs))]
+        self._first = torch.ones(len(self._envs), dtype=torch.bool)
+        self._mean: torch.Tensor | None = None
+        self._stored: list[_Stored] = []
+        self._due = 0.0
+        self.env_steps = 0
+        self.updates = 0
+
+    def seed(self, env_steps: int) -> None:
+        """Collects with random actions, without updates, until there is something to learn from."""
+        while self.env_steps < env_steps:
+            self._step(self._random.uniform(-1, 1, (len(self._envs), 16)).astype(np.float32))
+
+    def run(self, seconds: float) -> float:
+        """Trains for a while; returns env steps per second."""
+        before, start = self.env_steps, time.monotonic()
+        while (taken := time.monotonic() - start) < seconds:
+            self._step(self._plan())
+            self._due += self._spec.schedule.updates_per_env_step * len(self._envs)
+            while self._due >= 1:
+                self._learner.rl_update(self._batch())
+                self.updates += 1
+                self._due -= 1
+            if time.monotonic() - self._refreshed > self._spec.schedule.publish_every_s:
+                self._planner.model.load(self._learner.model)
+                self._refreshed = time.monotonic()
+        return (self.env_steps - before) / taken
+
+    def close(self) -> None:
+        """Frees the simulators."""
+        for env in self._envs:
+            env.close()
+
+    def _plan(self) -> Floats:
+        obs = np.stack([episode.obs[-1] for episode in self._episodes])
+        plan = self._planner.plan(
+            torch.from_numpy(obs),
+            self._index,
+            seeds=torch.from_numpy(self._random.integers(0, 2**62, len(self._envs))),
+            prev_mean=self._mean,
+            t0=self._first,
+            env_step=self.env_steps,
+        )
+        self._mean = plan.plan_mean
+        action: Floats = plan.action.numpy()
+        return action
+
+    def _step(self, actions: Floats) -> None:
+        for row, (env, task, action) in enumerate(zip(self._envs, self._tasks, actions, strict=True)):
+            result = env.step(action[: task.action_dim])
+            episode = self._episodes[row]
+            episode.obs.append(_padded(result.obs, 128))
+            episode.action.append(_padded(action[: task.action_dim], 16))
+            episode.reward.append(result.reward)
+            self._first[row] = result.terminated or result.truncated
+            if self._first[row]:
+                reward = np.asarray(episode.reward, np.float32)
+                whole = _Stored(int(self._index[row]), np.stack(episode.obs), np.stack(episode.action), reward)
+                self._stored.append(whole)
+                self._episodes[row] = self._begin(row)
+        self.env_steps += len(self._envs)
+
+    def _begin(self, row: int) -> _Episode:
+        return _Episode([_padded(self._envs[row].reset(int(self._random.integers(2**63))), 128)])
+
+    def _batch(self) -> Batch:
+        H, B = self._spec.train.horizon, self._spec.replay.batch_size
+        picks: Sequence[_Stored] = [self._stored[i] for i in self._random.integers(len(self._stored), size=B)]
+        starts = [int(self._random.integers(len(pick.reward) - H + 1)) for pick in picks]
+        pairs = list(zip(picks, starts, strict=True))
+        return Batch(
+            obs=torch.from_numpy(np.stack([pick.obs[at : at + H + 1] for pick, at in pairs], 1)),
+            action=torch.from_numpy(np.stack([pick.action[at : at + H] for pick, at in pairs], 1)),
+            reward=torch.from_numpy(np.stack([pick.reward[at : at + H] for pick, at in pairs], 1)),
+            terminated=torch.zeros(H, B, dtype=torch.bool),
+            task=torch.tensor([pick.task for pick in picks]),
+        )
+
+
+def _padded(values: Floats, width: int) -> Floats:
+    padded = np.zeros(width, np.float32)
+    padded[: len(values)] = values
+    return padded

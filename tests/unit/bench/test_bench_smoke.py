@@ -1,0 +1,45 @@
+"""Every subject runs in its smallest size and yields figures that can be stored."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import pytest
+
+from bench import registry
+from bench.figures import Ratio
+from bench.measure import Effort
+
+KEYS = {
+    "planner": {"planner.XS.b2", "planner.XS.b2.float32", "planner.XS.b2.service"},
+    "updates": {"updates.XS.b8"},
+    "replay": {"replay.b16", "replay.b16.growing", "replay.b16.one_at_a_time"},
+    "sims": {"sims.walker-walk.n2", "sims.noop.n2"},
+    "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
+    "loop": {"loop.laptop_demo"},
+}
+SLOW = {"sims", "weights", "loop"}
+
+
+def test_all_subjects_are_covered() -> None:
+    assert set(KEYS) == set(registry.SUBJECTS)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [pytest.param(subject, marks=pytest.mark.slow if subject in SLOW else ()) for subject in registry.SUBJECTS],
+)
+def test_a_subject_runs(subject: str) -> None:
+    if subject == "replay" and importlib.util.find_spec("torchrl") is None:
+        pytest.skip("torchrl comes with the extra `bench` only")
+    figures = list(registry.run(subject, Effort("tiny")))
+    assert {figure.key for figure in figures} >= KEYS[subject]
+    assert all(figure.key.startswith(f"{subject}.") for figure in figures)
+    for figure in figures:
+        if isinstance(figure, Ratio):
+            assert figure.ours.median > 0
+            assert figure.plain.median > 0
+        numbers = [value for value in figure.flat().values() if isinstance(value, float)]
+        assert numbers
+        assert all(math.isfinite(value) for value in numbers)
