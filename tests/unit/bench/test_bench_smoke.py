@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import pytest
@@ -31,8 +30,6 @@ def test_all_subjects_are_covered() -> None:
     [pytest.param(subject, marks=pytest.mark.slow if subject in SLOW else ()) for subject in registry.SUBJECTS],
 )
 def test_a_subject_runs(subject: str) -> None:
-    if subject == "replay" and importlib.util.find_spec("torchrl") is None:
-        pytest.skip("torchrl comes with the extra `bench` only")
     figures = list(registry.run(subject, Effort("tiny")))
     assert {figure.key for figure in figures} >= KEYS[subject]
     assert all(figure.key.startswith(f"{subject}.") for figure in figures)

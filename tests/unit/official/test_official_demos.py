@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensordict
 import torch
 from published_files import demo_columns, differences, on_cuda, rewrite, save_demos, tensordict_library
 from torch import Tensor
@@ -71,7 +72,6 @@ def test_a_file_comes_back_equal(feat: bool, tmp_path: Path) -> None:
 
 
 def test_a_file_written_here_loads_with_tensordict(tmp_path: Path) -> None:
-    tensordict = pytest.importorskip("tensordict")
     columns = demo_columns(2, 5, *DIMS, value=False)
     save_demos(tmp_path / "walker-walk.pt", columns)
     write_demos(tmp_path / "again.pt", read_demos(tmp_path / "walker-walk.pt", WALKER))
