@@ -9,7 +9,7 @@ export PYTHON3
 
 ##@ Use
 .PHONY: help demo up down
-demo: $(VENV)/.local ## Train a small agent on ten tasks with all services on this machine (about 15 minutes)
+demo: $(VENV)/.local ## Train a small agent on ten tasks with all services on this machine (about 10 minutes)
 	$(VENV)/bin/newt demo
 up: $(VENV)/.local ## Start all services on this machine
 	$(VENV)/bin/newt up
