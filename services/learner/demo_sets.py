@@ -10,7 +10,7 @@ from newt.client.replay import ReplayClient
 from newt.errors import UnavailableError
 from newt.runs.record import DemoSetInfo, DemoSetList, DemoTaskInfo
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0
 
 
 def list_demo_sets(target: str) -> DemoSetList:

@@ -120,7 +120,7 @@ class Trainer:
         while True:
             self._stop.check()
             try:
-                replay.get_buffer(self._context.run.id, timeout_s=5.0)
+                replay.get_buffer(self._context.run.id, timeout_s=2.0)
             except NotFoundError:
                 self._stop.sleep(0.2)
             except UnavailableError as error:

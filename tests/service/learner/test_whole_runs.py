@@ -1,0 +1,213 @@
+"""Tiny runs on real simulators, planner and replay: the whole life of a run, and what it survives."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from learner_stack import LearnerStack
+
+from newt.agent.checkpoints import load_checkpoint
+from newt.client.replay import ReplayClient
+from newt.runs.spec import RunSpec
+
+TASKS = ["mw-button-press", "mujoco-reacher"]
+TOTAL, SEED_STEPS, PRETRAIN = 800, 150, 60
+TINY: dict[str, Any] = {
+    "tasks": TASKS,
+    "preset": "laptop",
+    "model": {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32},
+    "plan": {"num_samples": 24, "num_policy_trajectories": 4, "num_elites": 8, "iterations": 2},
+    "schedule": {
+        "total_env_steps": TOTAL,
+        "seed_env_steps": SEED_STEPS,
+        "pretrain_updates": PRETRAIN,
+        "updates_per_env_step": 0.2,
+        "checkpoint_every_updates": 40,
+        "publish_every_s": 0.5,
+    },
+    "replay": {"batch_size": 16},
+    "demos": {"scripted_episodes": 2},
+    "evaluation": {"episodes_per_task": 1, "videos": False},
+    "train": {},
+}
+
+
+def _with(changes: dict[str, Any]) -> dict[str, Any]:
+    return {**TINY, **{k: {**TINY[k], **v} if isinstance(v, dict) else v for k, v in changes.items()}}
+
+
+def _check_episodes(stack: LearnerStack, run_id: str) -> None:
+    """Everything that replay acknowledged is there once."""
+    with ReplayClient(stack.replay_address) as replay:
+        counters = replay.get_buffer(run_id)
+        episodes = list(replay.read_episodes(buffer_id=run_id))
+    ids = [episode.episode_id for episode in episodes]
+    assert len(ids) == len(set(ids)) == counters.episodes
+    assert sum(len(episode.reward) for episode in episodes) == counters.env_steps >= TOTAL
+    assert len({(episode.task, episode.seed) for episode in episodes}) == len(episodes)
+
+
+@pytest.fixture(scope="module")
+def finished(stack: LearnerStack) -> dict[str, Any]:
+    """A run that was left alone."""
+    run_id = stack.submit(_with({"evaluation": {"videos": True}, "schedule": {"eval_every_env_steps": 500}}))
+    run = stack.follow(run_id, lambda run: False)
+    assert run["state"] == "succeeded", run["error"]
+    return run
+
+
+def test_a_run_does_what_was_asked(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    spec = RunSpec.model_validate(finished["spec"])
+    progress = finished["progress"]
+    assert progress["pretrain_updates"] == PRETRAIN
+    assert progress["updates"] == progress["total_updates"] == math.floor(0.2 * (TOTAL - SEED_STEPS))
+    assert TOTAL <= progress["env_steps"] < TOTAL + 200  # whole episodes
+    assert progress["weights_version"] >= 2
+    assert spec.scripted_set() in [demo_set["name"] for demo_set in stack.get("/demos")["demo_sets"]]
+    assert progress["tasks"]["mw-button-press"]["demo_episodes"] >= 2
+    assert progress["tasks"]["mujoco-reacher"]["demo_episodes"] == 0
+    assert all(task["last_return"] is not None for task in progress["tasks"].values())
+    _check_episodes(stack, finished["id"])
+    with ReplayClient(stack.replay_address) as replay:
+        episodes = list(replay.read_episodes(buffer_id=finished["id"]))
+    # The planner acted with weights that were published during the run.
+    assert {episode.behaviour for episode in episodes} >= {3}
+    assert 1 < max(episode.weights_versions[1] for episode in episodes) <= progress["weights_version"]
+
+
+def test_a_run_passes_through_its_states(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    text = stack.http.get(f"/runs/{finished['id']}/events").text
+    events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+    states = [event["data"]["state"] for event in events if event.get("kind") == "state" and event["data"]]
+    assert states == ["pretraining", *["evaluating", "training"] * 2, "evaluating", "succeeded"]
+
+
+def test_results_have_all_milestones(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    results = stack.get(f"/runs/{finished['id']}/results")
+    assert [evaluation["kind"] for evaluation in results["evaluations"]] == [
+        "random",
+        "pretrained",
+        "periodic",
+        "final",
+    ]
+    for milestone in ("random", "pretrained", "final"):
+        scores = [results["tasks"][task][milestone]["score"] for task in TASKS]
+        assert results["mean_score"][milestone] == pytest.approx(sum(scores) / len(scores))
+    row = results["tasks"]["mw-button-press"]["final"]
+    assert (row["episodes"], row["length"]) == (1, 100)
+    assert row["success"] in (0, 1)
+    assert results["tasks"]["mujoco-reacher"]["final"]["success"] is None
+    stored = json.loads((Path(finished["directory"]) / "results.json").read_text())
+    assert stored["tasks"] == results["tasks"]
+    video = stack.http.get(f"/runs/{finished['id']}/videos/{results['videos']['mujoco-reacher']}")
+    assert video.content[4:8] == b"ftyp"
+
+
+def test_metrics_have_losses_and_scores(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    rows = stack.get(f"/runs/{finished['id']}/metrics")["rows"]
+    names = {name for row in rows for name in row["values"]}
+    assert {"total_loss", "policy_loss", "grad_norm", "scale", "updates_per_s"} <= names
+    assert {f"score/{task}" for task in TASKS} <= names
+    steps = [row["env_steps"] for row in rows if row["source"] == "trainer"]
+    assert steps == sorted(steps)
+
+
+def test_checkpoints_come_home(stack: LearnerStack, finished: dict[str, Any], tmp_path: Path) -> None:
+    listed = stack.get(f"/runs/{finished['id']}/checkpoints")["checkpoints"]
+    assert "0" in [checkpoint["name"] for checkpoint in listed]
+    reply = stack.http.get(f"/runs/{finished['id']}/checkpoints/newest")
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(reply.content)
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.table.names == tuple(TASKS)
+    assert RunSpec.model_validate(checkpoint.info["spec"]) == RunSpec.model_validate(finished["spec"])
+    assert checkpoint.learner().updates == PRETRAIN + finished["progress"]["updates"]
+
+
+def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    def evaluate(**request: Any) -> dict[str, Any]:
+        reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json=request)
+        assert reply.status_code == 202, reply.text
+        path = f"/runs/{finished['id']}/evaluations/{reply.json()['id']}"
+        job: dict[str, Any] = reply.json()
+        while job["state"] == "running":
+            job = stack.get(path)
+        assert job["state"] == "succeeded", job["error"]
+        return job
+
+    request = {"tasks": ["mujoco-reacher"], "episodes": 2, "mode": "planner", "checkpoint": "0"}
+    first, again = evaluate(**request), evaluate(**request)
+    assert set(first["result"]["tasks"]) == {"mujoco-reacher"}
+    assert first["result"]["tasks"]["mujoco-reacher"]["episodes"] == 2
+    assert first["result"]["tasks"] == again["result"]["tasks"]
+    foreign = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"tasks": ["walker-walk"]})
+    assert (foreign.status_code, foreign.json()["fields"][0]["field"]) == (422, "tasks")
+
+
+def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
+    """kill -9 of trainer, collector, simulators and the learner itself, in the middle of training."""
+    run_id = stack.submit(_with({"seed": 2}))
+    seen: list[dict[str, Any]] = []
+
+    def after(updates: int) -> None:
+        def there(run: dict[str, Any]) -> bool:
+            seen.append(run["progress"])
+            return bool(run["progress"]["updates"] >= updates)
+
+        run = stack.follow(run_id, there)
+        assert run["state"] in ("training", "evaluating"), run["error"]
+
+    after(10)
+    stack.kill_child(run_id, "collector")
+    after(25)
+    stack.kill_child(run_id, "trainer")
+    after(40)
+    stack.kill("sim")
+    stack.start("sim")
+    stack.restart_learner()
+    after(60)
+    run = stack.follow(run_id, lambda run: seen.append(run["progress"]) or False)
+    assert run["state"] == "succeeded", run["error"]
+    assert run["progress"]["restarts"] == 2
+    assert run["attempt"] == 2
+    steps = [progress["env_steps"] for progress in seen]
+    versions = [progress["weights_version"] for progress in seen]
+    assert steps == sorted(steps)
+    assert versions == sorted(versions)
+    updates = [progress["updates"] for progress in seen]
+    falls = [before - now for before, now in itertools.pairwise(updates) if now < before]
+    assert all(fall <= TINY["schedule"]["checkpoint_every_updates"] for fall in falls)
+    assert updates[-1] == run["progress"]["total_updates"]
+    _check_episodes(stack, run_id)
+    kinds = [evaluation["kind"] for evaluation in stack.get(f"/runs/{run_id}/results")["evaluations"]]
+    assert kinds == ["random", "pretrained", "final"]
+
+
+def test_a_cancelled_run_resumes_where_it_was(stack: LearnerStack) -> None:
+    run_id = stack.submit(_with({"seed": 3, "schedule": {"checkpoint_every_updates": 10_000}}))
+    stack.follow(run_id, lambda run: run["progress"]["updates"] >= 10)
+    stack.http.post(f"/runs/{run_id}/cancel")
+    lock = Path(stack.get(f"/runs/{run_id}")["directory"])
+    assert stack.get(f"/runs/{run_id}")["state"] == "cancelled"
+    reply = stack.http.post(f"/runs/{run_id}/resume")
+    assert reply.json()["state"] == "queued"
+    run = stack.follow(run_id, lambda run: False)
+    assert run["state"] == "succeeded", run["error"]
+    # The checkpoint that SIGTERM caused is what the run went on from: pretraining was not repeated.
+    names = [checkpoint["name"] for checkpoint in stack.get(f"/runs/{run_id}/checkpoints")["checkpoints"]]
+    assert len(names) >= 3, names
+    log = (lock / "logs" / "trainer.log").read_text()
+    assert '"event": "resumed"' in log
+    _check_episodes(stack, run_id)
+
+
+def test_a_diverging_run_stops_with_the_cause(stack: LearnerStack) -> None:
+    run_id = stack.submit(_with({"train": {"lr": 1e30, "warmup_updates": 0}}) | {"seed": 4})
+    run = stack.follow(run_id, lambda run: False)
+    assert run["state"] == "failed"
+    assert "NaN or infinite at update" in run["error"]

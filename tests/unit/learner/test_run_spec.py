@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from newt.runs.spec import RunSpec
+from services.learner.http_errors import field_errors
+
+NONSENSE: list[tuple[dict[str, Any], str, str]] = [
+    ({"tasks": ["walker-wlak"]}, "tasks", "walker-walk"),
+    ({"tasks": []}, "tasks", "at least 1"),
+    ({"tasks": "walker-walk"}, "tasks", "list"),
+    ({"tasks": ["atari-pong"]}, "tasks", "no simulator yet"),
+    ({}, "tasks", "required"),
+    ({"learning_rate": 1}, "learning_rate", "not permitted"),
+    ({"preset": "desktop"}, "preset", "laptop"),
+    ({"seed": -1}, "seed", "greater"),
+    ({"seed": "1"}, "seed", "integer"),
+    ({"name": "no/slashes"}, "name", "pattern"),
+    ({"obs": "state+rgb"}, "obs", "cannot be trained on yet"),
+    ({"model": {"size": "XXL"}}, "model.size", "XS"),
+    ({"model": {"latent_dim": 13}}, "model", "multiple of simnorm_dim"),
+    ({"model": {"depth": 3}}, "model.depth", "not permitted"),
+    ({"train": {"lr": 0}}, "train", "lr"),
+    ({"train": {"lr": math.nan}}, "train", "lr"),
+    ({"train": {"lr": "fast"}}, "train", "lr"),
+    ({"train": {"momentum": 0.9}}, "train", "momentum"),
+    ({"train": {"target_critic": "frozen"}}, "train.target_critic", "'ema'"),
+    ({"train": 3}, "train", "dictionary"),
+    ({"plan": {"num_samples": True}}, "plan", "num_samples"),
+    ({"plan": {"num_elites": 4096}}, "plan", "num_elites"),
+    ({"plan": {"horizon": 5}}, "plan.horizon", "train.horizon"),
+    ({"schedule": {"total_env_steps": 0}}, "schedule.total_env_steps", "greater"),
+    ({"schedule": {"total_env_steps": True}}, "schedule.total_env_steps", "integer"),
+    ({"schedule": {"total_env_steps": 100}}, "schedule.seed_env_steps", "leave nothing"),
+    ({"schedule": {"updates_per_env_step": math.inf}}, "schedule.updates_per_env_step", "less than"),
+    ({"replay": {"batch_size": 1}}, "replay.batch_size", "greater"),
+    ({"replay": {"sampler": "best"}}, "replay.sampler", "episode_uniform"),
+    ({"replay": {"demo_fraction": 1.5}}, "replay.demo_fraction", "less than"),
+    ({"demos": {"sets": ["../etc"]}}, "demos.sets.0", "pattern"),
+    ({"algorithm": {"pretraining": True}}, "algorithm.pretraining", "needs demonstrations"),
+    ({"algorithm": {"language": "yes"}}, "algorithm.language", "boolean"),
+    ({"collect": {"envs_per_task": 0}}, "collect.envs_per_task", "greater"),
+    ({"evaluation": {"episodes_per_task": 0}}, "evaluation.episodes_per_task", "greater"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"), NONSENSE, ids=[f"{f}-{i}" for i, (_, f, _) in enumerate(NONSENSE)]
+)
+def test_nonsense_names_the_field(change: dict[str, Any], field: str, message: str) -> None:
+    request = {"tasks": ["walker-walk"], **change} if change else {}
+    with pytest.raises(ValidationError) as caught:
+        RunSpec.model_validate(request)
+    found = field_errors(caught.value.errors())
+    assert [(error.field, message in error.message) for error in found] == [(field, True)], found
+
+
+@pytest.mark.parametrize("preset", ["default", "laptop"])
+def test_what_is_stored_reads_back_the_same(preset: str) -> None:
+    spec = RunSpec.model_validate(
+        {"tasks": ["laptop-demo"], "preset": preset, "train": {"lr": 1e-4}, "model": {"size": "S", "mlp_dim": 64}}
+    )
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_the_default_is_the_published_run() -> None:
+    spec = RunSpec.model_validate({"tasks": ["walker-walk", "mw-reach"]})
+    model = spec.model_settings()
+    assert (model.latent_dim, model.encoder_dim, model.encoder_layers, model.mlp_dim) == (512, 1024, 3, 1024)
+    assert (spec.schedule.total_env_steps, spec.schedule.pretrain_updates) == (100_000_000, 200_000)
+    assert (spec.replay.batch_size, spec.replay.capacity_rows) == (1024, 10_000_000)
+    assert spec.seed_env_steps() == 5 * 2 * 500
+    assert spec.eval_every_env_steps() == 20_000
+    assert spec.train_settings().warmup_updates == 5_000
+    assert spec.plan_settings().num_samples == 512
+    assert spec.plan_settings().constraint_weight(7_000_000) == pytest.approx(0.5)
+
+
+def test_updates_follow_from_steps() -> None:
+    spec = RunSpec.model_validate(
+        {
+            "tasks": ["walker-walk"],
+            "schedule": {"total_env_steps": 10_000, "seed_env_steps": 3_000, "updates_per_env_step": 0.075},
+        }
+    )
+    assert spec.online_updates() == 525
+    assert spec.max_lead_updates() == math.ceil(0.075 * 500)
+
+
+def test_explicit_values_win_over_the_preset() -> None:
+    spec = RunSpec.model_validate(
+        {"tasks": ["mw-reach"], "preset": "laptop", "plan": {"num_samples": 64}, "model": {"size": "B"}}
+    )
+    plain = RunSpec.model_validate({"tasks": ["mw-reach"], "preset": "laptop"})
+    assert (spec.plan.num_samples, spec.model.size) == (64, "B")
+    assert spec.plan.iterations == plain.plan.iterations < 6  # the rest of the section stays the preset's
+    assert plain.model.size == "XS"
+
+
+def test_the_laptop_preset_scales_to_its_total() -> None:
+    def spec(total: int) -> RunSpec:
+        schedule = {"total_env_steps": total}
+        return RunSpec.model_validate({"tasks": ["laptop-demo"], "preset": "laptop", "schedule": schedule})
+
+    small, large = spec(10_000), spec(80_000)
+    assert 8 * small.seed_env_steps() == large.seed_env_steps() < 80_000
+    for run in (small, large):
+        weights = [run.plan_settings().constraint_weight(s) for s in (0, run.schedule.total_env_steps)]
+        assert weights[0] == 1.0
+        assert weights[1] < 0.2
+
+
+def test_without_demonstrations_nothing_is_pretrained_nor_constrained() -> None:
+    spec = RunSpec.model_validate({"tasks": ["walker-walk"]})  # no scripted expert
+    assert not spec.has_demos()
+    assert (spec.pretrains(), spec.pretrain_updates(), spec.demo_fraction()) == (False, 0, 0.0)
+    assert not spec.plan_settings().constrained
+    assert spec.train_settings().warmup_updates == 0
+
+
+def test_demonstrations_switch_pretraining_on() -> None:
+    spec = RunSpec.model_validate({"tasks": ["walker-walk", "mw-reach"], "demos": {"sets": ["mine"]}})
+    assert spec.demo_sets() == ["mine", "scripted-20"]
+    assert [task.name for task in spec.expert_tasks()] == ["mw-reach"]
+    assert spec.pretrains()
+    assert spec.plan_settings().constrained
+    off = spec.model_copy(update={"algorithm": spec.algorithm.model_copy(update={"pretraining": False})})
+    assert (off.pretrains(), off.demo_fraction()) == (False, 0.5)
+
+
+def test_without_language_the_model_sees_none() -> None:
+    spec = RunSpec.model_validate({"tasks": ["walker-walk"], "algorithm": {"language": False}})
+    assert spec.model_settings().language_dim == 0
