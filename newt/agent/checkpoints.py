@@ -22,7 +22,8 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from newt.agent.config import ConfigError, ModelConfig, TrainConfig
-from newt.agent.learner import Learner, Synchronise
+from newt.agent.distributed import SOLO, Ranks
+from newt.agent.learner import Learner
 from newt.agent.task_table import TaskTable
 from newt.agent.world_model import WorldModel
 
@@ -70,10 +71,10 @@ class Checkpoint:
         _load_weights(model, weights)
         return model
 
-    def learner(self, device: torch.device | str = "cpu", synchronise: Synchronise | None = None) -> Learner:
+    def learner(self, device: torch.device | str = "cpu", ranks: Ranks = SOLO) -> Learner:
         """Build a learner that continues exactly where the stored one stopped, given the same device type."""
         model = WorldModel(self.model_config, self.table).to(device)
-        learner = Learner(model, self.train_config, synchronise=synchronise)
+        learner = Learner(model, self.train_config, ranks=ranks)
         learner.load_state_dict(self.state)
         return learner
 
@@ -210,16 +211,13 @@ def _unpack(kind: str, data: bytes, source: str) -> tuple[Json, dict[str, Tensor
     if "newt" not in metadata or "sha256" not in metadata:
         raise CheckpointError(f"{source}: a safetensors file, but not written by newt (no newt header)")
     if _digest(metadata["newt"], tensors) != metadata["sha256"]:
-        raise CheckpointError(
-            f"{source}: content does not match its sha256: the file is damaged, use another"
-        )
+        raise CheckpointError(f"{source}: content does not match its sha256: the file is damaged, use another")
     document: Json = json.loads(metadata["newt"])
     if document["format"] != f"newt-{kind}":
         raise CheckpointError(f"{source}: expected newt-{kind}, got {document['format']}")
     if document["version"] > FORMAT_VERSION:
         raise CheckpointError(
-            f"{source}: written in format {document['version']}, this version reads up to {FORMAT_VERSION}: "
-            "update newt"
+            f"{source}: written in format {document['version']}, this version reads up to {FORMAT_VERSION}: update newt"
         )
     return document, tensors
 
