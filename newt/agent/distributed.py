@@ -12,12 +12,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from newt.agent.config import ConfigError
 
@@ -47,8 +50,8 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
-    _store: dist.Store | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _store: Store | None = None
     _timeout_s: float = 0.0
 
     @property
@@ -81,7 +84,7 @@ class Ranks:
         bucket = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self._together("averaging", lambda: dist.all_reduce(bucket))
         bucket /= self.world
-        parts = bucket.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(bucket, [tensor.numel() for tensor in tensors])
         torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
     def gather(self, part: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ class Ranks:
         return int(words)
 
     def broadcast(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return rank 0's named tensors on all processes, on the CPU; the names and shapes given by others are unused."""
+        """Return rank 0's named tensors on all processes, on the CPU; what the others give is not used."""
         if self.world == 1:
             return dict(state)
         kinds = {name: (str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in state.items()}
@@ -112,7 +115,7 @@ class Ranks:
             value = state[name].cpu().contiguous().clone() if self.first else torch.empty(shape, dtype=dtype)
             flat = value.view(-1).view(torch.uint8)
             if len(flat):
-                self._together("sending the state", lambda flat=flat: dist.broadcast(flat, 0))
+                self._together("sending the state", partial(dist.broadcast, flat, 0))
             received[name] = value
         return received
 
@@ -158,7 +161,7 @@ class Ranks:
         """Say which processes do not answer any more; the store outlives all of them but its own."""
         assert self._store is not None
         try:
-            self._store.set(f"alive/{self.rank}", b"1")
+            self._store.set(f"alive/{self.rank}", "1")
             missing = set(range(self.world))
             deadline = time.monotonic() + _ROLL_CALL_S
             while missing and time.monotonic() < deadline:
@@ -202,12 +205,12 @@ def process_group(device: str = "cpu", timeout_s: float = 180.0) -> Iterator[Ran
     where = _local_device(device, int(os.environ["LOCAL_RANK"]))
     timeout = timedelta(seconds=timeout_s)
     try:
-        store, rank, world = next(iter(dist.rendezvous("env://", timeout=timeout)))  # type: ignore[no-untyped-call]
+        store, rank, world = next(iter(rendezvous("env://", timeout=timeout)))
         store.set_timeout(timeout)
         backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=rank,
             world_size=world,
             timeout=timeout,
@@ -216,7 +219,7 @@ def process_group(device: str = "cpu", timeout_s: float = 180.0) -> Iterator[Ran
     except RuntimeError as error:
         raise PeerLostError(f"not all of {world} training processes came together: {error}") from error
     try:
-        yield Ranks(rank, world, where, dist.PrefixStore("ranks", store), timeout_s)
+        yield Ranks(rank, world, where, PrefixStore("ranks", store), timeout_s)
     finally:
         dist.destroy_process_group()
 
@@ -225,7 +228,7 @@ def _local_device(device: str, local_rank: int) -> torch.device:
     where = torch.device(device)
     if where.type != "cuda":
         return where
-    if where.index is not None:
+    if ":" in device:
         raise ConfigError(f"device {device}: with several processes expected cuda, every one takes a GPU of its own")
     if local_rank >= torch.cuda.device_count():
         raise ConfigError(

@@ -91,7 +91,7 @@ def test_missing_variables_and_uneven_batches_are_refused(monkeypatch: pytest.Mo
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with (
-        pytest.raises(ConfigError, match="RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set.*torchrun"),
+        pytest.raises(ConfigError, match=r"RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set.*torchrun"),
         process_group(),
     ):
         pass
