@@ -71,10 +71,12 @@ class Checkpoint:
         _load_weights(model, weights)
         return model
 
-    def learner(self, device: torch.device | str = "cpu", ranks: Ranks = SOLO) -> Learner:
+    def learner(
+        self, device: torch.device | str = "cpu", ranks: Ranks = SOLO, compile_with: str | None = None
+    ) -> Learner:
         """Build a learner that continues exactly where the stored one stopped, given the same device type."""
         model = WorldModel(self.model_config, self.table).to(device)
-        learner = Learner(model, self.train_config, ranks=ranks)
+        learner = Learner(model, self.train_config, ranks=ranks, compile_with=compile_with)
         learner.load_state_dict(self.state)
         return learner
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from newt.agent.compilation import compiled
 from newt.agent.config import ConfigError, TrainConfig
 from newt.agent.distributed import SOLO, Ranks
 from newt.agent.losses import Batch, UpdateNoise, draw_noise, model_loss, policy_loss
@@ -43,6 +44,7 @@ class Learner:
         *,
         seed: int = 1,
         ranks: Ranks = SOLO,
+        compile_with: str | None = None,
     ) -> None:
         """Set up fresh optimisers.
 
@@ -54,8 +56,11 @@ class Learner:
                 before they are clipped, the value scale looks at the values of all, and the noise is that
                 of the whole batch, so W processes make the update that one makes on the parts in order of
                 rank, to float tolerance. Their replicas stay equal to the bit.
+            compile_with: backend of torch.compile for both losses and their gradients; None: eager.
         """
         self.model, self.config = model, config
+        self._model_loss = compiled(model_loss, compile_with) if compile_with else model_loss
+        self._policy_loss = compiled(policy_loss, compile_with) if compile_with else policy_loss
         self.ranks = ranks
         self.updates = 0
         self.scale = torch.ones((), device=model.device)
@@ -100,7 +105,7 @@ class Learner:
         batch.check(self.model, self.config.horizon)
         noise = noise or self._draw(batch, pretrain=False)
         latents, metrics = self._model_step(batch, noise)
-        loss, q_first, policy_metrics = policy_loss(self.model, self.config, batch, latents, self.scale, noise)
+        loss, q_first, policy_metrics = self._policy_loss(self.model, self.config, batch, latents, self.scale, noise)
         policy_metrics["policy_grad_norm"] = self._step(self.policy_optimizer, loss, policy_metrics)
         self._update_scale(q_first)
         return {**metrics, **policy_metrics, "scale": self.scale.clone()}
@@ -108,7 +113,7 @@ class Learner:
     def _model_step(self, batch: Batch, noise: UpdateNoise) -> tuple[Tensor, Metrics]:
         self.updates += 1
         self._set_learning_rates()
-        loss, latents, metrics = model_loss(self.model, self.config, batch, noise)
+        loss, latents, metrics = self._model_loss(self.model, self.config, batch, noise)
         metrics["grad_norm"] = self._step(self.optimizer, loss, metrics)
         with torch.no_grad():
             torch._foreach_lerp_(self._targets, self._online, self.config.ema_rate)

@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from newt import __version__
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.compilation import BACKEND, prepare
 from newt.agent.config import ConfigError
 from newt.agent.distributed import Ranks, launched_rank, process_group
 from newt.agent.learner import Learner
@@ -108,6 +109,9 @@ class Trainer:
         settings, spec = self._context.settings, self._spec
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
+        compile_with = BACKEND if spec.resources.compile else None
+        if compile_with:
+            prepare(settings.data_dir / "compiled")
         embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if spec.algorithm.language else None
         encoder = embedded.encoder if embedded else ""
         newest = self._folder.newest()
@@ -118,7 +122,7 @@ class Trainer:
                     f"checkpoint {name} was trained with the text encoder {checkpoint.info['text_encoder']!r}, here is "
                     f"{encoder!r}; a run never mixes encoders: install the old one, or start a new run"
                 )
-            learner = checkpoint.learner(self._ranks.device, self._ranks)
+            learner = checkpoint.learner(self._ranks.device, self._ranks, compile_with)
             log.info("resumed", checkpoint=name, updates=learner.updates)
             return learner, int(checkpoint.info["env_steps"]), encoder
         tasks = spec.task_list()
@@ -130,7 +134,13 @@ class Trainer:
         )
         initial = torch.Generator().manual_seed(derive(spec.seed, "weights"))
         model = WorldModel(spec.model_settings(), table, initial).to(self._ranks.device)
-        learner = Learner(model, spec.train_settings(), seed=derive(spec.seed, "updates"), ranks=self._ranks)
+        learner = Learner(
+            model,
+            spec.train_settings(),
+            seed=derive(spec.seed, "updates"),
+            ranks=self._ranks,
+            compile_with=compile_with,
+        )
         return learner, 0, encoder
 
     def _wait_for_buffer(self, replay: ReplayClient) -> None:
