@@ -36,7 +36,8 @@ class TwoHot(nn.Module):
         """Return lower bin, upper bin (int64) and the upper bin's share, each shaped like ``values``."""
         width = (self.vmax - self.vmin) / (self.num_bins - 1)
         position = (symlog(values).clamp(self.vmin, self.vmax) - self.vmin) / width
-        lower = position.floor()
+        # NaN is no bin; the share stays NaN, so that a diverging run sees it in its loss and not as an index error.
+        lower = position.nan_to_num().floor()
         # At the top end the share of the upper bin is 0, so which bin it names does not matter.
         upper = (lower + 1).clamp(max=self.num_bins - 1)
         return lower.long(), upper.long(), position - lower

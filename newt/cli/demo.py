@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from datetime import datetime
@@ -40,7 +41,7 @@ def demo(
     folder = (out / f"demo-{datetime.now():%Y%m%d-%H%M%S}-seed{seed}").resolve()
     domains = tuple(sorted({task.domain for task in select_tasks([TASK_SET])}))
     console.print(f"Starting Redis, {len(domains)} simulator services, replay, planner and learner on loopback ...")
-    state = control.up(StackConfig(home=folder / "stack", domains=domains, fixed_ports=False))
+    state = control.up(StackConfig(home=folder / "stack", domains=domains, fixed_ports=False, owner_pid=os.getpid()))
     try:
         console.print(stack.table_of(state))
         api = Api(state.rest_url)

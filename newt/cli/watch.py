@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from newt.errors import UnavailableError
 from newt.runs.record import EpisodeStats, Run, RunResults
 
 _POLL_S = 1.0
+_COUNTS = re.compile(r"\(.*?\)")
 # A pipe or a log file gets one line per interval, and one whenever the stage changes.
 _LINE_EVERY_S = 10.0
 # The learner may be restarting; its runs go on.
@@ -62,7 +64,8 @@ class _Lines:
         self._printed = 0.0
 
     def __call__(self, run: Run) -> None:
-        stage = f"{run.state.value} {run.progress.stage}"
+        # Without the percentages and counts, which change all the time.
+        stage = f"{run.state.value} {_COUNTS.sub('', run.progress.stage)}"
         now = time.monotonic()
         if stage == self._stage and now - self._printed < _LINE_EVERY_S and not run.state.finished:
             return

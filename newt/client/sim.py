@@ -280,9 +280,7 @@ class SimSession:
     def renew(self) -> float:
         """Starts the lease anew; returns its seconds."""
         with translated():
-            reply = self._client.stub.Renew(
-                sim_pb2.RenewRequest(session_id=self._id), timeout=self._client.timeout_s
-            )
+            reply = self._client.stub.Renew(sim_pb2.RenewRequest(session_id=self._id), timeout=self._client.timeout_s)
         return float(reply.lease_s)
 
     def close(self) -> None:

@@ -204,9 +204,7 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
             final_obs = np.full(self.num_envs, None, object)
             for position, row in enumerate(step.final_rows):
                 state = step.final_obs[position, : self._obs_dim].copy()
-                final_obs[row] = (
-                    {"state": state, "rgb": _writable(step.final_rgb)[position]} if self._rgb else state
-                )
+                final_obs[row] = {"state": state, "rgb": _writable(step.final_rgb)[position]} if self._rgb else state
             info |= {"final_obs": final_obs, "_final_obs": restarted.copy()}
             info |= {"final_info": self._outcome(step, restarted), "_final_info": restarted.copy()}
         return info

@@ -30,6 +30,7 @@ class StackConfig:
         sim_workers: Worker processes per simulator service; 0 lets the service decide.
         planner_threads: Torch threads of the planner.
         trainer_threads: Torch threads of each trainer.
+        owner_pid: The stack stops when this process is gone; 0 lets it run until `newt down`.
     """
 
     home: Path
@@ -38,6 +39,7 @@ class StackConfig:
     sim_workers: int = 0
     planner_threads: int = 1
     trainer_threads: int = 1
+    owner_pid: int = 0
 
     def to_json(self) -> str:
         """The config as one line, for the supervisor's command line."""

@@ -62,13 +62,17 @@ class Supervisor:
             self._stop_all()
             self._write_state("failed", problem)
             return 1
-        while not self._stopping:
+        while not self._stopping and self._owner_lives():
             self._write_state("running")
             self._watch()
             time.sleep(0.5)
         self._stop_all()
         self._write_state("stopped")
         return 0
+
+    def _owner_lives(self) -> bool:
+        owner = self._config.owner_pid
+        return not owner or Path(f"/proc/{owner}").exists()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._stopping = True

@@ -60,11 +60,11 @@ def decode(
     if got != want:
         raise InvalidInputError(field, f"got dtype {got}, expected {want}")
     got_shape = tuple(tensor.shape)
-    expected = "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
     matches = len(got_shape) == len(shape) and all(
         want_n is None or want_n == n for n, want_n in zip(got_shape, shape, strict=True)
     )
     if len(got_shape) > MAX_RANK or any(n < 0 for n in got_shape) or not matches:
+        expected = "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
         raise InvalidInputError(field, f"got shape {list(got_shape)}, expected {expected}")
     size = math.prod(got_shape) * got.itemsize
     if len(tensor.data) != size:

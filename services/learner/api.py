@@ -223,7 +223,7 @@ def create_app(
     @app.get("/demos")
     def list_demos() -> DemoSetList:
         """Demonstration sets."""
-        return DemoSetList(demo_sets=list_demo_sets(settings.replay))
+        return list_demo_sets(settings.replay)
 
     # ---- operations
 

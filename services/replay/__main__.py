@@ -25,7 +25,13 @@ def main() -> int:
         return 1
     service.start()
     run_until_signal(
-        "replay", service.server, settings.metrics_host, settings.metrics_port, service.close, settings.stop_grace_s
+        "replay",
+        service.server,
+        settings.metrics_host,
+        settings.metrics_port,
+        on_stop=service.close,
+        grace_s=settings.stop_grace_s,
+        on_drain=service.drain,
     )
     return 0
 

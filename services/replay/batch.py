@@ -1,53 +1,49 @@
-"""From drawn windows to the groups of a SampleResponse."""
+"""From draws to the groups of a SampleResponse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from newt.wire.tensors import encode
 from newt.wire.v1 import replay_pb2
 from services.replay.episode import Floats
-from services.replay.ring import TaskRing
-from services.replay.sampler import Pick
+from services.replay.ring import Ints, TaskRing
+from services.replay.sampler import Bools, Draws, Pool
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sequences of one task, demos first.
+    """n sequences of one task, demos first.
 
     Attributes:
         task_index: Of the run.
-        ring: Any of the task's rings; tells the columns.
-        rows: float32[n, H+1, O+A+1].
+        obs_dim: Columns of the observation.
+        rows: float32[n, H+1, O+A+1], see TaskRing.
         image: float32[n, H+1, X]; None in state-only runs.
-        ends_task: bool[n], whether the last transition ended the task.
+        ends_task: bool[n], whether the last transition ended the task; None if none did.
         demo_count: How many are demos.
     """
 
     task_index: int
-    ring: TaskRing
+    obs_dim: int
     rows: Floats
     image: Floats | None
-    ends_task: npt.NDArray[np.bool_]
+    ends_task: Bools | None
     demo_count: int
 
     def encode(self) -> replay_pb2.SequenceGroup:
         """The message, with valid columns only."""
-        obs_dim = self.ring.obs_dim
         group = replay_pb2.SequenceGroup(
             task_index=self.task_index,
-            obs=encode(self.rows[:, :, :obs_dim]),
-            action=encode(self.rows[:, :-1, obs_dim:-1]),
+            obs=encode(self.rows[:, :, : self.obs_dim]),
+            action=encode(self.rows[:, :-1, self.obs_dim : -1]),
             reward=encode(self.rows[:, :-1, -1]),
             demo_count=self.demo_count,
         )
-        if self.ends_task.any():
+        if self.ends_task is not None:
             terminated = np.zeros((len(self.rows), self.rows.shape[1] - 1), np.bool_)
             terminated[:, -1] = self.ends_task
             group.terminated.CopyFrom(encode(terminated))
@@ -56,25 +52,57 @@ class Group:
         return group
 
 
-def gather(picks: Iterable[Pick], horizon: int, with_image: bool) -> list[Group]:
-    """Copies the windows out of the mirrors, grouped by task."""
-    ordered = sorted(picks, key=lambda pick: (pick.source.task_index, not pick.source.demo))
-    by_task = groupby(ordered, lambda pick: pick.source.task_index)
-    return [_group(index, list(of_task), horizon, with_image) for index, of_task in by_task]
+def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, with_image: bool) -> list[Group]:
+    """Copies the drawn sequences out of the mirrors, grouped by task.
+
+    Args:
+        parts: The demo part and the online part of a batch; at least one sequence in all.
+        horizon: H.
+        with_image: Whether the run has image features.
+    """
+    rings = [ring for pool, _ in parts for ring in pool.rings]
+    first_ring = np.cumsum([0, *(len(pool.rings) for pool, _ in parts)])
+    ring = np.concatenate([draws.source + first for (_, draws), first in zip(parts, first_ring[:-1], strict=True)])
+    tasks = np.concatenate([pool.tasks for pool, _ in parts])[ring]
+    demo = np.concatenate([pool.demo for pool, _ in parts])[ring]
+    order = np.lexsort((ring, ~demo, tasks))
+    ring, tasks, demo = ring[order], tasks[order], demo[order]
+    starts = np.concatenate([draws.starts for _, draws in parts])[order]
+    ends_task = np.concatenate([draws.ends_task for _, draws in parts])[order]
+    rows = (starts[:, None] + np.arange(horizon + 1)).ravel()
+
+    some_end = bool(ends_task.any())
+    task_cuts = _cuts(tasks)
+    ring_cuts = _cuts(ring)
+    demo_counts = np.add.reduceat(demo, task_cuts[:-1], dtype=np.int64).tolist()
+    groups = []
+    k = 0
+    for begin, stop, demo_count in zip(task_cuts[:-1], task_cuts[1:], demo_counts, strict=True):
+        pieces = []
+        while ring_cuts[k] < stop:
+            low, high = ring_cuts[k], ring_cuts[k + 1]
+            pieces.append((rings[ring[low]], rows[low * (horizon + 1) : high * (horizon + 1)]))
+            k += 1
+        shape = (stop - begin, horizon + 1, -1)
+        ends = ends_task[begin:stop]
+        groups.append(
+            Group(
+                task_index=int(tasks[begin]),
+                obs_dim=pieces[0][0].obs_dim,
+                rows=_joined(pieces, TaskRing.take).reshape(shape),
+                image=_joined(pieces, TaskRing.take_images).reshape(shape) if with_image else None,
+                ends_task=ends if some_end and ends.any() else None,
+                demo_count=demo_count,
+            )
+        )
+    return groups
 
 
-def _group(task_index: int, picks: Sequence[Pick], horizon: int, with_image: bool) -> Group:
-    rings = [pick.source.windows.ring for pick in picks]
-    pairs = list(zip(rings, picks, strict=True))
-    return Group(
-        task_index=task_index,
-        ring=rings[0],
-        rows=_joined([ring.gather(pick.starts, horizon) for ring, pick in pairs]),
-        image=_joined([ring.gather_images(pick.starts, horizon) for ring, pick in pairs]) if with_image else None,
-        ends_task=_joined([pick.ends_task for pick in picks]),
-        demo_count=sum(len(pick.starts) for pick in picks if pick.source.demo),
-    )
+def _cuts(values: Ints) -> list[int]:
+    """Where runs of equal values begin, and the end of the last one."""
+    return [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
 
 
-def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _joined(pieces: Sequence[tuple[TaskRing, Ints]], take: Callable[[TaskRing, Ints], Floats]) -> Floats:
+    taken = [take(ring, rows) for ring, rows in pieces]
+    return taken[0] if len(taken) == 1 else np.concatenate(taken)

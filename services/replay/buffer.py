@@ -15,7 +15,7 @@ from services.replay import metrics
 from services.replay.batch import gather
 from services.replay.demos import RunDemos
 from services.replay.limiter import Limiter
-from services.replay.sampler import Pick, Source, draw
+from services.replay.sampler import Draws, Pool, Source
 from services.replay.space import Space
 from services.replay.waiting import Caller, Obstacle, WaitingRoom
 
@@ -43,7 +43,7 @@ class Buffer:
         self.room = WaitingRoom(config.buffer_id, lock)
         self._lock = lock
         self._closed: Exception | None = None
-        self._sources: dict[int, tuple[Any, list[Source], list[Source]]] = {}
+        self._pools: dict[int, tuple[Any, Pool, Pool]] = {}
 
     @property
     def limiter(self) -> Limiter:
@@ -128,33 +128,32 @@ class Buffer:
                 ],
             )
 
-    def _draw(self, request: replay_pb2.SampleRequest) -> list[Pick]:
+    def _draw(self, request: replay_pb2.SampleRequest) -> list[tuple[Pool, Draws]]:
         rng = np.random.default_rng(request.seed)
-        halves = self._halves(request)
-        return [pick for sources, count in halves if count for pick in draw(rng, sources, request.sampler, count)]
+        return [(pool, pool.draw(rng, request.sampler, count)) for pool, count in self._parts(request)]
 
-    def _halves(self, request: replay_pb2.SampleRequest) -> list[tuple[list[Source], int]]:
-        """Sources and sizes of the demo and the online part of a batch.
+    def _parts(self, request: replay_pb2.SampleRequest) -> list[tuple[Pool, int]]:
+        """Pools and sizes of the demo and the online part of a batch.
 
         In a mixed batch, a part that has nothing to draw from leaves its share to the other.
         """
-        demos, online = self._all_sources(request.horizon)
+        demos, online = self._pools_at(request.horizon)
         demo_count = round(request.batch_size * request.demo_fraction)
         if 0 < request.demo_fraction < 1:
-            if not demos:
+            if not len(demos):
                 demo_count = 0
-            elif not online:
+            elif not len(online):
                 demo_count = request.batch_size
         return [(demos, demo_count), (online, request.batch_size - demo_count)]
 
-    def _all_sources(self, horizon: int) -> tuple[list[Source], list[Source]]:
-        """What the demo part and the online part can draw from, ordered by task; kept until something changes."""
+    def _pools_at(self, horizon: int) -> tuple[Pool, Pool]:
+        """What the demo part and the online part can draw from; kept until something changes."""
         mirror = self.space.mirror
         version = (mirror, mirror.next, mirror.episodes, self.config.capacity_rows, self.demos.version)
-        cached = self._sources.get(horizon)
+        cached = self._pools.get(horizon)
         if cached and cached[0] == version:
             return cached[1], cached[2]
-        demos = sorted(self.demos.sources(horizon), key=_task_index)
+        demos = Pool(sorted(self.demos.sources(horizon), key=_task_index))
         online = []
         for task, ring in mirror.rings.items():
             windows = ring.windows(horizon)
@@ -165,9 +164,9 @@ class Buffer:
             rows_written = self.space.meta.env_steps + mirror.next
             room = max(0, self.config.capacity_rows - rows_written)
             online = self.demos.sources(horizon, max_rows=room) + online
-        online.sort(key=_task_index)
-        self._sources[horizon] = (version, demos, online)
-        return demos, online
+        pools = (demos, Pool(sorted(online, key=_task_index)))
+        self._pools[horizon] = (version, *pools)
+        return pools
 
     def _sample_obstacle(self, request: replay_pb2.SampleRequest) -> Obstacle | None:
         self._raise_if_closed()
@@ -179,7 +178,7 @@ class Buffer:
                     f"the trainer waits for the collector: update {update} needs more than {update} allowed updates, "
                     f"{env_steps} environment steps allow {max(0.0, quota):.1f}"
                 )
-        if any(count and not sources for sources, count in self._halves(request)):
+        if any(count and not len(pool) for pool, count in self._parts(request)):
             return Obstacle(
                 f"the trainer waits for episodes of at least {request.horizon + 1} rows: demo_fraction "
                 f"{request.demo_fraction:g} of {self.demos.rows} demo rows and {self.space.mirror.rows} online rows",

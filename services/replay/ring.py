@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
 from services.replay.episode import Episode, Floats
 
@@ -38,11 +36,6 @@ class Windows:
     counts: Ints
     terminated: npt.NDArray[np.bool_]
 
-    @cached_property
-    def ends(self) -> Ints:
-        """int64[N], running sum of counts."""
-        return np.cumsum(self.counts)
-
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -52,9 +45,10 @@ class TaskRing:
 
         ring = TaskRing(obs_dim=24, action_dim=6, image_dim=0)
         ring.append(episode)
-        rows = ring.gather(ring.windows(3).starts[:1], horizon=3)   # float32[1, 4, 31]
+        start = ring.windows(3).starts[0]
+        rows = ring.take(start + np.arange(4))   # float32[4, 31], the first window
 
-    No episode straddles the end of the arrays, so a window is always one contiguous piece. The arrays grow as needed;
+    No episode straddles the end of the arrays, so a window is always consecutive rows. The arrays grow as needed;
     what bounds them is the eviction that the buffer asks for. Not thread-safe: its owner holds a lock.
     """
 
@@ -112,21 +106,15 @@ class TaskRing:
         self._windows[horizon] = (self.version, windows)
         return windows
 
-    def gather(self, starts: Ints, horizon: int) -> Floats:
-        """Copies windows.
+    def take(self, rows: Ints) -> Floats:
+        """Copies rows: float32[n, O+A+1] for int64[n]. The rows after a window's first are consecutive."""
+        taken: Floats = self._rows.take(rows, axis=0)
+        return taken
 
-        Args:
-            starts: int64[n], first row of each; each window must lie inside one episode.
-            horizon: H.
-
-        Returns:
-            float32[n, H+1, O+A+1].
-        """
-        return _take(self._rows, starts, horizon)
-
-    def gather_images(self, starts: Ints, horizon: int) -> Floats:
-        """Image features of windows (see gather): float32[n, H+1, X]."""
-        return _take(self._images, starts, horizon)
+    def take_images(self, rows: Ints) -> Floats:
+        """Copies the image features of rows: float32[n, X]."""
+        taken: Floats = self._images.take(rows, axis=0)
+        return taken
 
     def _place(self, length: int) -> int:
         """First of `length` free rows; grows the arrays if no free stretch is that long."""
@@ -179,13 +167,3 @@ class TaskRing:
         self._starts[self._last], self._lengths[self._last] = start, length
         self._terminated[self._last] = terminated
         self._last += 1
-
-
-def _take(rows: Floats, starts: Ints, horizon: int) -> Floats:
-    width = rows.shape[1]
-    # Overlapping windows as a view, one flat vector each: indexing it copies n contiguous pieces.
-    view = as_strided(
-        rows, (len(rows) - horizon, (horizon + 1) * width), (rows.strides[0], rows.strides[1]), writeable=False
-    )
-    taken: Floats = view[starts].reshape(len(starts), horizon + 1, width)
-    return taken

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from newt.wire.v1 import replay_pb2
-from services.replay.ring import Ints, Windows
+from services.replay.ring import Ints, TaskRing, Windows
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Source:
     Attributes:
         task_index: Of the run.
         windows: The sequences.
-        first: Windows' episodes before this one are left out.
+        first: Windows' episodes before this one are left out; at least one remains.
         demo: Whether they are demos.
     """
 
@@ -28,83 +31,81 @@ class Source:
     first: int
     demo: bool
 
-    @property
-    def episodes(self) -> int:
-        """How many episodes can be drawn."""
-        return len(self.windows) - self.first
-
-    @property
-    def skipped_starts(self) -> int:
-        """Window starts of the episodes left out."""
-        return int(self.windows.ends[self.first - 1]) if self.first else 0
-
-    @property
-    def starts(self) -> int:
-        """How many window starts can be drawn."""
-        return int(self.windows.ends[-1]) - self.skipped_starts
-
 
 @dataclass(frozen=True)
-class Pick:
-    """Windows drawn from one source.
+class Draws:
+    """n drawn sequences, ordered by source.
 
     Attributes:
-        source: Where from.
-        starts: int64[n], first rows in the ring.
-        ends_task: bool[n], whether the window's last transition ended the task.
+        source: int64[n], position among the pool's sources.
+        starts: int64[n], first row in the source's ring.
+        ends_task: bool[n], whether the last transition ended the task.
     """
 
-    source: Source
+    source: Ints
     starts: Ints
-    ends_task: npt.NDArray[np.bool_]
+    ends_task: Bools
 
 
-def draw(
-    rng: np.random.Generator, sources: Sequence[Source], sampler: replay_pb2.Sampler.ValueType, count: int
-) -> list[Pick]:
-    """Draws `count` windows with replacement.
+class Pool:
+    """All episodes that one part of a batch can draw from, E of them, one after another.
+
+    Tables over all episodes make a draw a handful of array operations, however many tasks there are.
 
     Args:
-        rng: Source of randomness.
-        sources: At least one, none empty, ordered by task.
-        sampler: The strategy (see the proto).
-        count: Windows to draw.
-
-    Returns:
-        One pick for each source that was hit, in the order of the sources.
+        sources: Ordered by task; kept in that order.
     """
-    by_start = sampler == replay_pb2.SAMPLER_TRANSITION_UNIFORM
-    sizes = np.array([s.starts if by_start else s.episodes for s in sources], np.int64)
-    ends = np.cumsum(sizes)
-    if sampler == replay_pb2.SAMPLER_TASK_BALANCED:
-        tasks = np.array([s.task_index for s in sources])
-        first = np.flatnonzero(np.diff(tasks, prepend=-1))  # First source of each task.
-        last = np.append(first[1:], len(sources)) - 1
-        low = (ends - sizes)[first]
-        chosen = rng.integers(len(first), size=count)
-        flat = low[chosen] + (rng.random(count) * (ends[last] - low)[chosen]).astype(np.int64)
-    else:
-        flat = rng.integers(int(ends[-1]), size=count)
-    flat.sort()  # Groups the draws by source, and walks through memory in one direction.
-    within = rng.random(count)
-    cuts = np.searchsorted(flat, ends)
-    picks = []
-    begin = 0
-    for source, end, size, stop in zip(sources, ends, sizes, cuts, strict=True):
-        if stop > begin:
-            picks.append(_pick(source, flat[begin:stop] - (end - size), within[begin:stop], by_start))
-        begin = stop
-    return picks
 
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.rings: list[TaskRing] = [source.windows.ring for source in sources]
+        self.tasks: Ints = np.array([source.task_index for source in sources], np.int64)
+        self.demo: Bools = np.array([source.demo for source in sources], np.bool_)
+        self._last: Ints = np.cumsum([len(source.windows) - source.first for source in sources], dtype=np.int64)
+        if sources:
+            self._starts: Ints = np.concatenate([source.windows.starts[source.first :] for source in sources])
+            self._counts: Ints = np.concatenate([source.windows.counts[source.first :] for source in sources])
+            self._terminated: Bools = np.concatenate([s.windows.terminated[s.first :] for s in sources])
 
-def _pick(source: Source, index: Ints, within: npt.NDArray[np.float64], by_start: bool) -> Pick:
-    windows = source.windows
-    if by_start:
-        index = index + source.skipped_starts
-        episode = np.searchsorted(windows.ends, index, side="right")
-        offset = index - (windows.ends[episode] - windows.counts[episode])
-    else:
-        episode = index + source.first
-        offset = (within * windows.counts[episode]).astype(np.int64)
-    ends_task = windows.terminated[episode] & (offset == windows.counts[episode] - 1)
-    return Pick(source, windows.starts[episode] + offset, ends_task)
+    def __len__(self) -> int:
+        """Episodes, E."""
+        return int(self._last[-1]) if len(self._last) else 0
+
+    def draw(self, rng: np.random.Generator, sampler: replay_pb2.Sampler.ValueType, count: int) -> Draws:
+        """Draws `count` sequences with replacement.
+
+        Args:
+            rng: Source of randomness.
+            sampler: The strategy (see the proto).
+            count: n. Must be 0 if the pool is empty.
+        """
+        if not count:
+            nothing = np.zeros(0, np.int64)
+            return Draws(nothing, nothing, np.zeros(0, np.bool_))
+        if sampler == replay_pb2.SAMPLER_TRANSITION_UNIFORM:
+            flat = np.sort(rng.integers(int(self._start_ends[-1]), size=count))
+            episode = np.searchsorted(self._start_ends, flat, side="right")
+            offset = flat - (self._start_ends[episode] - self._counts[episode])
+        else:
+            # Sorted draws are grouped by source, and walk through memory in one direction.
+            episode = np.sort(self._episodes(rng, sampler, count))
+            offset = (rng.random(count) * self._counts[episode]).astype(np.int64)
+        return Draws(
+            source=np.searchsorted(self._last, episode, side="right"),
+            starts=self._starts[episode] + offset,
+            ends_task=self._terminated[episode] & (offset == self._counts[episode] - 1),
+        )
+
+    def _episodes(self, rng: np.random.Generator, sampler: replay_pb2.Sampler.ValueType, count: int) -> Ints:
+        if sampler != replay_pb2.SAMPLER_TASK_BALANCED:
+            return rng.integers(len(self), size=count)
+        first = np.flatnonzero(np.diff(self.tasks, prepend=-1))  # Each task's first source.
+        stop = self._last[np.append(first[1:], len(self.tasks)) - 1]
+        begin = np.concatenate([np.zeros(1, np.int64), stop[:-1]])
+        task = rng.integers(len(first), size=count)
+        within: Ints = (rng.random(count) * (stop - begin)[task]).astype(np.int64)
+        return begin[task] + within
+
+    @cached_property
+    def _start_ends(self) -> Ints:
+        """int64[E], running sum of the episodes' window starts."""
+        return np.cumsum(self._counts)

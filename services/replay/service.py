@@ -14,7 +14,7 @@ NAME = "newt.v1.ReplayService"
 
 
 class ReplayService:
-    """Builds the parts; the caller starts `server`, then calls `start`, and `close` after the server has stopped."""
+    """Builds the parts; the caller starts `server`, then calls `start`; then `drain`, stop the server, `close`."""
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._store = Store(settings.redis_url.get_secret_value(), settings.redis_timeout_s, settings.remembered_ids)
@@ -29,8 +29,11 @@ class ReplayService:
         """Connects to Redis and loads the mirror in the background; ready when that is done."""
         self._monitor.start()
 
-    def close(self) -> None:
-        """Lets go of Redis."""
+    def drain(self) -> None:
+        """Ends the calls that wait and all streams of batches, so that their clients look for another instance."""
         self._monitor.stop()
         self._catalog.close()
+
+    def close(self) -> None:
+        """Lets go of Redis; after drain."""
         self._store.close()

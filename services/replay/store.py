@@ -20,7 +20,7 @@ from services.replay import metrics, scripts
 # The number is the version of the layout; another layout would live beside it under another number.
 ROOT = "newt:replay:1"
 # Redis' own cost of one episode beyond its value: key, dictionary entry, id digest in a set and a list.
-EPISODE_OVERHEAD_BYTES = 260
+EPISODE_OVERHEAD_BYTES = 200
 _READ_BYTES = 8 * 2**20
 _READ_EPISODES = 512
 _DELETE_EPISODES = 1_000

@@ -135,7 +135,7 @@ class WorkerPool:
                 wait_s = self._restarts[0] + _WINDOW_S - now
                 raise UnavailableError(
                     f"{len(self._restarts)} workers died within {_WINDOW_S:.0f} s; no more are started for "
-                    f"{wait_s:.0f} s. The last one: {obituary}"
+                    f"{wait_s:.0f} s, then the same call may work. The last one: {obituary.splitlines()[0]}"
                 )
             self._restarts.append(now)
             reason = dead.reason()

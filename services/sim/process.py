@@ -16,7 +16,7 @@ import numpy as np
 
 from services.sim.messages import DONE, MAX_MESSAGE_BYTES, READY
 
-_STDERR_LINES = 20
+_STDERR_LINES = 40
 
 
 class WorkerLostError(Exception):

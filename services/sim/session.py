@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -281,8 +282,8 @@ class Session:
                 lost.append((slot, error))
             except RequestFailedError as error:
                 failures.append((slot, error))
-        for slot, error in lost:
-            log.error("instances_lost", rows=slot.rows.tolist(), cause=str(error))
+        for slot, death in lost:
+            log.error("instances_lost", rows=slot.rows.tolist(), cause=str(death).splitlines()[0])
             self._give_up(slot)
         if failures and message == DRAW:
             raise PreconditionError(str(failures[0][1]))
@@ -299,6 +300,7 @@ class Session:
         last = self._observation
         if last is not None:
             block = self._block
+            columns: list[tuple[tensor_pb2.Tensor, npt.NDArray[Any]]]
             columns = [(last.obs, block.obs), (last.episode_seed, block.episode_seed)]
             columns.append((last.episode_step, block.episode_step))
             if self._rgb:
@@ -348,7 +350,9 @@ class Session:
         for row in rows:
             if row >= self._rows or mask[row]:
                 problem = "twice" if row < self._rows else f"of {self._rows}"
-                raise InvalidInputError(name, f"got row {row} {problem}; expected each of 0..{self._rows - 1} at most once")
+                raise InvalidInputError(
+                    name, f"got row {row} {problem}; expected each of 0..{self._rows - 1} at most once"
+                )
             mask[row] = True
         if not rows:
             mask[:] = True

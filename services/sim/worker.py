@@ -114,7 +114,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--log-level", default="INFO")
     arguments = parser.parse_args()
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     logs.configure("sim-worker", arguments.log_level)
     # A signal to the whole process group is the server's to act on; it closes our sockets when it is done with us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

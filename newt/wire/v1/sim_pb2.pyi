@@ -313,7 +313,9 @@ class ResetRequest(_message.Message):
 
     @_builtins.property
     def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Episode seeds, one per reset row. Empty: every instance continues its own sequence."""
+        """Episode seeds, one per reset row; a row's later episodes play the sequence of this seed, as if it had been
+        opened with it, so that they repeat as well. Empty: every instance continues its own sequence.
+        """
 
     def __init__(
         self,

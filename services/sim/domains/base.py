@@ -80,7 +80,7 @@ class SimEnv(ABC):
         """The scripted expert's action for the current observation, float32[A] in [-1, 1]."""
         raise NotImplementedError(f"{type(self).__name__} has no scripted expert")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most simulators hold nothing of the kind
         """Frees what garbage collection would not."""
 
 

@@ -22,7 +22,7 @@ def make(task: str, rendering: bool) -> SimEnv:
     """Builds an instance of a task of the suite."""
     if not hasattr(np, "in1d"):
         # Removed in NumPy 2.4; the quadruped of dm_control 1.0.34 still calls it.
-        np.in1d = np.isin
+        np.in1d = np.isin  # type: ignore[attr-defined]
     return DmControlEnv(task, rendering)
 
 

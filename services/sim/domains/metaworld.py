@@ -46,6 +46,8 @@ class MetaWorldEnv(SimEnv):
         self._camera = fixed_camera(camera_id)
         self._obs: npt.NDArray[np.float64] = np.zeros(facts.obs_dim)
         self._steps = 0
+        self._succeeded = False
+        self._hold = _ZERO_ACTION
         if rendering:
             renderer_for(task, model, _NATIVE_SIZE)
 
@@ -55,6 +57,7 @@ class MetaWorldEnv(SimEnv):
         self._env.reset()
         self._obs, _, _, _, _ = self._env.step(_ZERO_ACTION)
         self._steps = 0
+        self._succeeded = False
         return self._obs.astype(np.float32)
 
     def step(self, action: npt.NDArray[np.float32]) -> StepResult:
@@ -65,6 +68,7 @@ class MetaWorldEnv(SimEnv):
             reward += float(step_reward)
         self._steps += 1
         success = float(info["success"])
+        self._succeeded = bool(success)
         return StepResult(
             obs=self._obs.astype(np.float32),
             reward=reward,
@@ -81,8 +85,14 @@ class MetaWorldEnv(SimEnv):
         return resize(np.ascontiguousarray(frame[::-1]))
 
     def expert_action(self) -> npt.NDArray[np.float32]:
-        """The package's scripted policy on the current (unrounded) observation."""
+        """The package's scripted policy on the current (unrounded) observation; after a success, staying put.
+
+        The experts were written to succeed once and many then move on, but a demonstration has to end in success.
+        """
+        if self._succeeded:
+            return self._hold
         action: npt.NDArray[np.float32] = np.clip(self._expert.get_action(self._obs), -1, 1).astype(np.float32)
+        self._hold = np.array([0, 0, 0, action[3]], np.float32)
         return action
 
     def close(self) -> None:

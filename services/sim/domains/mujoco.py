@@ -1,4 +1,4 @@
-"""MuJoCo: six locomotion and reaching tasks of gymnasium, in their v4 versions (v5 observes and rewards differently)."""
+"""MuJoCo: six tasks of gymnasium, in their v4 versions (v5 observes and rewards differently)."""
 
 from __future__ import annotations
 
@@ -71,9 +71,8 @@ class MujocoEnv(SimEnv):
         self._variant = _VARIANTS[task]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # v4 is deprecated, and what we want.
-            env = gymnasium.make(self._variant.env_id, disable_env_checker=True, **self._variant.kwargs)
-        # Without the wrappers: the time limit is ours.
-        self._env: Any = env.unwrapped
+            env: Any = gymnasium.make(self._variant.env_id, disable_env_checker=True, **self._variant.kwargs)
+        self._env = env.unwrapped  # Without the wrappers: the time limit is ours.
         self._task, self._repeat, self._length = task, facts.action_repeat, facts.episode_length
         self._action_scale = self._env.action_space.high
         self._steps = 0

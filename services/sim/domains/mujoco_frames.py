@@ -9,9 +9,11 @@ contexts when several environments live in one process.
 from __future__ import annotations
 
 import atexit
-import contextlib
+import functools
 import importlib
 import os
+import subprocess
+import sys
 from typing import Any
 
 import mujoco
@@ -55,7 +57,7 @@ class Renderer:
     def __init__(self, model: Any, size: int) -> None:
         # Models ask for buffers far larger than our frames.
         model.vis.global_.offwidth = model.vis.global_.offheight = size
-        self._gl = _gl_context(size, size)
+        self._gl = importlib.import_module(f"mujoco.{_backend()}").GLContext(size, size)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -82,27 +84,41 @@ _renderers: dict[str, Renderer] = {}
 
 def renderer_for(task: str, model: Any, size: int) -> Renderer:
     """The process's renderer of a task, made at its first use."""
-    if not _renderers:
-        atexit.register(_renderers.clear)  # Later, what they need to free themselves is gone.
     if task not in _renderers:
         _renderers[task] = Renderer(model, size)
+        if len(_renderers) == 1:
+            atexit.register(_renderers.clear)  # Before what they need to free themselves is gone.
     return _renderers[task]
 
 
-def _gl_context(width: int, height: int) -> Any:
+# Creates all that a renderer needs, with a backend named by the argument.
+_PROBE = """
+import importlib, sys, mujoco
+context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(64, 64)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_150)
+"""
+
+
+@functools.cache
+def _backend() -> str:
+    """The backend of this process: the one asked for, or the first that works.
+
+    Whatever loads an OpenGL platform into a process first decides it for good, so each is tried in a process of its
+    own.
+    """
     wanted = os.environ.get(RENDER_BACKEND_VARIABLE, "auto")
-    # EGL without a GPU falls back to software that is slower to start than OSMesa, so a GPU decides.
+    # EGL draws in software too where there is no GPU, but not everywhere and with other rounding.
     backends = [wanted] if wanted != "auto" else (["egl", "osmesa"] if _has_gpu() else ["osmesa", "egl"])
     problems = []
     for backend in backends:
-        try:
-            return importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
-        except Exception as error:  # PyOpenGL raises AttributeError, ImportError, its own errors, ...
-            # A backend that failed must not decide the platform of the next one.
-            with contextlib.suppress(KeyError):
-                del os.environ["PYOPENGL_PLATFORM"]
-            problems.append(f"{backend}: {error}; {_INSTALL[backend]}")
-    raise RenderingError(f"cannot draw frames ({' / '.join(problems)}). State observations do not need this.")
+        command = [sys.executable, "-c", _PROBE, backend]
+        probe = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if probe.returncode == 0:
+            return backend
+        causes = [line for line in probe.stderr.splitlines() if "Error: " in line]
+        problems.append(f"{backend}: {causes[0] if causes else 'crashed'}; {_INSTALL[backend]}")
+    raise RenderingError(f"cannot draw frames: {' / '.join(problems)}. State observations do not need this.")
 
 
 def _has_gpu() -> bool:

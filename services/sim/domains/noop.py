@@ -30,7 +30,7 @@ TASKS = [
 ]
 
 # First action column of noop-faulty, compared exactly.
-RAISE, DIE, HANG, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, -0.5, 0.25
+RAISE, DIE, HANG, SLOW, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, 0.75, -0.5, 0.25
 
 
 def make(task: str, rendering: bool) -> SimEnv:
@@ -86,5 +86,7 @@ class NoopEnv(SimEnv):
             os.kill(os.getpid(), signal.SIGSEGV)
         if order == HANG:
             time.sleep(3600)
+        if order == SLOW:
+            time.sleep(0.2)
         if order == NOT_A_NUMBER:
             self._obs[0] = math.nan

@@ -96,7 +96,8 @@ def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(
 ) -> None:
     """A supervisor in a process of its own is killed: its children notice, and never are there two trainers."""
     code = (
-        "import sys, time; from newt import logs; logs.configure('test'); from services.learner.settings import LearnerSettings;"
+        "import sys, time; from newt import logs; logs.configure('test');"
+        "from services.learner.settings import LearnerSettings;"
         "from services.learner.store import RunStore; from services.learner.supervisor import Supervisor;"
         "s = LearnerSettings(); v = Supervisor(RunStore.connect(s.redis_url), s); v.start();\n"
         "while len(v.pids(sys.argv[1])) < 2: time.sleep(0.05)\n"

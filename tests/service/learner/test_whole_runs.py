@@ -55,7 +55,7 @@ def _check_episodes(stack: LearnerStack, run_id: str) -> None:
 @pytest.fixture(scope="module")
 def finished(stack: LearnerStack) -> dict[str, Any]:
     """A run that was left alone."""
-    run_id = stack.submit(_with({"evaluation": {"videos": True}, "schedule": {"eval_every_env_steps": 500}}))
+    run_id = stack.submit(_with({"schedule": {"eval_every_env_steps": 500}}))
     run = stack.follow(run_id, lambda run: False)
     assert run["state"] == "succeeded", run["error"]
     return run
@@ -104,8 +104,6 @@ def test_results_have_all_milestones(stack: LearnerStack, finished: dict[str, An
     assert results["tasks"]["mujoco-reacher"]["final"]["success"] is None
     stored = json.loads((Path(finished["directory"]) / "results.json").read_text())
     assert stored["tasks"] == results["tasks"]
-    video = stack.http.get(f"/runs/{finished['id']}/videos/{results['videos']['mujoco-reacher']}")
-    assert video.content[4:8] == b"ftyp"
 
 
 def test_metrics_have_losses_and_scores(stack: LearnerStack, finished: dict[str, Any]) -> None:
@@ -140,11 +138,13 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
         assert job["state"] == "succeeded", job["error"]
         return job
 
-    request = {"tasks": ["mujoco-reacher"], "episodes": 2, "mode": "planner", "checkpoint": "0"}
+    request = {"tasks": ["mujoco-reacher"], "episodes": 2, "mode": "planner", "checkpoint": "0", "videos": True}
     first, again = evaluate(**request), evaluate(**request)
     assert set(first["result"]["tasks"]) == {"mujoco-reacher"}
     assert first["result"]["tasks"]["mujoco-reacher"]["episodes"] == 2
     assert first["result"]["tasks"] == again["result"]["tasks"]
+    video = stack.http.get(f"/runs/{finished['id']}/videos/{first['videos']['mujoco-reacher']}")
+    assert video.content[4:8] == b"ftyp"
     foreign = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"tasks": ["walker-walk"]})
     assert (foreign.status_code, foreign.json()["fields"][0]["field"]) == (422, "tasks")
 

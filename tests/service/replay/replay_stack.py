@@ -28,6 +28,7 @@ def serving(redis: RedisServer, **settings: object) -> Iterator[ReplayService]:
         wait_ready(service.server.address)
         yield service
     finally:
+        service.drain()
         service.server.stop(0.2)
         service.close()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from newt.local import redis_server
 from newt.local.ports import free_port
@@ -35,7 +37,7 @@ def test_password_is_required_and_private(tmp_path: Path) -> None:
     server = redis_server.start(tmp_path, password="open sesame".replace(" ", "-"))
     try:
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=server.port).ping()
+            redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)).ping()
         assert redis.Redis.from_url(server.url).ping()
         assert stat.S_IMODE((tmp_path / "redis.conf").stat().st_mode) == 0o600
         assert "sesame" not in " ".join(map(str, server.process.args))  # type: ignore[arg-type]

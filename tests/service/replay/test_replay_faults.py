@@ -289,6 +289,7 @@ def test_the_service_may_start_before_redis(tmp_path: Path) -> None:
             assert not make_buffer(client)
             wait_ready(service.server.address)
     finally:
+        service.drain()
         service.server.stop(0.2)
         service.close()
         if server:

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 from replay_episodes import make_buffer, numbered, take
 from replay_stack import serving
@@ -15,6 +16,7 @@ from newt.client.replay import ReplayClient
 from newt.errors import NotFoundError, UnavailableError
 from newt.local.redis_server import RedisServer
 from newt.wire.v1 import replay_pb2
+from services.replay import waiting
 from services.replay.service import ReplayService
 
 SAMPLE, INSERT = replay_pb2.LIMITER_SIDE_SAMPLE, replay_pb2.LIMITER_SIDE_INSERT
@@ -193,3 +195,23 @@ def test_the_ratio_holds_while_both_sides_run(client: ReplayClient, service: Rep
     final = client.get_buffer("run")
     assert ratio * (final.env_steps - start) - final.updates <= lead + ratio * steps
     assert final.updates == updates
+
+
+def test_long_waits_say_on_whom(client: ReplayClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LOG_AFTER_SECONDS", 0.05)
+    make_buffer(client, updates_per_env_step=0.5, start_env_steps=10, max_lead_updates=3)
+    with structlog.testing.capture_logs() as lines:
+        client.append(numbered(0, 10), buffer_id="run", timeout_s=10)
+        with client.batches("run", batch_size=8, horizon=3, seed=1, in_flight=1) as batches:
+            assert not client.await_insert("run", timeout_s=1).blocked_seconds
+            wait_for_side(client, SAMPLE)
+            stop = time.monotonic() + 20
+            while not any(line["event"] == "replay_blocked" for line in lines):
+                assert time.monotonic() < stop
+                time.sleep(0.01)
+            client.append(numbered(1, 20), buffer_id="run", timeout_s=10)
+            next(batches)
+        assert not client.await_insert("run", timeout_s=1).granted
+    told = {line["side"]: line["why"] for line in lines if line["event"] == "replay_blocked"}
+    assert "update 0 needs more than 0 allowed updates" in told["sample"]
+    assert "max_lead_updates is 3" in told["insert"]

@@ -5,9 +5,9 @@ import pytest
 from numbered_episodes import numbered
 
 from newt.wire.v1 import replay_pb2
-from services.replay.batch import gather
+from services.replay.batch import Group, gather
 from services.replay.ring import TaskRing
-from services.replay.sampler import Source, draw
+from services.replay.sampler import Pool, Source
 
 HORIZON = 3
 # Transitions of the episodes of three tasks; 2 is shorter than a window of 4 rows.
@@ -29,12 +29,21 @@ def sources() -> list[Source]:
     ]
 
 
+def groups_of(sources: list[Source], sampler: int, count: int, seed: int) -> list[Group]:
+    pool = Pool(sources)
+    draws = pool.draw(np.random.default_rng(seed), sampler, count)
+    return gather([(pool, draws)], HORIZON, with_image=False)
+
+
+def sampled(sources: list[Source], sampler: int, count: int, seed: int) -> list[np.ndarray]:
+    """Rows float32[n, H+1, O+A+1] of each task."""
+    return [group.rows for group in groups_of(sources, sampler, count, seed)]
+
+
 def frequencies(sources: list[Source], sampler: int, draws: int = 40_000) -> dict[tuple[int, int], float]:
     """Share of each (episode number, start)."""
-    picks = draw(np.random.default_rng(3), sources, sampler, draws)
     counts: dict[tuple[int, int], float] = {}
-    for pick in picks:
-        rows = pick.source.windows.ring.gather(pick.starts, HORIZON)
+    for rows in sampled(sources, sampler, draws, seed=3):
         assert (np.diff(rows[:, :, 1], axis=1) == 1).all(), "rows are consecutive"
         assert (rows[:, :, 0] == rows[:, :1, 0]).all(), "rows are of one episode"
         for number, start in rows[:, 0, :2].astype(int).tolist():
@@ -92,25 +101,20 @@ def test_draws_depend_on_seed_and_contents_only(sources: list[Source]) -> None:
         other.append(Source(task, ring.windows(HORIZON), 0, demo=False))
 
     def rows(of: list[Source], seed: int) -> np.ndarray:
-        picks = draw(np.random.default_rng(seed), of, replay_pb2.SAMPLER_EPISODE_UNIFORM, 64)
-        return np.concatenate([group.rows for group in gather(picks, HORIZON, with_image=False)])
+        return np.concatenate(sampled(of, replay_pb2.SAMPLER_EPISODE_UNIFORM, 64, seed))
 
     np.testing.assert_array_equal(rows(sources, 5), rows(other, 5))
     assert not np.array_equal(rows(sources, 5), rows(sources, 6))
 
 
 def test_only_the_last_transition_of_a_terminated_episode_is_terminal() -> None:
-    source = Source(0, ring_of([6, 6], terminated=True).windows(HORIZON), 0, demo=False)
-    [pick] = draw(np.random.default_rng(0), [source], replay_pb2.SAMPLER_EPISODE_UNIFORM, 500)
-    starts_in_episode = source.windows.ring.gather(pick.starts, HORIZON)[:, 0, 1]
-    np.testing.assert_array_equal(pick.ends_task, starts_in_episode == 3)
-    [group] = gather([pick], HORIZON, with_image=False)
-    message = group.encode()
-    terminated = np.frombuffer(message.terminated.data, np.bool_).reshape(500, HORIZON)
+    sources = [Source(0, ring_of([6, 6], terminated=True).windows(HORIZON), 0, demo=False)]
+    [group] = groups_of(sources, replay_pb2.SAMPLER_EPISODE_UNIFORM, 500, seed=0)
+    terminated = np.frombuffer(group.encode().terminated.data, np.bool_).reshape(500, HORIZON)
     assert not terminated[:, :-1].any()
-    assert terminated[:, -1].any()
-    not_ended = Source(0, ring_of([6, 6]).windows(HORIZON), 0, demo=False)
-    [group] = gather(draw(np.random.default_rng(0), [not_ended], 1, 50), HORIZON, with_image=False)
+    np.testing.assert_array_equal(terminated[:, -1], group.rows[:, 0, 1] == 3)
+    assert terminated.any()
+    [group] = groups_of([Source(0, ring_of([6]).windows(HORIZON), 0, demo=False)], 1, 50, seed=0)
     assert not group.encode().HasField("terminated")
 
 
@@ -126,8 +130,8 @@ def test_demos_come_first_in_each_group() -> None:
     demo = Source(0, ring_of([10], 1).windows(HORIZON), 0, demo=True)
     online = Source(0, ring_of([10], 2).windows(HORIZON), 0, demo=False)
     rng = np.random.default_rng(0)
-    picks = [*draw(rng, [demo], 1, 5), *draw(rng, [demo, online], 1, 20)]
-    [group] = gather(picks, HORIZON, with_image=False)
+    demos, both = Pool([demo]), Pool([demo, online])
+    [group] = gather([(demos, demos.draw(rng, 1, 5)), (both, both.draw(rng, 1, 20))], HORIZON, with_image=False)
     numbers = group.rows[:, 0, 0]
     assert 5 < group.demo_count < 25
     np.testing.assert_array_equal(numbers, [1] * group.demo_count + [2] * (25 - group.demo_count))

@@ -3,10 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sim_building import build
 
-from newt.tasks.registry import get_task
-from services.sim import domains
-from services.sim.domains.base import RenderingError, SimEnv
+from services.sim.domains.base import RenderingError
 
 
 @pytest.fixture(scope="session")
@@ -14,11 +13,6 @@ def recorded() -> dict[str, Any]:
     """Short trajectories recorded from the original environments: start state, actions, what followed."""
     result: dict[str, Any] = json.loads(Path(__file__).with_name("recorded.json").read_text())
     return result
-
-
-def build(task: str, rendering: bool = False) -> SimEnv:
-    domain = "noop" if task.startswith("noop") else get_task(task).domain
-    return domains.make(domain, task, rendering)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import build
+from sim_building import build
 
 from newt.tasks.registry import get_task
 from services.sim.domains import DOMAINS, Catalogue

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_tasks_come_from_the_registry_in_its_order() -> None:
     catalogue = Catalogue(["mujoco", "dmcontrol"])
-    assert list(catalogue.tasks)[0] == "walker-stand"
+    assert next(iter(catalogue.tasks)) == "walker-stand"
     assert len(catalogue.tasks) == 21 + 6
     task, facts = catalogue.get("mujoco-ant"), get_task("mujoco-ant")
     assert (task.obs_dim, task.action_dim, task.episode_length) == (

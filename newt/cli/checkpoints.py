@@ -1,0 +1,101 @@
+"""`newt checkpoints`: published checkpoints in and out, and a look into files of either format."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from newt.agent.checkpoints import save_checkpoint
+from newt.errors import AlreadyExistsError, InvalidInputError
+from newt.official.checkpoints import read_official, with_images, write_official
+from newt.official.summary import Summary, find_encoder, open_checkpoint, summarise
+
+console = Console()
+checkpoints_app = typer.Typer(help="Import, export and inspect checkpoint files.", no_args_is_help=True)
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+
+
+@checkpoints_app.command("import")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Published checkpoint (.pt).")],
+    out: Annotated[Path, typer.Argument(help="Checkpoint to write.")],
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Its task, for a single-task file; repeatable, in row order. Default: the 200."),
+    ] = None,
+    add_images: Annotated[
+        bool, typer.Option("--add-images", help="Widen a state agent to state and image features.")
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Convert a published checkpoint: networks, target critics, value scale and both optimisers."""
+    check_output(out, force)
+    checkpoint = read_official(file, task)
+    if add_images:
+        checkpoint = with_images(checkpoint)
+    table = checkpoint.table
+    encoder = find_encoder(table.names, table.embeddings)
+    save_checkpoint(out, checkpoint.learner(), {**checkpoint.info, "text_encoder": encoder})
+    console.print(_table(out, summarise(out)))
+
+
+@checkpoints_app.command("export")
+def export_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of this project.")],
+    out: Annotated[Path, typer.Argument(help="Published checkpoint to write (.pt).")],
+    force: ForceOption = False,
+) -> None:
+    """Write a checkpoint in the published format."""
+    check_output(out, force)
+    write_official(out, open_checkpoint(checkpoint))
+    console.print(_table(out, summarise(out)))
+
+
+@checkpoints_app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Checkpoint of either format.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a checkpoint: size, dimensions, tasks, steps, optimisers, text encoder."""
+    summary = summarise(file)
+    if json:
+        console.print_json(data={"file": str(file), **asdict(summary)})
+    else:
+        console.print(_table(file, summary))
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuses to overwrite, and to write where there is no folder, before any work is done."""
+    if not path.parent.is_dir():
+        raise InvalidInputError("OUT", f"{path.parent} is not a folder")
+    if path.exists() and not force:
+        raise AlreadyExistsError(f"{path} exists; name another file or use --force")
+
+
+def _table(path: Path, summary: Summary) -> Table:
+    config = summary.config
+    encoder = summary.text_encoder or "encoder not known here (rows are kept as they are)"
+    tasks = ", ".join(summary.tasks[:5]) + (", ..." if len(summary.tasks) > 5 else "")
+    named = f"{len(summary.tasks)}: {tasks}" if summary.tasks else f"not named in the file ({summary.rows} rows)"
+    table = Table("", str(path), show_header=True)
+    for name, value in {
+        "format": summary.format,
+        "size": f"{config.size}, {summary.parameters:,} parameters",
+        "dimensions": f"obs {config.obs_dim}, image {config.image_dim}, action {config.action_dim}, latent "
+        f"{config.latent_dim}, encoder {config.encoder_layers} x {config.encoder_dim}, mlp {config.mlp_dim}, "
+        f"{config.num_critics} critics",
+        "tasks": named,
+        "language": f"{config.language_dim} columns, {encoder}" if config.language_dim else "none",
+        "updates": f"{summary.updates:,}",
+        "env steps": "not in the file" if summary.env_steps is None else f"{summary.env_steps:,}",
+        "optimisers": f"moments of {summary.stepped[0]} and {summary.stepped[1]} parameters (main, policy)",
+        "value scale": f"{summary.scale:g}",
+    }.items():
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,119 @@
+"""`newt demos` as a user types it, against a real replay service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typer.testing import CliRunner, Result
+
+from newt.cli.demos import demos_app
+from newt.client.replay import Episode, ReplayClient
+from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError, UnavailableError
+from newt.local import redis_server
+from newt.official.demos import read_demos, write_demos
+from newt.tasks.registry import get_task
+from newt.wire.channels import connect
+from services.replay.service import NAME, ReplayService
+from services.replay.settings import ReplaySettings
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a replay service on a Redis of its own."""
+    redis = redis_server.start(tmp_path_factory.mktemp("redis"))
+    service = ReplayService(ReplaySettings(port=0, redis_url=redis.url, redis_check_s=0.1, stop_grace_s=0.2))
+    service.server.start()
+    service.start()
+    try:
+        with connect(service.server.address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(service=NAME), timeout=30, wait_for_ready=True
+            )
+            next(reply for reply in watch if reply.status == health_pb2.HealthCheckResponse.SERVING)
+        yield service.server.address
+    finally:
+        service.server.stop(0.2)
+        service.close()
+        redis.stop()
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(demos_app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(kind: type[NewtError], *arguments: object) -> str:
+    result = run(*arguments)
+    assert isinstance(result.exception, kind), (result.output, result.exception)
+    return str(result.exception)
+
+
+def demos(task: str, count: int, length: int) -> list[Episode]:
+    facts = get_task(task)
+    random = np.random.default_rng(len(task))
+    return [
+        Episode(
+            str(i),
+            task,
+            random.standard_normal((length + 1, facts.obs_dim), np.float32),
+            random.random((length, facts.action_dim), np.float32),
+            random.random(length, np.float32),
+        )
+        for i in range(count)
+    ]
+
+
+def test_demos_go_in_and_come_out_equal(replay: str, tmp_path: Path) -> None:
+    walker, reacher = tmp_path / "walker-walk.pt", tmp_path / "reacher-easy.pt"
+    write_demos(walker, demos("walker-walk", 3, 20))
+    write_demos(reacher, demos("reacher-easy", 2, 30))
+    options = ("--set", "published", "--replay", replay)
+    succeed("import", walker, reacher, *options)
+    with ReplayClient(replay) as client:
+        (demo_set,) = client.list_demo_sets("published")
+        counts = {task.task: (task.episodes, task.rows) for task in demo_set.tasks}
+        assert counts == {"walker-walk": (3, 63), "reacher-easy": (2, 62)}
+        succeed("import", walker, *options)  # again: adds nothing
+        (again,) = client.list_demo_sets("published")
+        assert again.size_bytes == demo_set.size_bytes
+    listed = succeed("list", "--replay", replay)
+    assert "walker-walk" in listed
+    out = tmp_path / "out.pt"
+    succeed("export", out, "--task", "walker-walk", *options)
+    before, after = read_demos(walker, get_task("walker-walk")), read_demos(out, get_task("walker-walk"))
+    assert [e.episode_id for e in after] == [e.episode_id for e in before]  # digests of every number
+    assert "exists" in refused(AlreadyExistsError, "export", out, "--task", "walker-walk", *options)
+    refused(NotFoundError, "export", tmp_path / "x.pt", "--task", "hopper-hop", *options)
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_wrong_demo_files_are_refused_and_what_came_before_is_told(replay: str, tmp_path: Path) -> None:
+    good, wrong = tmp_path / "walker-stand.pt", tmp_path / "walker-walk.pt"
+    write_demos(good, demos("walker-stand", 1, 5))
+    write_demos(wrong, demos("cheetah-run", 1, 5)[:1])
+    wrong.rename(tmp_path / "reacher-easy.pt")
+    options = ("--set", "partly", "--replay", replay)
+    result = run("import", good, tmp_path / "reacher-easy.pt", *options)
+    assert isinstance(result.exception, InvalidInputError)
+    assert "reacher-easy" in str(result.exception)
+    assert "Stopped here" in result.output
+    assert "did you mean" in refused(InvalidInputError, "import", tmp_path / "walker-wlak.pt", *options)
+    refused(InvalidInputError, "import", good, "--set", "a/b", "--replay", replay)
+    refused(InvalidInputError, "import", good, good, "--task", "walker-stand", *options)
+
+
+def test_without_a_stack_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_HOME", str(tmp_path))
+    monkeypatch.delenv("NEWT_REPLAY", raising=False)
+    assert "newt up" in refused(UnavailableError, "list")

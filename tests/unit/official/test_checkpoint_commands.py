@@ -1,0 +1,61 @@
+"""`newt checkpoints` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from published_files import SMALL, differences, multitask, single_task
+from typer.testing import CliRunner, Result
+
+from newt.cli.checkpoints import checkpoints_app
+from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(checkpoints_app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(kind: type[NewtError], *arguments: object) -> str:
+    result = run(*arguments)
+    assert isinstance(result.exception, kind), (result.output, result.exception)
+    return str(result.exception)
+
+
+def test_a_single_task_checkpoint_goes_in_and_comes_out_equal(tmp_path: Path) -> None:
+    source, own, again = tmp_path / "walker-walk.pt", tmp_path / "own", tmp_path / "again.pt"
+    content = single_task(SMALL, 6).content
+    torch.save(content, source)
+    assert "--task" in refused(InvalidInputError, "import", source, own)
+    assert not own.exists()
+    succeed("import", source, own, "--task", "walker-walk")
+    refused(AlreadyExistsError, "import", source, own, "--task", "walker-walk")
+    succeed("export", own, again)
+    assert differences(content, torch.load(again, weights_only=True)) == []
+    for path, tasks in ((source, []), (own, ["walker-walk"])):
+        shown = json.loads(succeed("inspect", path, "--json"))
+        assert (shown["tasks"], shown["updates"], shown["config"]["num_critics"]) == (tasks, 2, 5)
+    succeed("import", source, own, "--task", "walker-walk", "--add-images", "--force")
+    assert json.loads(succeed("inspect", own, "--json"))["config"]["image_dim"] == 768
+
+
+def test_inspect_shows_both_formats(tmp_path: Path) -> None:
+    torch.save(multitask(SMALL).content, tmp_path / "agent.pt")
+    succeed("import", tmp_path / "agent.pt", tmp_path / "own")
+    for name, kind in (("agent.pt", "published"), ("own", "newt")):
+        shown = succeed("inspect", tmp_path / name)
+        assert all(part in shown for part in (kind, "walker-stand", "512 columns", "custom"))
+
+
+def test_wrong_paths_are_told_before_any_work(tmp_path: Path) -> None:
+    refused(InvalidInputError, "import", tmp_path / "absent.pt", tmp_path / "nowhere" / "own")
+    refused(NotFoundError, "import", tmp_path / "absent.pt", tmp_path / "own")
+    refused(NotFoundError, "export", tmp_path / "absent", tmp_path / "out.pt")
+    refused(NotFoundError, "inspect", tmp_path / "absent")
