@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ class LockstepStream(Generic[Request, Reply]):
         deserialize: Callable[[bytes], Reply],
         timeout_s: float,
     ) -> None:
-        self._channel: Any = channel  # Closes itself when it is collected, and the stream with it.
+        self._channel = cast(Any, channel)  # Closes itself when it is collected, and the stream with it.
         self._serialize, self._deserialize, self._timeout_s = serialize, deserialize, timeout_s
         self._due: float | None = None
         self._end: StreamEndedError | None = None

@@ -68,7 +68,7 @@ def decode(
     data = tensor.data
     if len(data) != size:
         raise InvalidInputError(field, f"got {len(data)} bytes, expected {size} for {got}{list(got_shape)}")
-    array = np.frombuffer(data, got).reshape(got_shape)
+    array: npt.NDArray[Any] = np.ndarray(got_shape, got, data)
     if finite and not np.isfinite(array).all():
         position = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
         raise InvalidInputError(field, f"value {array[tuple(position)]} at {position}, expected finite numbers")

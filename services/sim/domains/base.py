@@ -20,7 +20,7 @@ class RenderingError(RuntimeError):
     """There is no way to draw on this machine; the message says what to install."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen, which would triple the time to make one.
 class StepResult:
     """What one agent step brought.
 
