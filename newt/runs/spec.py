@@ -24,6 +24,8 @@ from newt.tasks.registry import Task, select_tasks
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
 SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+SCRIPTED_SET_NAME = r"^scripted-\d+$"
+"""Sets that runs fill by themselves, as far as they need them."""
 
 
 def _strictly(settings: type[Any]) -> Callable[[Any], Any]:
