@@ -73,7 +73,7 @@ class DemoJobs:
         self._stop = StopFlag()
 
     def recover(self) -> None:
-        """Ends the collections that an earlier learner left, once their processes are gone, and removes their remains."""
+        """Ends the collections that an earlier learner left, once their processes are gone; removes their remains."""
         for collection in self._store.demo_collections():
             if collection.state == "collecting" or collection.unfinished:
                 with self._lock:

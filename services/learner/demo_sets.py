@@ -70,11 +70,8 @@ class DemoSets:
                 raise InvalidInputError("demos.sets", f"unknown set {name!r} (there are: {have})")
             collection = known[name].collection
             if collection is not None and not known[name].usable:
-                now = (
-                    "under way; wait for it"
-                    if collection.state == "collecting"
-                    else f"{collection.state}; ask for it again"
-                )
+                state = collection.state
+                now = "under way; wait for it" if state == "collecting" else f"{state}; ask for it again"
                 raise InvalidInputError("demos.sets", f"set {name!r} is not whole: its collection is {now}")
 
     def delete(self, name: str) -> int:

@@ -19,8 +19,17 @@ from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, Scrip
 from newt.tasks.registry import get_task
 from services.learner.agent_demos import collect_from_agent
 from services.learner.checkpoints import CheckpointFolder
-from services.learner.child import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, RunFailedError, StopFlag, Stopped
-from services.learner.child import lock_file, loosely, patiently
+from services.learner.child import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    RunFailedError,
+    StopFlag,
+    Stopped,
+    lock_file,
+    loosely,
+    patiently,
+)
 from services.learner.demo_jobs import lock_path, model_id_of
 from services.learner.scripted_demos import collect_scripted
 from services.learner.served_checkpoint import served
@@ -140,7 +149,10 @@ class _Reports:
                 continue
             said = (self.share, waiting_on)
             now = {"progress": round(min(self.share, 1.0), 4), "waiting_on": waiting_on}
-            loosely(lambda now=now: self._store.put_demo_collection(self._collection.model_copy(update=now)))
+            self._report(self._collection.model_copy(update=now))
+
+    def _report(self, collection: DemoCollection) -> None:
+        loosely(lambda: self._store.put_demo_collection(collection))
 
 
 def main() -> int:
@@ -154,13 +166,20 @@ def main() -> int:
     stop = StopFlag()
     stop.watch()
     store = RunStore.connect(settings.redis_url)
-    lock = None
-    start = time.monotonic()
     try:
         lock = lock_file(lock_path(settings, name), stop)
         collection = patiently(lambda: store.demo_collection(name), stop)
-        if collection is None or collection.state != "collecting":
-            return EXIT_STOPPED
+    except Stopped:
+        return EXIT_STOPPED
+    if collection is None or collection.state != "collecting":
+        return EXIT_STOPPED
+    with lock:
+        return _work(settings, store, collection, stop)
+
+
+def _work(settings: LearnerSettings, store: RunStore, collection: DemoCollection, stop: StopFlag) -> int:
+    start = time.monotonic()
+    try:
         done = DemoWorker(settings, store, collection, stop).run()
         patiently(lambda: store.put_demo_collection(done), stop)
     except Stopped:
@@ -170,9 +189,6 @@ def main() -> int:
         failed = collection.model_copy(update={"state": "failed", "error": str(error)})
         loosely(lambda: store.put_demo_collection(failed))
         return EXIT_FAILED
-    finally:
-        if lock is not None:
-            lock.close()
     missing = {task: found.missing for task, found in done.yields.items() if found.missing}
     if missing:
         log.warning("demos_missing", tasks=missing)

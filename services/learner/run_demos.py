@@ -54,8 +54,8 @@ class RunDemos:
         gone = [name for name in spec.demos.sets if name not in held]
         if gone:
             raise RunFailedError(
-                f"demonstration set {', '.join(gone)} does not exist any more; make it again under this name and resume "
-                "the run, or start a run without it"
+                f"demonstration set {', '.join(gone)} does not exist any more; make it again under this name and "
+                "resume the run, or start a run without it"
             )
         names = [name for name in spec.demo_sets() if name in held]
         episodes = dict.fromkeys((task.name for task in spec.task_list()), 0)
