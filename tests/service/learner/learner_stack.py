@@ -17,6 +17,7 @@ import httpx
 from newt.local import ports, redis_server
 
 START_TIMEOUT_S = 90.0
+PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "hub")
 DOMAINS = ("dmcontrol", "metaworld", "mujoco")
 
 
@@ -40,11 +41,11 @@ class LearnerStack:
     def __init__(self, home: Path, services: tuple[str, ...], settings: dict[str, Any] | None = None) -> None:
         self.home = home
         self.redis = redis_server.start(home / "redis")
-        self.ports = {name: ports.free_port() for name in ("sim", "replay", "planner", "learner", "hub")}
+        self.ports = {name: ports.free_port() for name in PORTS}
         address = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
         self.settings: dict[str, dict[str, Any]] = {
             "sim": {"WORKERS": 1},
-            "replay": {"REDIS_URL": self.redis.url},
+            "replay": {"REDIS_URL": self.redis.url, "METRICS_PORT": self.ports["replay_metrics"]},
             "planner": {"HUB": address["hub"], "TORCH_THREADS": 1},
             "learner": {
                 "HUB_PORT": self.ports["hub"],
