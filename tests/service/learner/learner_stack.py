@@ -16,7 +16,7 @@ import httpx
 
 from newt.local import ports, redis_server
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "hub")
 DOMAINS = ("dmcontrol", "metaworld", "mujoco")
 
@@ -61,9 +61,13 @@ class LearnerStack:
         self.replay_address = address["replay"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=20.0)
-        for name in (*services, "learner"):
-            self.start(name)
-        wait_until(self._answers, "the learner answers", START_TIMEOUT_S)
+        try:
+            for name in (*services, "learner"):
+                self.start(name)
+            wait_until(self._answers, "the learner answers", START_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
 
     def start(self, name: str) -> None:
         """Starts a service's process."""

@@ -22,7 +22,7 @@ from newt.errors import NotFoundError
 from newt.wire.v1 import replay_pb2
 from services.learner.agent_demos import threshold
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BUTTON, HANDLE, REACHER = "mw-button-press", "mw-handle-press", "mujoco-reacher"
 TINY: dict[str, Any] = {
