@@ -141,13 +141,16 @@ def test_an_agents_good_episodes_become_a_set(stack: LearnerStack, run: dict[str
     assert info["usable"], info["collection"]["error"]
     collection = info["collection"]
     assert (collection["run_id"], collection["source"]) == (run["id"], "agent")
-    reacher, handle = collection["yields"][REACHER], collection["yields"][HANDLE]
+    reacher = collection["yields"][REACHER]
     assert (reacher["played"], reacher["kept"], reacher["missing"]) == (6, 3, None)
     assert 3 <= reacher["accepted"] <= 6
-    # A barely trained agent does not press handles: with too few successes nothing is kept.
-    assert (handle["played"], handle["kept"]) == (6, 0)
-    assert handle["accepted"] < 3
-    assert "end in success" in handle["missing"]
+    for task in (BUTTON, HANDLE):  # all that is wanted, or nothing
+        found = collection["yields"][task]
+        assert (found["played"], found["kept"]) == (6, 3 if found["accepted"] >= 3 else 0)
+        assert (found["missing"] is None) == (found["kept"] == 3)
+        with ReplayClient(stack.replay_address) as replay:
+            successes = [episode.success for episode in replay.read_episodes(demo_set="agent", task=task)]
+        assert successes == [1.0] * found["kept"]
     with ReplayClient(stack.replay_address) as replay:
         episodes = list(replay.read_episodes(demo_set="agent", task=REACHER))
     returns = [float(episode.reward.sum(dtype=np.float64)) for episode in episodes]
