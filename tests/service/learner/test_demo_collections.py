@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from newt.cli.demos import demos_app
 from newt.client.replay import ReplayClient
 from newt.errors import NotFoundError
+from newt.tasks.registry import get_task
 from newt.wire.v1 import replay_pb2
 from services.learner.agent_demos import threshold
 
@@ -93,7 +94,7 @@ def run(stack: LearnerStack) -> dict[str, Any]:
     """A whole run, one of whose experts never succeeds; with the sequences drawn for it."""
     before = sampled(stack)
     run_id = stack.submit(TINY)
-    run = stack.follow(run_id, lambda run: False, timeout_s=350)
+    run = stack.follow(run_id, lambda run: False, timeout_s=500)
     assert run["state"] == "succeeded", run["error"]
     after = sampled(stack)
     return {**run, "sampled": {origin: after[origin] - before.get(origin, 0) for origin in after}}
@@ -157,7 +158,10 @@ def test_an_agents_good_episodes_become_a_set(stack: LearnerStack, run: dict[str
     assert len(returns) == 3
     assert all(value > reacher["threshold"] for value in returns)
     assert {episode.behaviour for episode in episodes} == {replay_pb2.BEHAVIOUR_EXPERT}
-    assert all(episode.obs.shape == (51, 10) and episode.action.shape == (50, 2) for episode in episodes)
+    facts = get_task(REACHER)
+    for episode in episodes:
+        assert episode.obs.shape == (facts.episode_length + 1, facts.obs_dim)
+        assert episode.action.shape == (facts.episode_length, facts.action_dim)
     assert all(np.isfinite(episode.action).all() and (episode.action != 0).any() for episode in episodes)
     (row,) = [task for task in info["tasks"] if task["task"] == REACHER]
     assert row["mean_return"] == pytest.approx(np.mean(returns), rel=1e-4)
