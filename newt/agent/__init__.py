@@ -10,6 +10,7 @@ from newt.agent.checkpoints import (
     weights_to_bytes,
 )
 from newt.agent.config import ConfigError, ModelConfig, PlanConfig, TrainConfig
+from newt.agent.distributed import PeerLostError, Ranks, process_group
 from newt.agent.inference import InferenceModel, fastest_dtype
 from newt.agent.learner import Learner
 from newt.agent.losses import Batch, UpdateNoise
@@ -26,11 +27,13 @@ __all__ = [
     "InferenceModel",
     "Learner",
     "ModelConfig",
+    "PeerLostError",
     "PlanConfig",
     "PlanNoise",
     "PlanResult",
     "Planner",
     "PolicySample",
+    "Ranks",
     "TaskTable",
     "TrainConfig",
     "UpdateNoise",
@@ -39,6 +42,7 @@ __all__ = [
     "fastest_dtype",
     "load_checkpoint",
     "parameter_counts",
+    "process_group",
     "save_checkpoint",
     "weights_from_bytes",
     "weights_to_bytes",

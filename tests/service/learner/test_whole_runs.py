@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {
 
 
 def _with(changes: dict[str, Any]) -> dict[str, Any]:
-    return {**TINY, **{k: {**TINY[k], **v} if isinstance(v, dict) else v for k, v in changes.items()}}
+    return {**TINY, **{k: {**TINY.get(k, {}), **v} if isinstance(v, dict) else v for k, v in changes.items()}}
 
 
 def _check_episodes(stack: LearnerStack, run_id: str) -> None:

@@ -1,6 +1,4 @@
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,7 +14,7 @@ NETWORKS = ("encoder", "dynamics", "reward_head", "policy_head", "critics", "tar
 
 
 def noise_for(model: WorldModel, batch: Batch, *, pretrain: bool) -> UpdateNoise:
-    return draw_noise(model, batch, torch.Generator().manual_seed(5), pretrain=pretrain)
+    return draw_noise(model, len(batch.task), 3, torch.Generator().manual_seed(5), pretrain=pretrain)
 
 
 def networks_with_gradient(model: WorldModel) -> set[str]:
@@ -184,55 +182,6 @@ def test_value_scale(make_model: MakeModel) -> None:
     narrow = Learner(make_model(), TrainConfig())
     narrow._update_scale(torch.linspace(0, 0.5, 101))
     assert float(narrow.scale) == 1
-
-
-class MeanOfTwo:
-    """Averages tensors between two threads, as an all-reduce does between two processes."""
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(2, timeout=30)
-        self.sent: dict[int, list[Tensor]] = {}
-
-    def __call__(self, tensors: Sequence[Tensor]) -> None:
-        self.sent[threading.get_ident()] = [tensor.clone() for tensor in tensors]
-        self.barrier.wait()
-        means = [torch.stack(pair).mean(0) for pair in zip(*self.sent.values(), strict=True)]
-        self.barrier.wait()
-        for tensor, mean in zip(tensors, means, strict=True):
-            tensor.copy_(mean)
-
-
-def test_two_replicas_equal_one_process_on_the_whole_batch(make_model: MakeModel, make_batch: MakeBatch) -> None:
-    config = TrainConfig(grad_clip_norm=0.5)  # low enough to act
-    whole = Learner(make_model(), config)
-    batch = make_batch(whole.model, rows=12)
-    noise = noise_for(whole.model, batch, pretrain=False)
-    assert float(whole.rl_update(batch, noise)["grad_norm"]) > 0.5
-
-    mean = MeanOfTwo()
-    replicas = [Learner(make_model(), config, synchronise=mean) for _ in range(2)]
-
-    def update(index: int) -> None:
-        assert noise.pi_policy is not None
-        rows = slice(6 * index, 6 * index + 6)
-        own = Batch(
-            batch.obs[:, rows],
-            batch.action[:, rows],
-            batch.reward[:, rows],
-            batch.terminated[:, rows],
-            batch.task[rows],
-        )
-        draws = replace(noise, td_policy=noise.td_policy[:, rows], pi_policy=noise.pi_policy[:, rows])
-        replicas[index].rl_update(own, draws)
-
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(update, index) for index in range(2)]:
-            future.result(timeout=60)
-    states = [learner.model.state_dict() for learner in (*replicas, whole)]
-    for name, expected in states[2].items():
-        assert torch.equal(states[0][name], states[1][name])
-        torch.testing.assert_close(states[0][name], expected, rtol=1e-4, atol=2e-6)
-    assert torch.equal(replicas[0].scale, replicas[1].scale)
 
 
 @pytest.mark.parametrize("phase", ["pretrain", "rl"])
