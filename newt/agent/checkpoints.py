@@ -74,7 +74,7 @@ class Checkpoint:
     def learner(
         self, device: torch.device | str = "cpu", ranks: Ranks = SOLO, compile_with: str | None = None
     ) -> Learner:
-        """Build a learner that continues exactly where the stored one stopped, given the same device type."""
+        """Build a learner that continues where the stored one stopped: to the bit, given the same type of device."""
         model = WorldModel(self.model_config, self.table).to(device)
         learner = Learner(model, self.train_config, ranks=ranks, compile_with=compile_with)
         learner.load_state_dict(self.state)

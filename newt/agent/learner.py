@@ -21,8 +21,7 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class Learner:
     """Trains a world model; everything a resumed run needs is in ``state_dict``.
 
-    An update is: learning-rate warm-up, model loss, backward, clip, main optimiser, target critics; then,
-        online
+    An update is: learning-rate warm-up, model loss, backward, clip, main optimiser, target critics; then, online
     only: policy loss on the same latents, backward, clip, policy optimiser, value scale.
 
     Metrics are detached tensors on the model's device, so that an update never waits for the device; read
@@ -51,7 +50,7 @@ class Learner:
         Args:
             model: trained in place.
             config: constants.
-            seed: of the generator that draws the noise of the updates.
+            seed: of the noise of all updates.
             ranks: the processes that train together. Each passes its part of a batch; gradients are averaged
                 before they are clipped, the value scale looks at the values of all, and the noise is that
                 of the whole batch, so W processes make the update that one makes on the parts in order of
@@ -64,7 +63,9 @@ class Learner:
         self.ranks = ranks
         self.updates = 0
         self.scale = torch.ones((), device=model.device)
-        self.generator = torch.Generator(model.device).manual_seed(seed)
+        # Gives each update the seed of its noise. On the CPU, so that a stored state resumes on any device.
+        self._seeds = torch.Generator().manual_seed(seed)
+        self._noise = torch.Generator(model.device)
         encoder_lr = config.lr * config.encoder_lr_factor
         networks: list[tuple[nn.Module, float]] = [
             (model.encoder, encoder_lr),
@@ -90,7 +91,7 @@ class Learner:
 
         Args:
             batch: B sequences on the model's device.
-            noise: the random draws; drawn from the learner's generator if absent.
+            noise: the random draws; drawn by the learner itself if absent.
 
         Raises:
             ConfigError: a batch field has another shape or type than the model needs.
@@ -122,7 +123,8 @@ class Learner:
     def _draw(self, batch: Batch, *, pretrain: bool) -> UpdateNoise:
         """Draw the noise of the whole batch, on every process the same, and take this process's part of it."""
         B = len(batch.task)
-        noise = draw_noise(self.model, self.ranks.world * B, self.config.horizon, self.generator, pretrain=pretrain)
+        self._noise.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._seeds)))
+        noise = draw_noise(self.model, self.ranks.world * B, self.config.horizon, self._noise, pretrain=pretrain)
         return noise.columns(self.ranks.columns(B))
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, metrics: Metrics) -> Tensor:
@@ -132,8 +134,7 @@ class Learner:
         """
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        # The online phase's model loss does not reach the policy: its gradients stay absent and Adam skips
-        # it.
+        # The online phase's model loss does not reach the policy: its gradients stay absent and Adam skips it.
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         stacked = torch.stack(list(metrics.values()))
         self.ranks.average([stacked, *(p.grad for p in parameters if p.grad is not None)])
@@ -176,9 +177,8 @@ class Learner:
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the whole training state as named tensors.
 
-        Names: ``model.*`` (parameters incl. target critics), ``optim.<main|policy>.<parameter>.<moment>``
-            (absent
-        before a parameter's first step), ``scale``, ``updates``, ``rng``.
+        Names: ``model.*`` (parameters incl. target critics), ``optim.<main|policy>.<parameter>.<moment>`` (absent
+        before a parameter's first step), ``scale``, ``updates``, ``rng`` (of the CPU, whatever the device).
         """
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter, optimizer, prefix in self._optimised():
@@ -187,18 +187,21 @@ class Learner:
         state |= {
             "scale": self.scale,
             "updates": torch.tensor(self.updates),
-            "rng": self.generator.get_state(),
+            "rng": self._seeds.get_state(),
         }
         return {name: value.detach().clone() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore ``state_dict``'s output exactly; nothing is changed if it does not fit.
 
+        The state may come from another type of device: what follows is the same training up to the noise of the
+        updates, which each type of device draws in its own way.
+
         Raises:
             ConfigError: names are missing or unknown, or a shape differs.
         """
         own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        own |= {"scale": self.scale, "updates": torch.tensor(0), "rng": self.generator.get_state()}
+        own |= {"scale": self.scale, "updates": torch.tensor(0), "rng": self._seeds.get_state()}
         allowed = dict(own)
         for name, parameter, _, prefix in self._optimised():
             allowed |= {f"{prefix}.{name}.step": torch.zeros(())}
@@ -220,7 +223,7 @@ class Learner:
                 optimizer.state[parameter] = {k: state[n].to(device, copy=True) for k, n in keys.items()}
         self.scale.copy_(state["scale"])
         self.updates = int(state["updates"])
-        self.generator.set_state(state["rng"].cpu())
+        self._seeds.set_state(state["rng"].cpu())
 
     def _optimised(self) -> list[tuple[str, nn.Parameter, torch.optim.Optimizer, str]]:
         """List (name, parameter, optimiser, state prefix) of everything that has moments."""

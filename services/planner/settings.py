@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from newt.settings import ServiceSettings
+from newt.settings import GrpcServiceSettings
 
 
-class PlannerSettings(ServiceSettings):
+class PlannerSettings(GrpcServiceSettings):
     """What the planner can be told."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_PLANNER_")

@@ -202,6 +202,32 @@ def test_resume_is_bit_exact(make_model: MakeModel, make_batch: MakeBatch, phase
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_stored_randomness_belongs_to_no_device(make_model: MakeModel, make_batch: MakeBatch) -> None:
+    """It is the CPU generator's whatever drew the noise, and however much: any device can take it over."""
+    small, large = Learner(make_model(), TrainConfig(), seed=3), Learner(make_model(), TrainConfig(), seed=3)
+    fresh = small.state_dict()["rng"]
+    for learner, rows in ((small, 4), (large, 12)):
+        learner.pretrain_update(make_batch(learner.model, rows=rows))
+        learner.rl_update(make_batch(learner.model, rows=rows))
+    rng = small.state_dict()["rng"]
+    assert torch.equal(rng, large.state_dict()["rng"])
+    assert not torch.equal(rng, fresh)
+    assert rng.device.type == "cpu"
+    torch.Generator().set_state(rng)  # raises if it is not a CPU generator's
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("before", "after"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_training_resumes_on_another_device(
+    make_model: MakeModel, make_batch: MakeBatch, before: str, after: str
+) -> None:
+    first, second = (Learner(make_model().to(device), TrainConfig(), seed=3) for device in (before, after))
+    first.rl_update(make_batch(first.model).to(before))
+    second.load_state_dict(first.state_dict())
+    assert float(second.rl_update(make_batch(second.model).to(after))["total_loss"]) < float("inf")
+    assert second.updates == 2
+
+
 def test_foreign_state_is_refused_and_changes_nothing(make_model: MakeModel) -> None:
     learner = Learner(make_model(), TrainConfig())
     before = learner.state_dict()
