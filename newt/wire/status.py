@@ -148,5 +148,5 @@ class _Observed:
 
 
 def _cancelled(error: BaseException | None) -> bool:
-    """Whether the client went away: a response generator is closed then, and reading requests raises a bare RpcError."""
+    """Whether the client went away: a response generator is closed, and reading requests raises a bare RpcError."""
     return isinstance(error, GeneratorExit) or (isinstance(error, grpc.RpcError) and rpc_code(error) is None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from learner_stack import LearnerStack, wait_until
+from learner_stack import LearnerStack, processes_of, wait_until
 from test_whole_runs import PRETRAIN, _check_episodes, _with
 
 from newt.agent.checkpoints import load_checkpoint
@@ -17,19 +18,7 @@ from newt.agent.checkpoints import load_checkpoint
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-def trainers(run_id: str) -> dict[int, int]:
-    """Process ids of a run's trainers by rank."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().decode().split("\0")
-            environment = (process / "environ").read_bytes().decode().split("\0")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if "services.learner.trainer" in arguments and run_id in arguments:
-            values = dict(entry.partition("=")[::2] for entry in environment)
-            found[int(values.get("RANK", "0"))] = int(process.name)
-    return found
+trainers = partial(processes_of, role="trainer")
 
 
 def messages(stack: LearnerStack, run_id: str) -> str:
