@@ -98,7 +98,8 @@ def _for_any_rows(function: Callable[..., Any], backend: str) -> Callable[..., A
 
 
 def _compile(function: Callable[..., Any], backend: str, *, dynamic: bool) -> Callable[..., Any]:
-    return torch.compile(
+    compile_it: Any = torch.compile  # its overloads, as typed, lack two of its arguments
+    result: Callable[..., Any] = compile_it(
         function,
         backend=backend,
         fullgraph=True,
@@ -106,3 +107,4 @@ def _compile(function: Callable[..., Any], backend: str, *, dynamic: bool) -> Ca
         recompile_limit=_MAX_VARIANTS,
         isolate_recompiles=True,
     )
+    return result

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from learner_stack import LearnerStack, processes_of, wait_until
+from stored_runs import INTERVAL, last_checkpoint, stored_stack, submit, updates
 from test_whole_runs import PRETRAIN, _check_episodes, _with
 
 from newt.agent.checkpoints import load_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 trainers = partial(processes_of, role="trainer")
@@ -48,6 +50,26 @@ def test_two_processes_train_a_run_and_survive_the_death_of_one(stack: LearnerSt
     checkpoint = load_checkpoint(newest)
     assert checkpoint.learner().updates == PRETRAIN + run["progress"]["updates"]
     assert trainers(run_id) == {}
+
+
+def test_a_run_that_a_dead_rank_has_ended_can_be_resumed(tmp_path: Path) -> None:
+    """Where restarts are used up. The same to the bit as a run on as many processes that nobody disturbed."""
+    with stored_stack(tmp_path, MAX_RESTARTS=0) as stack:
+        run_id = submit(stack, 80, 80, processes=2)
+        stack.follow(run_id, lambda run: updates(run) >= INTERVAL, 200)
+        victim = trainers(run_id)[1]
+        os.kill(victim, signal.SIGKILL)
+        run = stack.follow(run_id, lambda run: False, 60)
+        assert run["state"] == "failed"
+        assert f"rank 1 of 2 (pid {victim}) was killed by SIGKILL" in run["error"]
+        wait_until(lambda: not trainers(run_id), "the end of the other rank")
+        reply = stack.http.post(f"/runs/{run_id}/resume")
+        assert reply.is_success, reply.text
+        resumed = last_checkpoint(stack, run_id, 160).state
+        stack.http.post(f"/runs/{run_id}/cancel")
+        undisturbed = last_checkpoint(stack, submit(stack, 80, 80, processes=2), 160).state
+    different = [name for name, value in undisturbed.items() if not torch.equal(value, resumed[name])]
+    assert not different
 
 
 def test_ranks_end_with_the_learner_and_with_a_cancelled_run(stack: LearnerStack) -> None:
