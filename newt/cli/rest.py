@@ -15,6 +15,8 @@ from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs import record
 
+UPLOAD_TIMEOUT_S = 600.0
+
 
 class RefusedError(NewtError):
     """The API refused a request; the message is the API's own."""
@@ -41,6 +43,15 @@ class Api:
     def post(self, path: str, body: Any = None) -> Any:
         """POST a JSON body; returns the decoded JSON."""
         return self._call("POST", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self._call("DELETE", path)
+
+    def upload(self, path: str, source: Path) -> Any:
+        """PUT a file; returns the decoded JSON."""
+        with source.open("rb") as content:
+            return self._call("PUT", path, content=content, timeout=UPLOAD_TIMEOUT_S)
 
     def download(self, path: str, target: Path) -> None:
         """GET into a file, complete or not at all."""

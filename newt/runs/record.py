@@ -15,8 +15,8 @@ class RunState(StrEnum):
     """Where a run is in its life.
 
     queued -> pretraining -> evaluating -> training <-> evaluating -> succeeded; every state before that can become
-    failed or cancelled, and those two can be resumed, which makes them queued again. A finished run that is being removed
-    is deleting; if that was interrupted, it is asked for again.
+    failed or cancelled, and those two can be resumed, which makes them queued again. A finished run that is being
+    removed is deleting; if that was interrupted, it can be asked for again.
     """
 
     QUEUED = "queued"

@@ -166,7 +166,9 @@ def create_app(
     def get_video(run_id: str, name: str) -> FileResponse:
         """One video as MP4; names are in the results."""
         folder = settings.data_dir / "runs" / store.get(run_id).id / "videos"
-        return video_response(folder, name, f"run {run_id} has no video {name!r}; GET /runs/{run_id}/results lists them")
+        return video_response(
+            folder, name, f"run {run_id} has no video {name!r}; GET /runs/{run_id}/results lists them"
+        )
 
     @app.get("/runs/{run_id}/checkpoints")
     def list_checkpoints(run_id: str) -> CheckpointList:

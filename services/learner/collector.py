@@ -136,7 +136,9 @@ class Collector:
             while not self._pace.is_over():
                 self._stage = "collecting"
                 if self._pace.env_steps < self._spec.seed_env_steps():
-                    self._stage = "collecting with the " + ("policy" if self._spec.starts_with_policy() else "random policy")
+                    self._stage = "collecting with the " + (
+                        "policy" if self._spec.starts_with_policy() else "random policy"
+                    )
                 self._context.stop.sleep(POLL_S)
                 if every and self._pace.env_steps >= next_evaluation and not self._pace.is_over():
                     with self._pace.paused():

@@ -33,7 +33,9 @@ def delete_run(
     """
     run = store.get(run_id)
     if supervisor.pids(run_id):
-        raise PreconditionError(f"run {run_id} has processes that are under way or ending; cancel it, or ask again soon")
+        raise PreconditionError(
+            f"run {run_id} has processes that are under way or ending; cancel it, or ask again soon"
+        )
     evaluations = store.jobs(run_id)
     busy = [job.id for job in evaluations if job.state == "running"]
     if busy:

@@ -169,7 +169,8 @@ def open_loop_stats(plan: EvaluationPlan, outcomes: dict[Mode, EvaluationOutcome
     result = {}
     for task in plan.tasks:
         open_, closed = (
-            [episode for episode in outcomes[mode].episodes if episode.task == task] for mode in ("open_loop", "planner")
+            [episode for episode in outcomes[mode].episodes if episode.task == task]
+            for mode in ("open_loop", "planner")
         )
         points = []
         for share, steps in zip(plan.marks, plan.mark_steps(task), strict=True):
