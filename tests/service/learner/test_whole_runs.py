@@ -133,7 +133,7 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
     def evaluate(**request: Any) -> dict[str, Any]:
         reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json=request)
         assert reply.status_code == 202, reply.text
-        path = f"/runs/{finished['id']}/evaluations/{reply.json()['id']}"
+        path = f"/evaluations/{reply.json()['id']}"
         job: dict[str, Any] = reply.json()
         while job["state"] == "running":
             job = stack.get(path)
