@@ -17,6 +17,7 @@ from tiny_agents import PLAN, SIZES, write_agent
 from newt.agent.checkpoints import load_checkpoint
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
+from newt.errors import NotFoundError
 from newt.local import ports
 from newt.tasks.registry import get_task
 from newt.wire.v1 import replay_pb2
@@ -55,7 +56,7 @@ def evaluate(stack: LearnerStack, **request: Any) -> dict[str, Any]:
     return wait(stack, reply.json()["id"])
 
 
-def wait(stack: LearnerStack, job_id: str, timeout_s: float = 120) -> dict[str, Any]:
+def wait(stack: LearnerStack, job_id: str, timeout_s: float = 300) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while (job := stack.get(f"/evaluations/{job_id}"))["state"] == "running":
         assert time.monotonic() < deadline, job
@@ -249,9 +250,7 @@ def test_a_fine_tuned_policy_acts_from_the_first_step(lab: LearnerStack, tuned: 
         ({"obs": "state+rgb"}, 422, "obs"),
     ],
 )
-def test_impossible_fine_tuning_is_refused(
-    lab: LearnerStack, changes: dict[str, Any], status: int, words: str
-) -> None:
+def test_impossible_fine_tuning_is_refused(lab: LearnerStack, changes: dict[str, Any], status: int, words: str) -> None:
     reply = lab.http.post("/runs", json=fine_tuning(**changes))
     assert reply.status_code == status, reply.text
     assert words in reply.json()["message"]
@@ -309,7 +308,7 @@ def test_a_finished_run_can_be_deleted(lab: LearnerStack, tuned: dict[str, Any])
     assert run_id not in [run["id"] for run in lab.get("/runs")["runs"]]
     assert lab.http.get(f"/evaluations/{job['id']}").status_code == 404
     assert not Path(tuned["directory"]).exists()
-    with ReplayClient(lab.replay_address) as replay, pytest.raises(Exception, match="unknown|no buffer|not found"):
+    with ReplayClient(lab.replay_address) as replay, pytest.raises(NotFoundError, match=run_id):
         replay.get_buffer(run_id)
     # The run that was started from its checkpoint has a copy.
     run = lab.follow(child, lambda run: False)

@@ -145,9 +145,9 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
     assert set(first["result"]["tasks"]) == {"mujoco-reacher"}
     assert first["result"]["tasks"]["mujoco-reacher"]["episodes"] == 2
     assert first["result"]["tasks"] == again["result"]["tasks"]
-    video = stack.http.get(f"/runs/{finished['id']}/videos/{first['videos']['mujoco-reacher']}")
+    video = stack.http.get(f"/evaluations/{first['id']}/videos/{first['videos']['mujoco-reacher']}")
     assert video.content[4:8] == b"ftyp"
-    foreign = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"tasks": ["walker-walk"]})
+    foreign = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"tasks": ["no-task"]})
     assert (foreign.status_code, foreign.json()["fields"][0]["field"]) == (422, "tasks")
 
 
