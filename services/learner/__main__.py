@@ -18,7 +18,6 @@ from newt.wire.server import PortInUseError, Server
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.api import create_app
 from services.learner.dependencies import Dependencies
-from services.learner.evaluator import model_id
 from services.learner.hub import WeightsHub
 from services.learner.jobs import EvaluationJobs
 from services.learner.library import CheckpointLibrary
@@ -75,10 +74,9 @@ def main() -> int:
 
 
 def _living_models(store: RunStore) -> set[str] | None:
-    """Models that runs and evaluations will publish again; None if Redis does not answer."""
+    """Models that runs will publish again; None if Redis does not answer. Evaluations start again under new names."""
     try:
-        runs = {run_id for run_id, state in store.states().items() if not state.finished}
-        return runs | {model_id(job.id) for job in store.jobs() if job.state == "running"}
+        return {run_id for run_id, state in store.states().items() if not state.finished}
     except NewtError as error:
         log.warning("living_models_unknown", error=str(error))
         return None

@@ -35,7 +35,7 @@ from newt.runs.record import (
 from newt.tasks.registry import get_task
 from services.learner import library
 from services.learner.acting import Mode, Model
-from services.learner.child import RunFailedError, StopFlag, Stopped, loosely
+from services.learner.child import RunFailedError, StopFlag, Stopped, loosely, patiently
 from services.learner.evaluation import Episode, EvaluationOutcome, EvaluationPlan, evaluate
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
@@ -56,9 +56,9 @@ def job_folder(settings: LearnerSettings, job_id: str) -> Path:
     return settings.data_dir / "evaluations" / job_id
 
 
-def model_id(job_id: str) -> str:
-    """Name of an evaluation's model at the planners."""
-    return f"evaluation-{job_id}"
+def model_id(job: EvaluationJob) -> str:
+    """Name of an evaluation's model at the planners, by attempt: one that is still ending retires its own alone."""
+    return f"evaluation-{job.id}-{job.attempt}"
 
 
 def plan_settings(info: Mapping[str, Any]) -> PlanConfig:
@@ -89,7 +89,7 @@ class Evaluator:
         table, _ = task_table(checkpoint, tasks, request.instructions)
         config = plan_settings(checkpoint.info)
         payload = weights_to_bytes(checkpoint.model(table), {"checkpoint": request.checkpoint})
-        hub, model = f"{self._settings.hub_host}:{self._settings.hub_port}", model_id(self._job.id)
+        hub, model = f"{self._settings.hub_host}:{self._settings.hub_port}", model_id(self._job)
         open_loop = request.mode == "open_loop"
         plan = EvaluationPlan(
             tasks=tasks,
@@ -153,7 +153,7 @@ class Evaluator:
         def loop() -> None:
             while not over.wait(REPORT_EVERY_S):
                 told = {"progress": round(self._share, 3), "waiting_on": services.patience.waiting_on}
-                _tell(self._store, self._job.model_copy(update=told))
+                loosely(lambda: _tell(self._store, self._job.model_copy(update=told)))  # noqa: B023 - called at once
 
         thread = threading.Thread(target=loop, name="report", daemon=True)
         thread.start()
@@ -190,7 +190,9 @@ def open_loop_stats(plan: EvaluationPlan, outcomes: dict[Mode, EvaluationOutcome
 
 
 def _tell(store: RunStore, job: EvaluationJob) -> None:
-    loosely(lambda: store.put_job(job))
+    """Replaces the record, unless a later attempt owns it."""
+    if store.job(job.id).attempt == job.attempt:
+        store.put_job(job)
 
 
 def _mean_return(episodes: list[Episode], steps: int) -> float:
@@ -228,7 +230,7 @@ def main() -> int:
     except (RunFailedError, NewtError) as error:
         log.error("evaluation_failed", error=str(error))
         job = job.model_copy(update={"state": "failed", "error": str(error), "finished_at": now()})
-    store.put_job(job)
+    patiently(lambda: _tell(store, job), stop)
     return 0
 
 
