@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from newt.cli.rest import Api
-from newt.cli.runs import UrlOption
+from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console
 from newt.errors import InvalidInputError, NewtError
 from newt.runs.record import MAX_PLAN_STEPS, Evaluation, EvaluationJob

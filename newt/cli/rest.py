@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 from pydantic import ValidationError
 
 from newt.errors import NewtError, NotFoundError, UnavailableError
@@ -16,6 +17,9 @@ from newt.local import control
 from newt.runs import record
 
 UPLOAD_TIMEOUT_S = 600.0
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Learner's base URL. Default: $NEWT_URL or the local stack.")
+]
 
 
 class RefusedError(NewtError):
@@ -44,9 +48,9 @@ class Api:
         """POST a JSON body; returns the decoded JSON."""
         return self._call("POST", path, json=body)
 
-    def delete(self, path: str) -> None:
-        """DELETE."""
-        self._call("DELETE", path)
+    def delete(self, path: str) -> Any:
+        """DELETE; returns the decoded JSON, if there is any."""
+        return self._call("DELETE", path)
 
     def upload(self, path: str, source: Path) -> Any:
         """PUT a file; returns the decoded JSON."""

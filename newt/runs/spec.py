@@ -24,6 +24,8 @@ from newt.tasks.registry import Task, select_tasks
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
 SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+SCRIPTED_SET_NAME = r"^scripted-\d+$"
+"""Sets that runs fill by themselves, as far as they need them."""
 
 
 def _strictly(settings: type[Any]) -> Callable[[Any], Any]:
@@ -136,14 +138,15 @@ class DemosSpec(_Section):
     """Which demonstrations a run learns from."""
 
     sets: list[Annotated[str, Field(pattern=SET_NAME)]] = Field(
-        default_factory=list, description="Existing demonstration sets; only episodes of the run's tasks are used."
+        default_factory=list,
+        description="Existing demonstration sets (`newt demos list`); only episodes of the run's tasks are used.",
     )
     scripted_episodes: int = Field(
         20,
         ge=0,
         le=1000,
         description="Successful episodes per task from scripted experts, for tasks that have one; kept in the set "
-        "scripted-<n> and reused by later runs.",
+        "scripted-<n> and reused by later runs. A task whose expert cannot bring them trains without.",
     )
 
 

@@ -14,10 +14,14 @@ from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import newt
-from newt.errors import NotFoundError
+from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import (
+    AgentDemosRequest,
     ApiError,
     CheckpointList,
+    Deleted,
+    DemoCollection,
+    DemoSetInfo,
     DemoSetList,
     MetricsHistory,
     Readiness,
@@ -25,6 +29,7 @@ from newt.runs.record import (
     RunList,
     RunResults,
     RunState,
+    ScriptedDemosRequest,
     TaskInfo,
     TaskList,
 )
@@ -36,7 +41,8 @@ from services.learner import http_errors, metrics
 from services.learner.checkpoint_routes import checkpoint_routes
 from services.learner.checkpoints import CheckpointFolder
 from services.learner.deletion import delete_run
-from services.learner.demo_sets import list_demo_sets
+from services.learner.demo_jobs import DemoJobs
+from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
 from services.learner.evaluation_routes import evaluation_routes, video_response
 from services.learner.fine_tuning import INITIAL_FILE, adopt
@@ -57,6 +63,8 @@ def create_app(
     supervisor: Supervisor,
     jobs: EvaluationJobs,
     library: CheckpointLibrary,
+    demo_sets: DemoSets,
+    demo_jobs: DemoJobs,
     dependencies: Dependencies,
 ) -> FastAPI:
     """Builds the application; its OpenAPI description is served under /docs and /openapi.json."""
@@ -65,7 +73,7 @@ def create_app(
         title="Newt learner",
         version=newt.__version__,
         description="Training runs of the Newt agent: start them, watch them, take the checkpoints home.",
-        responses={404: error, 409: error, 422: error, 503: error},
+        responses={404: error, 409: error, 422: error, 429: error, 503: error},
     )
     http_errors.install(app)
     app.include_router(evaluation_routes(settings, store, jobs))
@@ -85,6 +93,7 @@ def create_app(
     def create_run(spec: RunSpec) -> Run:
         """Starts a run, or queues it. Unknown or impossible settings are answered with 422 naming the field."""
         settings.require_sims({task.domain for task in spec.task_list()})
+        demo_sets.require_usable(spec.demos.sets)
         source = library.resolve(spec.init_from, "init_from") if spec.init_from is not None else None
         if source is not None:
             spec = adopt(spec, source)
@@ -126,7 +135,18 @@ def create_app(
     @app.delete("/runs/{run_id}", status_code=204)
     def remove_run(run_id: str) -> None:
         """Removes a finished run: its replay buffer, checkpoints, evaluations and records. 409 while it runs."""
-        delete_run(run_id, settings, store, supervisor, jobs)
+        delete_run(run_id, store, supervisor, jobs, demo_sets)
+
+    @app.delete("/runs/{run_id}/episodes")
+    def delete_episodes(run_id: str) -> Deleted:
+        """Removes the episodes that an ended run has collected, which frees its demonstration sets for deletion.
+
+        Checkpoints and results stay. If the run is resumed, it collects from the start.
+        """
+        run = store.get(run_id)
+        if not run.state.finished:
+            raise PreconditionError(f"run {run_id} is {run.state}; cancel it, or wait for its end")
+        return Deleted(episodes=demo_sets.delete_buffer(run_id))
 
     # ---- what a run says
 
@@ -216,10 +236,41 @@ def create_app(
             sets={task_set.name: task_set.description for task_set in TASK_SETS.values()},
         )
 
+    # ---- demonstrations
+
     @app.get("/demos")
     def list_demos() -> DemoSetList:
-        """Demonstration sets."""
-        return list_demo_sets(settings.replay)
+        """Demonstration sets with their contents by task, and how each was collected."""
+        return demo_sets.list()
+
+    @app.get("/demos/{name}")
+    def get_demos(name: str) -> DemoSetInfo:
+        """One demonstration set."""
+        return demo_sets.get(name)
+
+    @app.post("/demos", status_code=202)
+    def collect_scripted_demos(request: ScriptedDemosRequest) -> DemoCollection:
+        """Collects a new set from scripted experts. Asking again for the same is harmless."""
+        return demo_jobs.start_scripted(request)
+
+    @app.post("/runs/{run_id}/demos", status_code=202)
+    def collect_agent_demos(run_id: str, request: AgentDemosRequest) -> DemoCollection:
+        """Collects a new set from the agent of a run. Asking again for the same is harmless.
+
+        The agent plays twice as many episodes as are wanted; those whose return exceeds a threshold below the median
+        are kept, if they succeed where success is what the task is about. A task with too few of them is left out.
+        """
+        return demo_jobs.start_agent(store.get(run_id), request)
+
+    @app.post("/demos/{name}/cancel")
+    def cancel_demos(name: str) -> DemoCollection:
+        """Ends a collection and removes what it has stored."""
+        return demo_jobs.cancel(name)
+
+    @app.delete("/demos/{name}")
+    def delete_demos(name: str) -> Deleted:
+        """Removes a set that no run uses."""
+        return Deleted(episodes=demo_sets.delete(name))
 
     # ---- operations
 

@@ -114,7 +114,7 @@ def run_child(name: str, work: Callable[[Context], None]) -> int:
     run = store.get(arguments.run)
     lock = None
     try:
-        lock = _lock(Path(run.directory) / f"{name}.lock", stop)
+        lock = lock_file(Path(run.directory) / f"{name}.lock", stop)
         work(Context(settings, run, writer, stop))
     except (Stopped, SupersededError) as reason:
         log.info("process_stopped", reason=str(reason) or "asked to stop")
@@ -153,9 +153,9 @@ def loosely(call: Callable[[], object]) -> None:
         log.warning("report_failed", error=str(error))
 
 
-def _lock(path: Path, stop: StopFlag) -> TextIO:
-    """Waits until no other process of this kind works on the run: after a restart of the API its predecessor may
-    still be writing its last checkpoint. The lock ends with the process."""
+def lock_file(path: Path, stop: StopFlag) -> TextIO:
+    """Waits until no other process has the lock: after a restart of the API a predecessor may still be writing its last
+    checkpoint or episode. The lock ends with the process, or when the file is closed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("w")
     while True:

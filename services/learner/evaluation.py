@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from newt.client.replay import Episode as ReplayEpisode
 from newt.client.sim import AutoReset, SimSession, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import EpisodeStats
 from newt.tasks.registry import Task
 from services.learner import videos
-from services.learner.acting import Actor, Mode, Model
+from services.learner.acting import Actor, Decision, Mode, Model
 from services.learner.child import RunFailedError
+from services.learner.episodes import EpisodeStage
 from services.learner.seeds import derive, generator
 from services.learner.services import Services
 
@@ -49,6 +51,8 @@ class EvaluationPlan:
         marks: Shares of an episode, or of max_steps, after which to note the return so far.
         video_folder: Where to put one video per task; None for no videos.
         video_prefix: Put before the task in the names of the videos.
+        on_episode: Called with the number of each episode among those of its task and the episode itself, whose id is
+            TASK/SEED; from several threads. None: transitions are not kept.
     """
 
     tasks: Sequence[Task]
@@ -61,6 +65,7 @@ class EvaluationPlan:
     marks: Sequence[float] = ()
     video_folder: Path | None = None
     video_prefix: str = ""
+    on_episode: Callable[[int, ReplayEpisode], None] | None = None
 
     def length(self, task: Task) -> int:
         """Steps of an episode of a task."""
@@ -204,6 +209,7 @@ class _SessionPlayer:
         self._domain = self._tasks[0].domain
         self._length = plan.length(self._tasks[0])
         self._marks = set(plan.mark_steps(self._tasks[0]))
+        self._stage = EpisodeStage(self._tasks) if plan.on_episode else None
         self._version = 0
 
     def play(self) -> int:
@@ -246,7 +252,7 @@ class _SessionPlayer:
                 self._version = min(self._version or decision.weights_version, decision.weights_version)
             session.send(decision.action)
             step = services.patience.call(services.sim_name(self._domain), session.receive)
-            obs, ended = step.observation.obs, self._record(step)
+            obs, ended = step.observation.obs, self._record(step, decision)
             first = np.zeros(len(self._tasks), np.bool_)
             if ended and any(self._queues):
                 obs = self._reset(session, ended)
@@ -258,9 +264,13 @@ class _SessionPlayer:
             queue = self._queues[row]
             seeds.append(queue[0].seed if queue else self._plan.episode_seed(self._tasks[row].name, 0))
         name = self._services.sim_name(self._domain)
-        return self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+        obs = self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+        if self._stage is not None:
+            for row, seed in zip(rows, seeds, strict=True):
+                self._stage.begin(row, obs[row], seed)
+        return obs
 
-    def _record(self, step: Step) -> list[int]:
+    def _record(self, step: Step, decision: Decision) -> list[int]:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
         self._stepped(sum(bool(queue) for queue in self._queues))
@@ -276,14 +286,26 @@ class _SessionPlayer:
                 continue
             episode.reward += float(step.reward[row])
             episode.steps += 1
+            if self._stage is not None:
+                action, reward = decision.action[row], float(step.reward[row])
+                self._stage.step(row, action, reward, step.observation.obs[row], decision.behaviour)
             if episode.steps in self._marks:
                 episode.marked[episode.steps] = episode.reward
             if over or episode.steps == self._length:
                 if not over:
                     ended.append(row)
                 episode.success, episode.score = float(step.success[row]), float(step.score[row])
+                self._hand_over(row, episode, terminated=bool(step.terminated[row]))
                 queue.pop(0)
         return ended
+
+    def _hand_over(self, row: int, episode: Episode, *, terminated: bool) -> None:
+        if self._stage is not None and self._plan.on_episode is not None:
+            episode_id = f"{episode.task.name}/{self._stage.seed(row)}"
+            whole = self._stage.finish(
+                row, episode_id, terminated=terminated, success=episode.success, score=episode.score
+            )
+            self._plan.on_episode(episode.index, whole)
 
     def _draw(self, session: SimSession) -> None:
         if self._plan.video_folder is None:

@@ -6,7 +6,6 @@ The checkpoint is served by the planners as a model of its own, so that a traini
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import threading
@@ -19,9 +18,7 @@ from typing import Any
 import structlog
 
 from newt import logs
-from newt.agent.checkpoints import weights_to_bytes
 from newt.agent.config import PlanConfig
-from newt.client.weights import publish, retire
 from newt.errors import NewtError
 from newt.runs.record import (
     Evaluation,
@@ -34,15 +31,15 @@ from newt.runs.record import (
 )
 from newt.tasks.registry import get_task
 from services.learner import library
-from services.learner.acting import Mode, Model
+from services.learner.acting import Mode
 from services.learner.child import RunFailedError, StopFlag, Stopped, loosely, patiently
 from services.learner.evaluation import Episode, EvaluationOutcome, EvaluationPlan, evaluate
+from services.learner.served_checkpoint import served
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 from services.learner.task_tables import task_table
 
-HUB_TIMEOUT_S = 60.0
 REPORT_EVERY_S = 1.0
 OPEN_LOOP_MARKS = (1 / 3, 2 / 3, 1.0)
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -88,32 +85,29 @@ class Evaluator:
         tasks = [get_task(name) for name in request.tasks or ()]
         table, _ = task_table(checkpoint, tasks, request.instructions)
         config = plan_settings(checkpoint.info)
-        payload = weights_to_bytes(checkpoint.model(table), {"checkpoint": request.checkpoint})
-        hub, model = f"{self._settings.hub_host}:{self._settings.hub_port}", model_id(self._job)
         open_loop = request.mode == "open_loop"
-        plan = EvaluationPlan(
-            tasks=tasks,
-            episodes=request.episodes,
-            mode=request.mode,
-            model=Model(model, table.names),
-            seed=request.seed,
-            # Outside of a run, planning is not constrained.
-            env_step=None,
-            max_steps=request.plan_steps if open_loop else None,
-            marks=OPEN_LOOP_MARKS if open_loop else (),
-            video_folder=folder / "videos" if request.videos else None,
-        )
-        # An open loop is measured by what the same agent does with feedback.
-        plans = [plan, replace(plan, mode="planner", video_folder=None)] if open_loop else [plan]
-        publish(hub, model, 1, payload, json.dumps(config.to_dict()), timeout_s=HUB_TIMEOUT_S)
-        try:
-            domains = {task.domain for task in tasks}
-            limit_s = self._settings.dependency_timeout_s
-            with Services.connect(self._settings, domains, self._stop, limit_s) as services, self._reporting(services):
-                services.check_sims(tasks)
-                outcomes = {part.mode: self._play(services, part, len(plans)) for part in plans}
-        finally:
-            loosely(lambda: retire(hub, model, timeout_s=HUB_TIMEOUT_S))
+        limit_s = self._settings.dependency_timeout_s
+        with (
+            served(self._settings, checkpoint.model(table), config, model_id(self._job)) as model,
+            Services.connect(self._settings, {task.domain for task in tasks}, self._stop, limit_s) as services,
+            self._reporting(services),
+        ):
+            services.check_sims(tasks)
+            plan = EvaluationPlan(
+                tasks=tasks,
+                episodes=request.episodes,
+                mode=request.mode,
+                model=model,
+                seed=request.seed,
+                # Outside of a run, planning is not constrained.
+                env_step=None,
+                max_steps=request.plan_steps if open_loop else None,
+                marks=OPEN_LOOP_MARKS if open_loop else (),
+                video_folder=folder / "videos" if request.videos else None,
+            )
+            # An open loop is measured by what the same agent does with feedback.
+            plans = [plan, replace(plan, mode="planner", video_folder=None)] if open_loop else [plan]
+            outcomes = {part.mode: self._play(services, part, len(plans)) for part in plans}
         outcome = outcomes[request.mode]
         result = Evaluation(
             kind="requested",

@@ -16,7 +16,8 @@ import httpx
 
 from newt.local import ports, redis_server
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
+PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "hub")
 DOMAINS = ("dmcontrol", "metaworld", "mujoco")
 
 
@@ -40,11 +41,11 @@ class LearnerStack:
     def __init__(self, home: Path, services: tuple[str, ...], settings: dict[str, Any] | None = None) -> None:
         self.home = home
         self.redis = redis_server.start(home / "redis")
-        self.ports = {name: ports.free_port() for name in ("sim", "replay", "planner", "learner", "hub")}
+        self.ports = {name: ports.free_port() for name in PORTS}
         address = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
         self.settings: dict[str, dict[str, Any]] = {
             "sim": {"WORKERS": 1},
-            "replay": {"REDIS_URL": self.redis.url},
+            "replay": {"REDIS_URL": self.redis.url, "METRICS_PORT": self.ports["replay_metrics"]},
             "planner": {"HUB": address["hub"], "TORCH_THREADS": 1},
             "learner": {
                 "HUB_PORT": self.ports["hub"],
@@ -60,9 +61,13 @@ class LearnerStack:
         self.replay_address = address["replay"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=20.0)
-        for name in (*services, "learner"):
-            self.start(name)
-        wait_until(self._answers, "the learner answers", START_TIMEOUT_S)
+        try:
+            for name in (*services, "learner"):
+                self.start(name)
+            wait_until(self._answers, "the learner answers", START_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
 
     def start(self, name: str) -> None:
         """Starts a service's process."""
