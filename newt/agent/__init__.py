@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         weights_to_bytes,
     )
     from newt.agent.config import ConfigError, ModelConfig, PlanConfig, TrainConfig
+    from newt.agent.distributed import PeerLostError, Ranks, process_group
     from newt.agent.inference import InferenceModel, fastest_dtype
     from newt.agent.learner import Learner
     from newt.agent.losses import Batch, UpdateNoise
@@ -34,11 +35,13 @@ __all__ = [
     "InferenceModel",
     "Learner",
     "ModelConfig",
+    "PeerLostError",
     "PlanConfig",
     "PlanNoise",
     "PlanResult",
     "Planner",
     "PolicySample",
+    "Ranks",
     "TaskTable",
     "TrainConfig",
     "UpdateNoise",
@@ -47,6 +50,7 @@ __all__ = [
     "fastest_dtype",
     "load_checkpoint",
     "parameter_counts",
+    "process_group",
     "save_checkpoint",
     "weights_from_bytes",
     "weights_to_bytes",
@@ -63,6 +67,7 @@ _MODULES = {
         "weights_to_bytes",
     ),
     "config": ("ConfigError", "ModelConfig", "PlanConfig", "TrainConfig"),
+    "distributed": ("PeerLostError", "Ranks", "process_group"),
     "inference": ("InferenceModel", "fastest_dtype"),
     "learner": ("Learner",),
     "losses": ("Batch", "UpdateNoise"),

@@ -168,6 +168,21 @@ class EvaluationSpec(_Section):
     videos: bool = Field(False, description="Record one video per task in the final evaluation.")
 
 
+class ResourcesSpec(_Section):
+    """What a run's training may use of the learner's machine."""
+
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Training processes, each with an equal part of every batch: one per GPU; must divide "
+        "replay.batch_size.",
+    )
+    compile: bool = Field(
+        False, description="Compile the updates with torch.compile: slow to start, faster afterwards on GPUs."
+    )
+
+
 class RunSpec(_Section):
     """Everything that defines a run."""
 
@@ -200,6 +215,7 @@ class RunSpec(_Section):
     demos: DemosSpec = Field(default_factory=DemosSpec, description="Demonstrations.")
     collect: CollectSpec = Field(default_factory=CollectSpec, description="Collection.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluations.")
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="Processes and compilation.")
 
     @model_validator(mode="before")
     @classmethod
@@ -236,6 +252,12 @@ class RunSpec(_Section):
                 ("algorithm", "pretraining"),
                 "needs demonstrations: name demos.sets, or set demos.scripted_episodes and include a task with a "
                 "scripted expert, or switch pretraining off",
+            )
+        if self.replay.batch_size % self.resources.processes:
+            raise _at(
+                ("resources", "processes"),
+                f"{self.resources.processes} processes cannot have equal parts of replay.batch_size "
+                f"{self.replay.batch_size}; choose a divisor of it",
             )
         if self.train.horizon != self.plan.horizon:
             raise _at(

@@ -29,6 +29,22 @@ def wait_until(there: Callable[[], bool], what: str, timeout_s: float = 90.0) ->
         time.sleep(0.1)
 
 
+def processes_of(run_id: str, role: str) -> dict[int, int]:
+    """Process ids of a run's trainers, or of its collector, by rank."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().decode().split("\0")
+            if f"services.learner.{role}" not in arguments or run_id not in arguments:
+                continue
+            environment = (process / "environ").read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        values = dict(entry.partition("=")[::2] for entry in environment)
+        found[int(values.get("RANK", "0"))] = int(process.name)
+    return found
+
+
 class LearnerStack:
     """Redis, simulators, replay, planner and learner.
 
@@ -125,15 +141,14 @@ class LearnerStack:
 
     def kill_child(self, run_id: str, role: str) -> None:
         """Kills the trainer or the collector of a run."""
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                arguments = (process / "cmdline").read_bytes().decode().split("\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if f"services.learner.{role}" in arguments and run_id in arguments:
-                os.kill(int(process.name), signal.SIGKILL)
-                return
-        raise AssertionError(f"run {run_id} has no {role}")
+        os.kill(processes_of(run_id, role)[0], signal.SIGKILL)
+
+    def kill_everything(self, run_id: str) -> None:
+        """Kills the learner, trainer and collector of a run in one go, and starts the learner again."""
+        pids = [processes_of(run_id, role)[0] for role in ("trainer", "collector")]
+        for pid in (self.processes["learner"].pid, *pids):
+            os.kill(pid, signal.SIGKILL)
+        self.restart_learner()
 
     def stop(self) -> None:
         """Ends everything."""
