@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # Its greeting would go to the output of whoever draws.
 import pygame
 
 from newt.miniarcade.base import mixed

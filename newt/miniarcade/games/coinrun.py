@@ -162,11 +162,8 @@ class Coinrun(Game):
         y, stride = self.runner.y, self.grounded_steps // 3 % 2
         canvas.rect(42, y - 1, 14, 18, (220, 20, 60), corner=4)
         canvas.disc(49, y + 5, 5, (222, 184, 135))
-        if self.runner.grounded:
-            hands = ((40, 58, 16), (41, 61, 17))[stride]
-        else:
-            hands = ((44, 54, 14), (45, 57, 15))[stride]
-        draw_limbs(canvas, y, hands, ((44, 54), (42, 56))[stride], shoulder=1)
+        poses = ((40, 58, 16), (41, 61, 17)) if self.runner.grounded else ((44, 54, 14), (45, 57, 15))
+        draw_limbs(canvas, y, poses[stride], ((44, 54), (42, 56))[stride], shoulder=1)
         brown = (139, 69, 19)
         canvas.polygon([(46, y + 10), (52, y + 10), (49, y + 25)], brown)
         canvas.polygon([(43, y + 30), (55, y + 30), (49, y + 18)], brown)
