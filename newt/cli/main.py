@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from newt.cli import checkpoints, demo, demos, runs, stack, tasks
+from newt.cli import checkpoints, demo, demos, play, runs, stack, tasks
 from newt.errors import NewtError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ stack.register(app)
 runs.register(app)
 tasks.register(app)
 demo.register(app)
+play.register(app)
 app.add_typer(checkpoints.checkpoints_app, name="checkpoints")
 app.add_typer(demos.demos_app, name="demos")
 

@@ -38,7 +38,7 @@ class Paddle:
     """A round paddle: where it is and the speed it was told."""
 
     def __init__(self, start: Sequence[float]) -> None:
-        self.x, self.y = start
+        self.x, self.y = start[0], start[1]
         self.vx = self.vy = 0.0
 
     def move(self, vx: float, vy: float, y_limits: tuple[int, int]) -> None:
@@ -57,6 +57,11 @@ class AirHockey(Game):
     OBS_DIM: ClassVar[int] = 12
     ACTION_DIM: ClassVar[int] = 2
     KEYS = ALL_WAYS
+
+    x: float
+    y: float
+    vx: float
+    vy: float
 
     def start(self) -> None:
         """Both paddles in front of their goals, the puck served to either side."""

@@ -51,6 +51,11 @@ class Cartpole(Game):
         super().__init__()
         self.hanging, self.sparse, self.tremor = hanging, sparse, tremor
 
+    x: float
+    x_speed: float
+    angle: float
+    angle_speed: float
+
     def start(self) -> None:
         """Almost at rest, almost upright or hanging."""
         self.x, self.x_speed, self.angle, self.angle_speed = self.rng.uniform(-START_SPREAD, START_SPREAD, 4).tolist()

@@ -42,6 +42,11 @@ class Landing(Game):
     LENGTH: ClassVar[int] = 200
     KEYS = ALL_WAYS
 
+    x: float
+    y: float
+    vx: float
+    vy: float
+
     def start(self) -> None:
         """In the upper left, the ship somewhere below and going either way."""
         rng = self.rng

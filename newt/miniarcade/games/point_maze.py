@@ -59,6 +59,9 @@ class PointMaze(Game):
             for pixel in range(225)
         ]
 
+    x: float
+    y: float
+
     def start(self) -> None:
         """Wind, agent and goal anywhere; the goal neither next to the agent nor at the other end."""
         self.wind_cell = self._free[int(self.rng.integers(len(self._free)))]
@@ -90,8 +93,8 @@ class PointMaze(Game):
         obs += [(self.goal_x - self.x) / SIDE, (self.goal_y - self.y) / SIDE, self._distance() / SIDE]
         wind = self._wind_here()
         obs += [self.success(), float(wind != (0, 0)), wind[0] / SPEED, wind[1] / SPEED]
-        row, column = self._cell(self.x, self.y)
-        return [*obs, row / 4, column / 4]
+        here = self._cell(self.x, self.y)
+        return [*obs, here[0] / 4, here[1] / 4]
 
     def success(self) -> float:
         """Whether the agent is in the goal now."""

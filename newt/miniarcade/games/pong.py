@@ -35,6 +35,11 @@ class Pong(Game):
     ACTION_DIM: ClassVar[int] = 1
     KEYS: ClassVar[Keys] = {"up": (-1,), "down": (1,)}
 
+    x: float
+    y: float
+    vx: float
+    vy: float
+
     def start(self) -> None:
         """Paddles in the middle, the ball served to either side."""
         self.player = self.opponent = PADDLE_START

@@ -115,8 +115,8 @@ class Spaceship(Game):
         self._draw_ship(canvas)
         for coin in self.coins:
             if coin is not None:
-                canvas.disc(*coin, COIN_RADIUS, (255, 215, 0))
-                canvas.disc(*coin, COIN_RADIUS, (200, 160, 0), outline=2)
+                canvas.disc(coin[0], coin[1], COIN_RADIUS, (255, 215, 0))
+                canvas.disc(coin[0], coin[1], COIN_RADIUS, (200, 160, 0), outline=2)
         if self.asteroid is not None:
             self._draw_asteroid(canvas, *self.asteroid)
         if self.inside:

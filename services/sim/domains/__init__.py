@@ -47,6 +47,7 @@ DOMAINS: dict[str, Domain] = {
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
+        Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
     )
 }
