@@ -9,6 +9,7 @@ obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import gymnasium
@@ -21,7 +22,8 @@ RenderMode = Literal["rgb_array"]
 
 
 class MiniArcadeEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
-    """One game. Episodes are truncated at their length and never terminate; `info` has `success` and `score`.
+    """One game. Episodes are truncated at their length and never terminate; `info` has `score`,
+    and `success` where the game knows it.
 
     Args:
         game: Name of the game.
@@ -52,7 +54,9 @@ class MiniArcadeEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float3
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One frame."""
         outcome = self.game.step(action)
-        info = {"success": outcome.success, "score": outcome.score}
+        info: dict[str, Any] = {"score": outcome.score}
+        if not math.isnan(outcome.success):
+            info["success"] = outcome.success
         return outcome.obs, outcome.reward, False, outcome.truncated, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:

@@ -86,23 +86,13 @@ class Spaceship(Game):
         return self.total / FULL_SCORE
 
     def expert(self) -> list[float]:
-        """Keeps to the left, at the height of the next coin; makes way for an asteroid."""
-        ahead = [coin for coin in self.coins if coin is not None and coin[0] > self.x]
-        coin = min(ahead, key=lambda c: c[0], default=[0.0, 112.0])
-        target = coin[1] - HEIGHT / 2
+        """Keeps to the left and tries the heights of the coins, and of the ways around an asteroid."""
+        heights = [coin[1] - HEIGHT / 2 for coin in self.coins if coin is not None and coin[0] > self.x]
         if self.asteroid is not None:
-            gap, rock = self.asteroid[0] - ASTEROID_RADIUS - self.x - WIDTH, self.asteroid[1]
-            room = ASTEROID_RADIUS + HEIGHT / 2 + 3
-            way = abs(target + HEIGHT / 2 - rock)
-            if gap < 150 and self.asteroid[0] + ASTEROID_RADIUS > self.x - 12 and way < room:
-                above = rock - room - HEIGHT / 2
-                below = rock + room - HEIGHT / 2
-                fits_above, fits_below = above >= 0, below <= 224 - HEIGHT
-                if fits_above and (not fits_below or abs(target - above) < abs(target - below)):
-                    target = above
-                else:
-                    target = below
-        return [0.02 * (60 - self.x) - 0.2 * self.vx, 0.25 * (target - self.y) - 1.1 * self.vy]
+            room = ASTEROID_RADIUS + HEIGHT / 2 + 4
+            heights += [self.asteroid[1] + side * room - HEIGHT / 2 for side in (-1, 1)]
+        target = max([self.y, *heights], key=self._gain)
+        return [0.02 * (60 - self.x) - 0.2 * self.vx, _climb(target, self.y, self.vy)]
 
     def draw(self, canvas: Canvas) -> None:
         """Space that moves along; reddish while in an asteroid."""
@@ -138,6 +128,25 @@ class Spaceship(Game):
             self.asteroid = [rock_x, float(rng.integers(ASTEROID_Y[0], ASTEROID_Y[1] + 1))]
             self.asteroids += 1
 
+    def _gain(self, target: float) -> float:
+        """Reward of flying to a height and staying there, a little less for what comes late."""
+        y, vy, gain, caught = self.y, self.vy, -0.001 * abs(target - self.y), set[int]()
+        for step in range(1, 26):
+            vy += THRUST * clip(_climb(target, y, vy), -1, 1)
+            y = clip(y + vy, 0, 224 - HEIGHT)
+            vy *= DAMPING
+            ship = (self.x, y, WIDTH, HEIGHT)
+            for slot, coin in enumerate(self.coins):
+                if coin is None or slot in caught:
+                    continue
+                if overlap(ship, _box([coin[0] - SCROLL * step, coin[1]], COIN_RADIUS)):
+                    caught.add(slot)
+                    gain += 1.0 - 0.02 * step
+            if self.asteroid is not None:
+                rock = [self.asteroid[0] - SCROLL * step, self.asteroid[1]]
+                gain += ASTEROID_REWARD * overlap(ship, _box(rock, ASTEROID_RADIUS + 2))
+        return gain
+
     def _draw_ship(self, canvas: Canvas) -> None:
         x, y, speed = self.x, self.y, math.hypot(self.vx, self.vy)
         if speed > 0.1:
@@ -160,6 +169,10 @@ class Spaceship(Game):
             corners.append((x + radius * math.cos(angle), y + radius * math.sin(angle)))
         canvas.polygon(corners, (100, 100, 100))
         canvas.polygon(corners, (60, 60, 60), outline=2)
+
+
+def _climb(target: float, y: float, vy: float) -> float:
+    return 0.25 * (target - y) - 1.1 * vy
 
 
 def _box(center: list[float], radius: int) -> tuple[float, float, int, int]:
