@@ -25,9 +25,7 @@ def run(effort: Effort) -> Iterator[Figure]:
         name: Candidate(partial(_play, game, draws.uniform(-1, 1, (game.LENGTH, game.ACTION_DIM)), episodes))
         for name, game in games.items()
     }
-    for name, seconds in interleaved(
-        candidates, effort.repetitions, warm_up=effort.pick(full=2, quick=1, tiny=0)
-    ).items():
+    for name, seconds in interleaved(candidates, effort.repetitions).items():
         steps = episodes * games[name].LENGTH
         time = Spread.of([1e6 * taken / steps for taken in seconds])
         what = f"one step of {name}: {1e6 / time.median:,.0f} steps/s"

@@ -8,7 +8,7 @@ from newt.client import SimClient
 
 @pytest.fixture(scope="session")
 def all_domains() -> Iterator[RunningServer]:
-    server = RunningServer(domains=("dmcontrol", "metaworld", "mujoco", "noop"), max_instances=64)
+    server = RunningServer(domains=("dmcontrol", "metaworld", "mujoco", "miniarcade", "noop"), max_instances=64)
     yield server
     server.close()
 
