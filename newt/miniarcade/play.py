@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from newt.errors import PreconditionError
 from newt.miniarcade import make_game
 from newt.miniarcade.base import SIZE, Game, clip
 
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 try:
     import pygame
-
-    from newt.miniarcade import canvas as _canvas  # noqa: F401 - quietens pygame's greeting
 except ImportError as error:
     raise PreconditionError(f"playing needs pygame ({error}): install newt[sim-miniarcade]") from error
 
@@ -22,6 +22,7 @@ _NAMES = {
     pygame.K_DOWN: "down",
     pygame.K_SPACE: "space",
 }
+_UNSEEN = ("offscreen", "dummy", "evdev")
 
 
 def key_action(game: Game, held: Collection[str]) -> list[float]:
@@ -58,17 +59,26 @@ def play(name: str, seed: int = 0, scale: int = 3, demo: bool = False, episodes:
         ValueError: No game of this name.
     """
     game = make_game(name)
-    try:
-        pygame.display.init()
-        window = pygame.display.set_mode((SIZE * scale, SIZE * scale))
-    except pygame.error as error:
-        raise PreconditionError(
-            f"cannot open a window ({error}): run this where there is a display, or with X forwarded (ssh -X)"
-        ) from error
+    window = _open_window(SIZE * scale)
     try:
         return _Session(game, name, window, seed, demo).run(episodes)
     finally:
         pygame.display.quit()
+
+
+def _open_window(size: int) -> pygame.Surface:
+    try:
+        pygame.display.init()
+        driver = pygame.display.get_driver()
+        # Where it finds no display, SDL goes on with a driver that shows nothing to anybody.
+        if driver in _UNSEEN and os.environ.get("SDL_VIDEODRIVER") != driver:
+            pygame.display.quit()
+            raise pygame.error("no display found")
+        return pygame.display.set_mode((size, size))
+    except pygame.error as error:
+        raise PreconditionError(
+            f"cannot open a window ({error}): run this where there is a display, or with X forwarded (ssh -X)"
+        ) from error
 
 
 class _Session:

@@ -55,9 +55,12 @@ def test_escape_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_without_a_display_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
-    monkeypatch.delenv("DISPLAY", raising=False)
+@pytest.mark.parametrize("driver", ["x11", None])
+def test_without_a_display_there_is_one_clear_error(driver: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(variable, raising=False)
+    if driver is not None:
+        monkeypatch.setenv("SDL_VIDEODRIVER", driver)
     with pytest.raises(PreconditionError, match=r"cannot open a window \(.+\): run this where there is a display"):
         play("pygame-highway")
 
