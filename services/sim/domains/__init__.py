@@ -48,6 +48,7 @@ DOMAINS: dict[str, Domain] = {
         Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
+        Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
     )
 }

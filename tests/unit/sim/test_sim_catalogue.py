@@ -55,6 +55,7 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         ("walker-walk", "dmcontrol", ("gymnasium", "metaworld")),
         ("giraffe-run", "dmcontrol-ext", ("gymnasium", "metaworld")),
         ("mw-reach", "metaworld", ("dm_control",)),
+        ("pygame-pong", "miniarcade", ("pygame", "mujoco", "dm_control", "metaworld", "PIL")),
         ("noop", "noop", ("mujoco", "dm_control", "metaworld", "PIL")),
     ],
 )

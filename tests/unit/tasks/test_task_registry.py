@@ -99,7 +99,7 @@ def test_every_task_fits_the_padded_shapes_and_a_known_domain() -> None:
 
 def test_success_and_experts() -> None:
     with_expert = {task.domain for task in all_tasks() if task.has_expert}
-    assert with_expert == {"metaworld"}
+    assert with_expert == {"metaworld", "miniarcade"}
     assert all(task.has_expert and task.has_success for task in select_tasks(["metaworld"]))
     no_success = {"dmcontrol", "dmcontrol-ext", "mujoco", "box2d", "atari"}
     assert not any(task.has_success for task in all_tasks() if task.domain in no_success)
