@@ -47,6 +47,8 @@ DOMAINS: dict[str, Domain] = {
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
+        Domain("box2d", "services.sim.domains.box2d", ("Box2D", "pygame", "PIL"), "sim-box2d"),
+        Domain("robodesk", "services.sim.domains.robodesk", ("robodesk", "PIL"), "sim-robodesk"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
     )
 }
