@@ -21,6 +21,7 @@ with contextlib.redirect_stderr(io.StringIO()):  # It imports the old gym, which
 # nobody sees where the objects are, but to change that would change the task.
 _OBSERVED = ("end_effector", "qpos_objects", "qpos_robot", "qvel_objects", "qvel_robot")
 _STILL = np.zeros(5)
+_RENDERER = "robodesk"  # One for all tasks: they have the same model.
 
 
 def make(task: str, rendering: bool) -> SimEnv:
@@ -42,7 +43,7 @@ class RoboDeskEnv(SimEnv):
         self._camera = _camera()
         self._steps = 0
         if rendering:
-            self._renderer()
+            renderer_for(_RENDERER, self._env.physics.model.ptr, FRAME_SIZE)
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """Draws objects and arm from the seed, then takes one agent step without action."""
@@ -75,16 +76,13 @@ class RoboDeskEnv(SimEnv):
     def render(self) -> npt.NDArray[np.uint8]:
         """The desk from above its front edge."""
         physics = self._env.physics
-        return self._renderer().draw(physics.model.ptr, physics.data.ptr, self._camera)
+        renderer = renderer_for(_RENDERER, physics.model.ptr, FRAME_SIZE)
+        return renderer.draw(physics.model.ptr, physics.data.ptr, self._camera)
 
     def close(self) -> None:
         """Frees the two simulations of the library's environment."""
         self._env.physics.free()
         self._env.physics_copy.free()
-
-    def _renderer(self) -> Any:
-        # All tasks have the same model.
-        return renderer_for("robodesk", self._env.physics.model.ptr, FRAME_SIZE)
 
 
 class _Desk(RoboDesk):  # type: ignore[misc] # the library has no types

@@ -54,6 +54,8 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mujoco-ant", "mujoco", ("dm_control", "metaworld")),
         ("walker-walk", "dmcontrol", ("gymnasium", "metaworld")),
         ("mw-reach", "metaworld", ("dm_control",)),
+        ("lunarlander-land", "box2d", ("mujoco", "dm_control", "gymnasium", "pygame", "PIL")),
+        ("rd-push-red", "robodesk", ("gymnasium", "metaworld")),
         ("noop", "noop", ("mujoco", "dm_control", "metaworld", "PIL")),
     ],
 )

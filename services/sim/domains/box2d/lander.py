@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -21,8 +22,19 @@ _HALF = WIDTH / 2
 _LEGS_LENGTH = 18 / 30  # How far the craft's centre is above the ground when it stands, about.
 _STANDING = PAD_HEIGHT + _LEGS_LENGTH
 
-_HULL = [(x / 30, y / 30) for x, y in ((-14, 17), (-17, 0), (-17, -10), (17, -10), (17, 0), (14, 17))]
-_HULL_CATEGORY, _LEG_CATEGORY = 0x0010, 0x0020
+# Made once: the library never frees the shape that a fixture definition is given.
+_HULL = Box2D.b2FixtureDef(
+    shape=Box2D.b2PolygonShape(
+        vertices=[(x / 30, y / 30) for x, y in ((-14, 17), (-17, 0), (-17, -10), (17, -10), (17, 0), (14, 17))]
+    ),
+    density=5.0,
+    friction=0.1,
+    categoryBits=0x0010,
+    maskBits=GROUND,
+)
+_LEG = Box2D.b2FixtureDef(
+    shape=Box2D.b2PolygonShape(box=(2 / 30, 8 / 30)), density=1.0, categoryBits=0x0020, maskBits=GROUND
+)
 _LEG_OFFSET = 20 / 30
 _LEG_TORQUE = 40.0
 
@@ -132,14 +144,7 @@ class LanderEnv(Box2DEnv):
         self.surface = _smooth_ground(start.heights)
         self._world = Box2D.b2World(gravity=(0, -10))
         add_ground(self._world, self.surface)
-        hull = Box2D.b2FixtureDef(
-            shape=Box2D.b2PolygonShape(vertices=_HULL),
-            density=5.0,
-            friction=0.1,
-            categoryBits=_HULL_CATEGORY,
-            maskBits=GROUND,
-        )
-        self._hull = self._world.CreateDynamicBody(position=start.position, fixtures=hull)
+        self._hull = self._world.CreateDynamicBody(position=start.position, fixtures=_HULL)
         self._hull.ApplyForceToCenter(start.push, True)
         self._legs = [self._add_leg(start.position, side) for side in (-1, 1)]
         self._touch = Touch(self._hull, self._legs)
@@ -150,14 +155,8 @@ class LanderEnv(Box2DEnv):
         self._puffs: deque[Puff] = deque()
 
     def _add_leg(self, position: tuple[float, float], side: int) -> Any:
-        fixture = Box2D.b2FixtureDef(
-            shape=Box2D.b2PolygonShape(box=(2 / 30, 8 / 30)),
-            density=1.0,
-            categoryBits=_LEG_CATEGORY,
-            maskBits=GROUND,
-        )
         x, y = position
-        leg = self._world.CreateDynamicBody(position=(x - side * _LEG_OFFSET, y), angle=side * 0.05, fixtures=fixture)
+        leg = self._world.CreateDynamicBody(position=(x - side * _LEG_OFFSET, y), angle=side * 0.05, fixtures=_LEG)
         self._world.CreateJoint(
             Box2D.b2RevoluteJointDef(
                 bodyA=self._hull,
@@ -270,5 +269,7 @@ def _smooth_ground(raw: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
 def add_ground(world: Any, surface: list[tuple[float, float]]) -> None:
     """Adds the ground, and a floor below it, to a world."""
     ground = world.CreateStaticBody(shapes=Box2D.b2EdgeShape(vertices=[(0, 0), (WIDTH, 0)]))
-    for left, right in zip(surface, surface[1:], strict=False):
-        ground.CreateEdgeFixture(vertices=[left, right], density=0, friction=0.1)
+    piece = Box2D.b2FixtureDef(shape=Box2D.b2EdgeShape(vertices=[(0, 0), (1, 0)]), density=0, friction=0.1)
+    for segment in itertools.pairwise(surface):
+        piece.shape.vertices = list(segment)
+        ground.CreateFixture(piece)

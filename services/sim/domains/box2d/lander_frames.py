@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import Box2D
@@ -22,9 +23,18 @@ _OUTLINE: Color = (77, 77, 128)
 _GOAL_RADIUS = 1.0
 _GOAL_OPACITY = 104
 
-_PUFF_CATEGORY = 0x0100
 _PUFF_RADIUS = 0.1
-_PUFF_DENSITY = {True: 3.5, False: 0.7}  # Of the main engine's gas, and the side engines'.
+_MAIN_PUFF, _SIDE_PUFF = (
+    Box2D.b2FixtureDef(
+        shape=Box2D.b2CircleShape(radius=_PUFF_RADIUS),
+        density=density,
+        friction=0.1,
+        restitution=0.3,
+        categoryBits=0x0100,
+        maskBits=GROUND,
+    )
+    for density in (3.5, 0.7)
+)
 _FADING = 0.15  # Life lost per agent step.
 
 
@@ -58,7 +68,7 @@ class LanderPicture:
             agent_steps: Agent steps taken.
         """
         canvas = Canvas(_PIXELS, _PIXELS_PER_METRE, self._surface_color)
-        for left, right in zip(self._surface, self._surface[1:], strict=False):
+        for left, right in pairwise(self._surface):
             canvas.polygon([left, right, (right[0], WIDTH), (left[0], WIDTH)], self._sky)
         for center, life in self._exhaust(puffs, steps, agent_steps):
             red, rest = max(0.2, 0.15 + life), max(0.2, 0.5 * life)
@@ -90,7 +100,7 @@ class LanderPicture:
             return []
         world = Box2D.b2World(gravity=(0, -10))
         add_ground(world, self._surface)
-        bodies = []
+        bodies: list[Any] = []
         for step in range(alive[0][0].step, steps):
             for puff, _ in alive[len(bodies) :]:
                 if puff.step == step:
@@ -100,14 +110,6 @@ class LanderPicture:
 
 
 def _release(world: Any, puff: Puff) -> Any:
-    fixture = Box2D.b2FixtureDef(
-        shape=Box2D.b2CircleShape(radius=_PUFF_RADIUS),
-        density=_PUFF_DENSITY[puff.main],
-        friction=0.1,
-        restitution=0.3,
-        categoryBits=_PUFF_CATEGORY,
-        maskBits=GROUND,
-    )
-    body = world.CreateDynamicBody(position=puff.position, fixtures=fixture)
+    body = world.CreateDynamicBody(position=puff.position, fixtures=_MAIN_PUFF if puff.main else _SIDE_PUFF)
     body.ApplyLinearImpulse(puff.impulse, puff.position, True)
     return body

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import Box2D
@@ -13,9 +15,7 @@ from services.sim.domains.box2d.episode import GROUND, STEPS_PER_SECOND, Box2DEn
 from services.sim.domains.box2d.terrain import GENERATORS, LEVEL, PIXELS_PER_METRE, SPACING, START_COLUMN, Terrain
 
 _WALKER = 0x0020  # Collision category of hull and legs; they pass through each other.
-_HULL = [(x / 30, y / 30) for x, y in ((-30, 9), (6, 9), (34, 1), (34, -8), (-30, -8))]
 _LEG_WIDTH, _LEG_LENGTH = 8 / 30, 34 / 30
-_LOWER_LEG_WIDTH = 0.8 * _LEG_WIDTH
 _HIP = (0.0, -8 / 30)  # In the hull.
 _GROUND_FRICTION = 2.5
 _LARGEST_TORQUE = 80.0
@@ -30,6 +30,20 @@ _SPEED_SCALE = 0.3 * 224 / PIXELS_PER_METRE / STEPS_PER_SECOND
 _BEST_RETURN = 250.0
 
 
+def _part(shape: Any, density: float = 1.0, friction: float = 0.2) -> Any:
+    return Box2D.b2FixtureDef(shape=shape, density=density, friction=friction, categoryBits=_WALKER, maskBits=GROUND)
+
+
+# Made once: the library never frees the shape that a fixture definition is given.
+_HULL = _part(
+    Box2D.b2PolygonShape(vertices=[(x / 30, y / 30) for x, y in ((-30, 9), (6, 9), (34, 1), (34, -8), (-30, -8))]),
+    density=5.0,
+    friction=0.1,
+)
+_UPPER_LEG = _part(Box2D.b2PolygonShape(box=(_LEG_WIDTH / 2, _LEG_LENGTH / 2)))
+_LOWER_LEG = _part(Box2D.b2PolygonShape(box=(0.8 * _LEG_WIDTH / 2, _LEG_LENGTH / 2)))
+
+
 class WalkerEnv(Box2DEnv):
     """A hull on two legs with hips and knees has to get to the right, as fast as it can, within ten seconds.
 
@@ -41,6 +55,10 @@ class WalkerEnv(Box2DEnv):
     def __init__(self, task: str) -> None:
         super().__init__(task, _BEST_RETURN)
         self._generate = GENERATORS[task.removeprefix("bipedal-walker-")]
+        self._box, self._edge = (
+            Box2D.b2FixtureDef(shape=shape, friction=_GROUND_FRICTION, categoryBits=GROUND)
+            for shape in (Box2D.b2PolygonShape(box=(1, 1)), Box2D.b2EdgeShape(vertices=[(0, 0), (1, 0)]))
+        )
         self._picture: Any = None
 
     def _begin(self, rng: np.random.Generator) -> None:
@@ -52,12 +70,12 @@ class WalkerEnv(Box2DEnv):
         # A new world each time: the order of its parts decides about the last digits of what happens in it.
         self._terrain = terrain
         self._world = Box2D.b2World(gravity=(0, -10))
-        self._obstacles = [self._add_ground(Box2D.b2PolygonShape(vertices=box)) for box in terrain.boxes]
+        self._obstacles = [self._add_ground(self._box, box) for box in terrain.boxes]
         points = terrain.points()
-        for segment in zip(points, points[1:], strict=False):
-            self._add_ground(Box2D.b2EdgeShape(vertices=segment))
+        for segment in itertools.pairwise(points):
+            self._add_ground(self._edge, segment)
         x, y = START_COLUMN * SPACING, LEVEL + 2 * _LEG_LENGTH
-        self._hull = self._add_part(Box2D.b2PolygonShape(vertices=_HULL), (x, y), density=5.0, friction=0.1)
+        self._hull = self._world.CreateDynamicBody(position=(x, y), fixtures=_HULL)
         self._hull.ApplyForceToCenter((push, 0.0), True)
         self._legs: list[Any] = []
         self._joints: list[Any] = []
@@ -68,25 +86,15 @@ class WalkerEnv(Box2DEnv):
         self._world.contactListener = self._touch
         self._potential = 0.0
 
-    def _add_ground(self, shape: Any) -> Any:
-        fixture = Box2D.b2FixtureDef(shape=shape, friction=_GROUND_FRICTION, categoryBits=GROUND)
+    def _add_ground(self, fixture: Any, corners: Iterable[tuple[float, float]]) -> Any:
+        fixture.shape.vertices = list(corners)
         return self._world.CreateStaticBody(fixtures=fixture)
-
-    def _add_part(
-        self, shape: Any, position: tuple[float, float], angle: float = 0.0, density: float = 1.0, friction: float = 0.2
-    ) -> Any:
-        fixture = Box2D.b2FixtureDef(
-            shape=shape, density=density, friction=friction, categoryBits=_WALKER, maskBits=GROUND
-        )
-        return self._world.CreateDynamicBody(position=position, angle=angle, fixtures=fixture)
 
     def _add_leg(self, x: float, top: float, tilt: float) -> None:
         half = _LEG_LENGTH / 2
-        upper_shape = Box2D.b2PolygonShape(box=(_LEG_WIDTH / 2, half))
-        lower_shape = Box2D.b2PolygonShape(box=(_LOWER_LEG_WIDTH / 2, half))
-        upper = self._add_part(upper_shape, (x, top - half), tilt)
+        upper = self._world.CreateDynamicBody(position=(x, top - half), angle=tilt, fixtures=_UPPER_LEG)
         self._add_joint(self._hull, _HIP, upper, lower_angle=-0.8, upper_angle=1.1)
-        lower = self._add_part(lower_shape, (x, top - 3 * half), tilt)
+        lower = self._world.CreateDynamicBody(position=(x, top - 3 * half), angle=tilt, fixtures=_LOWER_LEG)
         self._add_joint(upper, (0.0, -half), lower, lower_angle=-1.6, upper_angle=-0.1)
         self._legs += [upper, lower]
 

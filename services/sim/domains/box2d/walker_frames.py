@@ -91,7 +91,8 @@ class WalkerPicture:
         if ray is not None:
             canvas.line(*ray, _RAY)
         for column in range(first, last):
-            canvas.line(*self._points[column : column + 2], self._grass[column], smooth=True)
+            start, end = self._points[column : column + 2]
+            canvas.line(start, end, self._grass[column], smooth=True)
         for obstacle in obstacles:
             canvas.body(obstacle, *_OBSTACLE)
         for index, leg in enumerate(legs):
