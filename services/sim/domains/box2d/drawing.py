@@ -24,7 +24,8 @@ class Canvas:
     """
 
     def __init__(self, pixels: int, scale: float, background: Color) -> None:
-        self._surface = pygame.Surface((pixels, pixels), depth=24)
+        # Not 24 bits per pixel: smooth lines then mix in what they read beyond the pixel.
+        self._surface = pygame.Surface((pixels, pixels), depth=32)
         self._surface.fill(background)
         self._pixels, self._scale = pixels, scale
         self.left = 0.0
