@@ -32,7 +32,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
             Domain("metaworld", "Meta-World", "sim-metaworld", "metaworld"),
             Domain("maniskill", "ManiSkill3", "sim-maniskill", "mani_skill"),
             Domain("mujoco", "MuJoCo", "sim-mujoco", "gymnasium"),
-            Domain("box2d", "Box2D", "sim-box2d", "gymnasium"),
+            Domain("box2d", "Box2D", "sim-box2d", "Box2D"),
             Domain("robodesk", "RoboDesk", "sim-robodesk", "robodesk"),
             Domain("ogbench", "OGBench", "sim-ogbench", "ogbench"),
             Domain("miniarcade", "MiniArcade", "sim-miniarcade", "pygame"),

@@ -49,6 +49,8 @@ DOMAINS: dict[str, Domain] = {
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
         Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade"),
+        Domain("box2d", "services.sim.domains.box2d", ("Box2D", "pygame", "PIL"), "sim-box2d"),
+        Domain("robodesk", "services.sim.domains.robodesk", ("robodesk", "PIL"), "sim-robodesk"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
     )
 }

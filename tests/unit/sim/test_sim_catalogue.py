@@ -56,6 +56,8 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         ("giraffe-run", "dmcontrol-ext", ("gymnasium", "metaworld")),
         ("mw-reach", "metaworld", ("dm_control",)),
         ("pygame-pong", "miniarcade", ("pygame", "mujoco", "dm_control", "metaworld", "PIL")),
+        ("lunarlander-land", "box2d", ("mujoco", "dm_control", "gymnasium", "pygame", "PIL")),
+        ("rd-push-red", "robodesk", ("gymnasium", "metaworld")),
         ("noop", "noop", ("mujoco", "dm_control", "metaworld", "PIL")),
     ],
 )
