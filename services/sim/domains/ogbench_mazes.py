@@ -82,23 +82,9 @@ class Maze:
     pairs: list[tuple[Cell, Cell]]
 
     @staticmethod
-    def centre(cell: Cell) -> npt.NDArray[np.float64]:
-        """float64[2], x and y of a cell's centre, metres; cell (1, 1) is at the origin."""
-        return np.array([(cell[1] - 1) * CELL_SIZE, (cell[0] - 1) * CELL_SIZE])
-
-    def is_wall(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Whether points lie in walls; outside of the grid there are none.
-
-        Args:
-            points: float64[..., 2], metres.
-
-        Returns:
-            bool[...].
-        """
-        columns, rows = np.moveaxis(np.floor(points / CELL_SIZE + 1.5).astype(int), -1, 0)
-        height, width = self.walls.shape
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        return inside & self.walls[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    def centre(cells: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """float64[..., 2], x and y of the centres of cells [..., 2], metres; cell (1, 1) is at the origin."""
+        return (np.asarray(cells, np.float64)[..., ::-1] - 1) * CELL_SIZE
 
 
 @cache
