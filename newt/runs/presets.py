@@ -45,7 +45,7 @@ def _laptop(total: int) -> dict[str, Any]:
         "schedule": {
             "total_env_steps": total,
             "seed_env_steps": total // 10,
-            "pretrain_updates": 1_200,
+            "pretrain_updates": 2_000,
             "updates_per_env_step": 0.2,
             "eval_every_env_steps": 0,
             "checkpoint_every_updates": 500,

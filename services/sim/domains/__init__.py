@@ -45,6 +45,7 @@ DOMAINS: dict[str, Domain] = {
     domain.name: domain
     for domain in (
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
+        Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),

@@ -23,22 +23,30 @@ def make(task: str, rendering: bool) -> SimEnv:
     if not hasattr(np, "in1d"):
         # Removed in NumPy 2.4; the quadruped of dm_control 1.0.34 still calls it.
         np.in1d = np.isin  # type: ignore[attr-defined]
-    return DmControlEnv(task, rendering)
+    domain, _, name = task.replace("-", "_").partition("_")
+    environment = suite.load(_DOMAIN_ALIASES.get(domain, domain), name)
+    return DmControlEnv(task, environment, rendering, _CAMERAS.get(domain, 0))
 
 
 class DmControlEnv(SimEnv):
-    """A suite task: two control steps per agent step, 500 agent steps, score = return / 1000."""
+    """A task of dm_control: two control steps per agent step, 500 agent steps, score = return / 1000.
 
-    def __init__(self, task: str, rendering: bool) -> None:
+    Args:
+        task: Task name.
+        environment: dm_control's environment of the task, with one of the suite's kind of tasks.
+        rendering: Whether frames will be wanted.
+        camera: Number of the model's camera that draws them.
+    """
+
+    def __init__(self, task: str, environment: Any, rendering: bool, camera: int = 0) -> None:
         facts = get_task(task)
-        domain, _, name = task.replace("-", "_").partition("_")
-        self._env: Any = suite.load(_DOMAIN_ALIASES.get(domain, domain), name, task_kwargs={"random": 0})
+        self._env = environment
         self._task, self._repeat, self._length = task, facts.action_repeat, facts.episode_length
         spec = self._env.action_spec()
         # The suite's bounds are [-1, 1] everywhere but in the quadruped.
         self._action_scale = (spec.maximum - spec.minimum) / 2
         self._action_offset = (spec.maximum + spec.minimum) / 2
-        self._camera = fixed_camera(_CAMERAS.get(domain, 0))
+        self._camera = fixed_camera(camera)
         self._steps = 0
         self._return = 0.0
         if rendering:
@@ -69,7 +77,7 @@ class DmControlEnv(SimEnv):
         )
 
     def render(self) -> npt.NDArray[np.uint8]:
-        """The suite's camera 0 (the quadruped's: 2) at 224 x 224."""
+        """The model's own camera at 224 x 224."""
         physics = self._env.physics
         renderer = renderer_for(self._task, physics.model.ptr, FRAME_SIZE)
         return renderer.draw(physics.model.ptr, physics.data.ptr, self._camera)

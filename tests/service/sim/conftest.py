@@ -4,11 +4,12 @@ import pytest
 from sim_running import RunningServer
 
 from newt.client import SimClient
+from services.sim.domains import DOMAINS
 
 
 @pytest.fixture(scope="session")
 def all_domains() -> Iterator[RunningServer]:
-    server = RunningServer(domains=("dmcontrol", "metaworld", "mujoco", "noop"), max_instances=64)
+    server = RunningServer(domains=tuple(DOMAINS), max_instances=64)
     yield server
     server.close()
 

@@ -11,8 +11,10 @@ from services.sim.domains.base import RenderingError
 @pytest.fixture(scope="session")
 def recorded() -> dict[str, Any]:
     """Short trajectories recorded from the original environments: start state, actions, what followed."""
-    result: dict[str, Any] = json.loads(Path(__file__).with_name("recorded.json").read_text())
-    return result
+    records: dict[str, Any] = {}
+    for path in sorted(Path(__file__).parent.glob("recorded*.json")):
+        records |= json.loads(path.read_text())
+    return records
 
 
 @pytest.fixture(scope="session")

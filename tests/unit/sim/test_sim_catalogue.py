@@ -53,6 +53,7 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("mujoco-ant", "mujoco", ("dm_control", "metaworld")),
         ("walker-walk", "dmcontrol", ("gymnasium", "metaworld")),
+        ("giraffe-run", "dmcontrol-ext", ("gymnasium", "metaworld")),
         ("mw-reach", "metaworld", ("dm_control",)),
         ("noop", "noop", ("mujoco", "dm_control", "metaworld", "PIL")),
     ],

@@ -15,6 +15,7 @@ from newt.tasks.encoders import (
     CLIP,
     CLIP_REPOSITORY,
     SENTENCE,
+    SENTENCE_LENGTH,
     TEXT_DIM,
     ClipTextEncoder,
     EncoderUnavailableError,
@@ -84,14 +85,14 @@ def test_the_packaged_cache_was_made_by_the_installed_encoder(sentence_encoder: 
     np.testing.assert_allclose(embed_tasks(tasks, SENTENCE).vectors, fresh, atol=1e-3)
 
 
-def test_rows_are_pairwise_distinct_and_of_length_one() -> None:
+def test_rows_are_pairwise_distinct_and_of_one_length() -> None:
     vectors = embed_tasks(all_tasks(), SENTENCE).vectors
     assert vectors.shape == (228, TEXT_DIM)
     assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), SENTENCE_LENGTH, rtol=1e-5)
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    assert distances.min() > 0.03
+    assert distances.min() > 0.03 * SENTENCE_LENGTH
 
 
 def test_rows_come_in_the_order_of_the_tasks() -> None:
@@ -141,7 +142,7 @@ def test_sentence_encoder_agrees_with_its_own_library(sentence_encoder: Sentence
     texts = [NEW_TEXT, get_task("fish-swim").instruction]
     expected = load_model(device="cpu").encode(texts, batch_size=1, normalize_embeddings=True)
     encoded = sentence_encoder.encode(texts)
-    np.testing.assert_allclose(encoded[:, :384], expected, atol=1e-4)
+    np.testing.assert_allclose(encoded[:, :384], SENTENCE_LENGTH * expected, atol=1e-4)
     assert not encoded[:, 384:].any()
 
 

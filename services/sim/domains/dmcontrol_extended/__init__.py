@@ -1,0 +1,30 @@
+"""DMControl extended: more tasks for the bodies of the suite, and bodies that the suite does not have.
+
+One module per body. Each has `TASKS`, which builds an environment of dm_control for every task name; `DmControlEnv`
+then plays it exactly as it plays the suite's own.
+"""
+
+from __future__ import annotations
+
+from services.sim.domains.base import SimEnv
+from services.sim.domains.dmcontrol import DmControlEnv
+from services.sim.domains.dmcontrol_extended import (
+    cartpole,
+    cheetah,
+    cup,
+    giraffe,
+    hopper,
+    pendulum,
+    reacher,
+    spinner,
+    walker,
+)
+
+_BODIES = (walker, cheetah, hopper, reacher, cup, pendulum, spinner, giraffe, cartpole)
+TASKS = {name: build for body in _BODIES for name, build in body.TASKS.items()}
+"""What builds the environment of a task, by the task's name."""
+
+
+def make(task: str, rendering: bool) -> SimEnv:
+    """Builds an instance of an extended task."""
+    return DmControlEnv(task, TASKS[task](), rendering)
