@@ -44,10 +44,12 @@ class Domain:
 DOMAINS: dict[str, Domain] = {
     domain.name: domain
     for domain in (
+        Domain("atari", "services.sim.domains.atari", ("ale_py", "gymnasium"), "sim-atari"),
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
+        Domain("ogbench", "services.sim.domains.ogbench", ("ogbench", "mujoco", "PIL"), "sim-ogbench"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
     )
 }

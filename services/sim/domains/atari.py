@@ -111,7 +111,7 @@ class AtariEnv(SimEnv):
         return _as_observation(self._env.ale.getRAM())
 
     def step(self, action: npt.NDArray[np.float32]) -> StepResult:
-        """Holds the stick for four frames; the reward is the change of the game's own points, neither scaled nor cut."""
+        """Holds the stick for four frames; the reward is the change of the game's own points."""
         stick = (self._action_low + (action + 1) / 2 * self._action_range).astype(np.float32)
         memory, reward, _, _, _ = self._env.step(stick)
         self._steps += 1

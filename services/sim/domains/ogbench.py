@@ -154,7 +154,15 @@ class AntRunEnv(_OgBenchEnv):
         return direction / np.linalg.norm(direction)
 
 
-class AntBallEnv(_OgBenchEnv):
+class _GoalEnv(_OgBenchEnv):
+    """What the tasks with a visible goal share."""
+
+    def _set_goal(self, goal: npt.NDArray[np.float64]) -> None:
+        self.goal = goal
+        self.model.geom("target").pos[:2] = goal
+
+
+class AntBallEnv(_GoalEnv):
     """og-antball: an ant pushes a ball, dropped from 3 m, to a goal; success while the ball is there.
 
     Observes the ant and the ball without their x and y (18 numbers), the velocities (20), from the ant to the ball and
@@ -186,10 +194,6 @@ class AntBallEnv(_OgBenchEnv):
         self._set_goal(self._rng.uniform(-3, 3, 2))
         self._previous = self._distances()
 
-    def _set_goal(self, goal: npt.NDArray[np.float64]) -> None:
-        self.goal = goal
-        self.model.geom("target").pos[:2] = goal
-
     def _distances(self) -> tuple[float, float]:
         """From the ant to the ball, and from the ball to the goal."""
         ant, ball = self.data.qpos[:2], self.data.qpos[-7:-5]
@@ -207,7 +211,7 @@ class AntBallEnv(_OgBenchEnv):
         return 10 * (2.5 * (ball_before - ball) + (ant_before - ant)), success, success
 
 
-class _MazeEnv(_OgBenchEnv):
+class _MazeEnv(_GoalEnv):
     """A maze: paid for being close to the goal, success while within the tolerance of it.
 
     Start and goal are drawn from the maze's pairs of cells, and within these. All observations are divided by 20.
@@ -241,16 +245,13 @@ class _MazeEnv(_OgBenchEnv):
         start, goal = self._maze.pairs[self._rng.integers(len(self._maze.pairs))]
         noise = self._rng.uniform(-_START_NOISE, _START_NOISE, (2, 2))
         self._set_goal(Maze.centre(goal) + noise[1])
-        return Maze.centre(start) + noise[0]
-
-    def _set_goal(self, goal: npt.NDArray[np.float64]) -> None:
-        self.goal = goal
-        self.model.geom("target").pos[:2] = goal
+        place: npt.NDArray[np.float64] = Maze.centre(start) + noise[0]
+        return place
 
     def _relation_to_goal(self) -> list[npt.NDArray[np.float64]]:
         """The end of every observation: goal, from it to the agent, distance."""
         error = self.data.qpos[:2] - self.goal
-        return [self.goal, error, np.linalg.norm(error, keepdims=True)]
+        return [self.goal, error, np.array([np.linalg.norm(error)])]
 
     def _judge(self) -> tuple[float, float, float]:
         error = self.data.qpos[:2] - self.goal
@@ -298,7 +299,8 @@ class PointMazeEnv(_MazeEnv):
         """Along the shortest way, at full speed until the goal."""
         way = self._route.next_point(self.data.qpos) - self.data.qpos
         reach = self._repeat * _POINT_SPEED
-        return (way / max(np.abs(way).max(), reach)).astype(np.float32)
+        action: npt.NDArray[np.float32] = (way / max(np.abs(way).max(), reach)).astype(np.float32)
+        return action
 
 
 class AntMazeEnv(_MazeEnv):
