@@ -1,6 +1,8 @@
 """OGBench without the service: the package's own environments, mazes, the expert, frames."""
 
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -34,7 +36,8 @@ def run(env: Any, seed: int, expert: bool) -> list[StepResult]:
 
 
 @pytest.mark.parametrize("task", ["og-point-maze", "og-ant-maze"])
-def test_the_stock_maze_moves_as_the_package_has_it(task: str) -> None:
+def test_the_stock_maze_moves_as_the_package_has_it(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # The package leaves its files behind.
     maze = pytest.importorskip("ogbench.locomaze.maze")
     theirs = maze.make_maze_env(task.split("-")[1], "maze", maze_type="medium")
     ours: Any = build(task)
