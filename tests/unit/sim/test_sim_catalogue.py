@@ -31,7 +31,7 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
         Catalogue(["dmcontrol"]).get("walker-wlak")
     with pytest.raises(NotFoundError, match="on this server"):
         Catalogue(["dmcontrol"]).get("og-ant")
-    with pytest.raises(NotFoundError, match="known are .*dmcontrol"):
+    with pytest.raises(NotFoundError, match=r"known are .*dmcontrol"):
         Catalogue(["dmcontrl"])
 
 
