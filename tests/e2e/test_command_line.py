@@ -129,7 +129,7 @@ def test_nonsense_is_refused_in_one_line_that_names_the_field(home: Path) -> Non
         (["train", "mujoco-reacher", "--set", "schedule.total_env_steps=-1"], "schedule.total_env_steps"),
         (["train", "mujoco-reacher", "--set", "train.lr=fast"], "lr"),
         (["train", "mujoco-reacher", "--set", "colour=red"], "colour"),
-        (["train", "atari-pong"], "simulator"),
+        (["train", "rd-push-red"], "simulator"),
         (["runs", "show", "no-such-run"], "no-such-run"),
     ):
         result = newt(home, *arguments)
