@@ -46,6 +46,7 @@ DOMAINS: dict[str, Domain] = {
     for domain in (
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
+        Domain("maniskill", "services.sim.domains.maniskill", ("mani_skill", "sapien"), "sim-maniskill"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
