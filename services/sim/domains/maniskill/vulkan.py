@@ -19,6 +19,7 @@ _SOFTWARE_DRIVERS = (
     Path(sys.prefix) / "share/vulkan/icd.d/newt_swiftshader.json",  # Where our script puts it.
     Path("/usr/lib/chromium/vk_swiftshader_icd.json"),  # Debian's Chromium, if it is installed.
 )
+_GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dri"))
 _REMEDY = (
     "without a GPU, run scripts/maniskill-vulkan.sh, which installs a software driver; with one, install its driver "
     "with Vulkan support. VK_ICD_FILENAMES names the driver's JSON file if it lies in an unusual place."
@@ -30,7 +31,7 @@ def wants_software() -> bool:
     backend = os.environ.get(RENDER_BACKEND_VARIABLE, "auto")
     if backend != "auto":
         return backend == "osmesa"
-    return not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dri"))
+    return not any(path.exists() for path in _GPU_DEVICES)
 
 
 def choose_driver() -> None:
