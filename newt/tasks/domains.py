@@ -42,7 +42,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
 )
 """Every domain by name, in the order of the official task list."""
 
-IMPLEMENTED_DOMAINS: frozenset[str] = frozenset({"dmcontrol", "dmcontrol-ext", "mujoco", "metaworld"})
+IMPLEMENTED_DOMAINS: frozenset[str] = frozenset({"dmcontrol", "dmcontrol-ext", "maniskill", "mujoco", "metaworld"})
 """Domains that have a simulator in this version. The other tasks are registered, but cannot be run yet."""
 
 

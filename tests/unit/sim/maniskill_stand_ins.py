@@ -132,7 +132,9 @@ def link(
     origin = f'<origin xyz="{spaced(centre)}"/>'
     x, y, z = size or (0.01, 0.01, 0.01)
     moments = [mass / 12 * (a * a + b * b) for a, b in ((y, z), (x, z), (x, y))]
-    inertia = " ".join(f'{axis}="{max(moment, 1e-4)}"' for axis, moment in zip(("ixx", "iyy", "izz"), moments, strict=True))
+    inertia = " ".join(
+        f'{axis}="{max(moment, 1e-4)}"' for axis, moment in zip(("ixx", "iyy", "izz"), moments, strict=True)
+    )
     text = f'<inertial>{origin}<mass value="{mass}"/><inertia {inertia} ixy="0" ixz="0" iyz="0"/></inertial>'
     if size is not None:
         shape = f'{origin}<geometry><box size="{spaced(size)}"/></geometry>'

@@ -16,8 +16,12 @@ import pytest
 from sim_building import build
 
 from newt.tasks.registry import all_tasks, get_task
+from services.sim.domains import DOMAINS
 
-pytest.importorskip("mani_skill", reason="needs newt[sim-maniskill]")
+pytestmark = [
+    pytest.mark.skipif(bool(DOMAINS["maniskill"].missing_packages()), reason="needs newt[sim-maniskill]"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mani_skill", "ignore:.*precision lowered by casting"),
+]
 
 ROOT = Path(__file__).parents[3]
 TASKS = [task.name for task in all_tasks() if task.domain == "maniskill"]

@@ -22,6 +22,7 @@ def _prepare_process() -> None:
     from services.sim.domains.maniskill import vulkan
 
     vulkan.choose_driver()
+    warnings.filterwarnings("ignore", message=".*precision lowered by casting")  # At every controller built.
     torch.set_num_threads(1)  # The tensors have a handful of entries, and other workers have the other cores.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SAPIEN says that it uses its own Vulkan loader, which is fine.

@@ -50,8 +50,8 @@ def require(task: str, pack: str, model_id: str | None) -> None:
         path = Path(ASSET_DIR) / PACKS[pack] / name
         if not path.exists():
             raise MissingAssetError(
-                f"{task} needs ManiSkill's asset pack {pack!r}, but there is no {path}: run `python -m {_MODULE} {pack}`, "
-                "or set MS_ASSET_DIR to the folder that has it below data/"
+                f"{task} needs ManiSkill's asset pack {pack!r}, but there is no {path}: run "
+                f"`python -m {_MODULE} {pack}`, or set MS_ASSET_DIR to the folder that has it below data/"
             )
 
 
