@@ -46,14 +46,12 @@ def write_ycb(folder: Path) -> None:
     facts = {}
     for name, (half, is_round) in YCB.items():
         extents = np.asarray(half)
-        if is_round:
-            mesh = trimesh.creation.icosphere(subdivisions=2)
-            mesh.apply_scale(extents)
-        else:
-            mesh = trimesh.creation.box(2 * extents)
         model = folder / "models" / name
         model.mkdir(parents=True)
-        mesh.export(model / "collision.ply")
+        mesh = trimesh.creation.icosphere(2) if is_round else trimesh.creation.box((2, 2, 2))
+        mesh.apply_scale(extents)
+        # As text: SAPIEN's reader of binary files trips over numbers whose first byte looks like a line break.
+        mesh.export(model / "collision.ply", encoding="ascii")
         mesh.export(model / "textured.obj")
         box = {"min": (-extents).tolist(), "max": extents.tolist()}
         facts[name] = {"bbox": box, "scales": [SCALES.get(name, 1.0)], "density": 1000}
