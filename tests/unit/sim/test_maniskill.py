@@ -181,6 +181,20 @@ def test_missing_meshes_are_named_with_the_step_that_fetches_them(
     build("ms-reach").close()  # Needs none.
 
 
+def test_the_download_step_keeps_what_is_there_and_refuses_unknown_packs() -> None:
+    def run(*packs: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore", "-m", "services.sim.domains.maniskill.assets", *packs]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+    done = run()  # MS_ASSET_DIR has the stand-ins.
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["ycb", "xarm6", "anymal_c"]
+    assert done.stdout.count("already in") == 3
+    unknown = run("ycb", "kitchen")
+    assert unknown.returncode == 2
+    assert "no pack kitchen; there are ycb, xarm6, anymal_c" in unknown.stderr
+
+
 def test_a_missing_driver_is_one_clear_error() -> None:
     code = (
         "from services.sim import domains\n"

@@ -10,6 +10,7 @@ Hugging Face, the robots from GitHub; ManiSkill knows the addresses and the chec
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +18,13 @@ from types import MappingProxyType
 _MODULE = "services.sim.domains.maniskill.assets"
 
 PACKS: Mapping[str, str] = MappingProxyType(
-    {"ycb": "assets/mani_skill2_ycb", "xarm6": "robots/xarm6", "anymal_c": "robots/anymal_c"}
+    {
+        "ycb": "assets/mani_skill2_ycb/info_pick_v0.json",
+        "xarm6": "robots/xarm6/xarm6_robotiq.urdf",
+        "anymal_c": "robots/anymal_c/urdf/anymal.urdf",
+    }
 )
-"""Where each pack lies below ManiSkill's asset folder."""
-
-_ROBOT_FILES = {"xarm6": "xarm6_robotiq.urdf", "anymal_c": "urdf/anymal.urdf"}
+"""A file of each pack, below ManiSkill's asset folder, that is there if and only if the pack is."""
 
 
 class MissingAssetError(RuntimeError):
@@ -43,11 +46,10 @@ def require(task: str, pack: str, model_id: str | None) -> None:
     """
     from mani_skill import ASSET_DIR
 
-    names = [_ROBOT_FILES[pack]] if pack in _ROBOT_FILES else ["info_pick_v0.json"]
+    paths = [Path(ASSET_DIR) / PACKS[pack]]
     if model_id is not None:
-        names += [f"models/{model_id}/collision.ply", f"models/{model_id}/textured.obj"]
-    for name in names:
-        path = Path(ASSET_DIR) / PACKS[pack] / name
+        paths += [paths[0].parent / "models" / model_id / name for name in ("collision.ply", "textured.obj")]
+    for path in paths:
         if not path.exists():
             raise MissingAssetError(
                 f"{task} needs ManiSkill's asset pack {pack!r}, but there is no {path}: run "
@@ -56,20 +58,29 @@ def require(task: str, pack: str, model_id: str | None) -> None:
 
 
 def main() -> None:
-    """Downloads packs that are not there yet."""
+    """Downloads the packs that are not there yet."""
     parser = argparse.ArgumentParser(prog=f"python -m {_MODULE}", description="Fetches meshes for ManiSkill tasks.")
-    parser.add_argument("packs", nargs="*", choices=[[], *PACKS], help="which ones; by default all")
+    parser.add_argument("packs", nargs="*", help=f"some of {', '.join(PACKS)}; by default all")
+    packs = parser.parse_args().packs or list(PACKS)
+    if unknown := set(packs) - set(PACKS):
+        parser.error(f"no pack {', '.join(sorted(unknown))}; there are {', '.join(PACKS)}")
     from mani_skill import ASSET_DIR
     from mani_skill.utils import download_asset
     from mani_skill.utils.assets import DATA_SOURCES
 
-    for pack in parser.parse_args().packs or PACKS:
-        target = Path(ASSET_DIR) / PACKS[pack]
-        if target.exists():
-            print(f"{pack}: already in {target}")
-        else:
-            download_asset.download(DATA_SOURCES[pack])
-            print(f"{pack}: downloaded to {target}")
+    for pack in packs:
+        path = Path(ASSET_DIR) / PACKS[pack]
+        if path.exists():
+            print(f"{pack}: already in {ASSET_DIR}")
+            continue
+        source = DATA_SOURCES[pack]
+        try:
+            download_asset.download(source)
+        except OSError as error:
+            sys.exit(f"{pack}: cannot download {source.url}: {error}")
+        if not path.exists():
+            sys.exit(f"{pack}: {source.url} has another layout than expected: there is no {path}")
+        print(f"{pack}: downloaded to {ASSET_DIR}")
 
 
 if __name__ == "__main__":
