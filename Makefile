@@ -29,6 +29,7 @@ $(VENV)/.local: pyproject.toml constraints.txt | $(PYTHON)
 	$(PIP) install -c constraints.txt -e '.[local]'
 	@touch $@
 $(VENV)/.dev: pyproject.toml constraints.txt | $(PYTHON)
+	@scripts/system-packages.sh --dev
 	@echo "Installing Newt and its development tools into $(VENV) ..."
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.local

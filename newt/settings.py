@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told. Subclasses set their prefix: NEWT_SIM_PORT, NEWT_REPLAY_PORT, ...
+    """What every service can be told. Subclasses set their prefix: NEWT_SIM_PORT, NEWT_LEARNER_PORT, ...
 
     Each field has a one-line description; docs/settings.md is generated from them.
     """
@@ -19,8 +19,6 @@ class ServiceSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that the service binds.")
     port: int = Field(0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
-    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
 
     def __init__(self, **values: Any) -> None:
@@ -30,3 +28,10 @@ class ServiceSettings(BaseSettings):
         unknown = sorted(name for name in os.environ if name.startswith(prefix) and name not in known)
         if unknown:
             raise ValueError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+
+
+class GrpcServiceSettings(ServiceSettings):
+    """What a service without HTTP of its own can be told: where it shows its metrics."""
+
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks one.")

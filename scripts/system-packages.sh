@@ -1,6 +1,8 @@
 #!/bin/sh
-# Installs the Debian/Ubuntu packages that have no Python wheel. Does nothing where they are there already.
+# Installs the Debian/Ubuntu packages that have no Python wheel; with --dev also what the tests need. Does nothing where
+# they are there already.
 #   libosmesa6       software OpenGL, for drawing MuJoCo frames without a GPU
+#   g++              --dev: torch.compile needs it, and the tests compile
 #   python3.11-venv  Debian's Python comes without the venv module
 set -eu
 
@@ -8,6 +10,7 @@ PYTHON=${PYTHON3:-python3.11}
 wanted=""
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3.11-venv"
 ldconfig -p | grep -q 'libOSMesa\.so' || wanted="$wanted libosmesa6"
+if [ "${1:-}" = --dev ] && ! command -v "${CXX:-g++}" >/dev/null 2>&1; then wanted="$wanted g++"; fi
 [ -n "$wanted" ] || exit 0
 
 echo "Newt needs system packages that have no wheel:$wanted"

@@ -22,7 +22,8 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from newt.agent.config import ConfigError, ModelConfig, TrainConfig
-from newt.agent.learner import Learner, Synchronise
+from newt.agent.distributed import SOLO, Ranks
+from newt.agent.learner import Learner
 from newt.agent.task_table import TaskTable
 from newt.agent.world_model import WorldModel
 
@@ -70,10 +71,12 @@ class Checkpoint:
         _load_weights(model, weights)
         return model
 
-    def learner(self, device: torch.device | str = "cpu", synchronise: Synchronise | None = None) -> Learner:
-        """Build a learner that continues exactly where the stored one stopped, given the same device type."""
+    def learner(
+        self, device: torch.device | str = "cpu", ranks: Ranks = SOLO, compile_with: str | None = None
+    ) -> Learner:
+        """Build a learner that continues where the stored one stopped: to the bit, given the same type of device."""
         model = WorldModel(self.model_config, self.table).to(device)
-        learner = Learner(model, self.train_config, synchronise=synchronise)
+        learner = Learner(model, self.train_config, ranks=ranks, compile_with=compile_with)
         learner.load_state_dict(self.state)
         return learner
 

@@ -276,12 +276,15 @@ class InferenceModel:
         for member, (critic, shift) in enumerate(zip(self._critics, rows.critics, strict=True)):
             chosen = (pairs == member).any(-1).nonzero().squeeze(-1)
             if len(chosen) == B:
-                total += self._decode(critic(x, shift))
+                total += self.criticise(critic, x, shift)
             elif len(chosen):
                 index = chosen.to(self.device)
-                values = self._decode(critic(x[index], shift[index]))
-                total.index_add_(0, index, values)
+                total.index_add_(0, index, self.criticise(critic, x[index], shift[index]))
         return total.mul_(0.5)
+
+    def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
+        """Return one critic's values float32[B, S] of joined inputs [B, S, Z + A], ``shift`` of its rows."""
+        return self._decode(critic(x, shift))
 
     def _join(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return [z, action] in the inference type; a latent common to all samples stays apart."""

@@ -83,23 +83,30 @@ class UpdateNoise:
     pi_policy: Tensor | None = None
     pi_pair: Tensor | None = None
 
+    def columns(self, part: slice) -> UpdateNoise:
+        """Return the draws of some of the B sequences; the pairs of critics are common to all."""
+        rowwise = ("td_policy", "bc_policy", "pi_policy")
+        values = {name: getattr(self, name) for name in rowwise}
+        return replace(self, **{name: value[:, part] for name, value in values.items() if value is not None})
 
-def draw_noise(model: WorldModel, batch: Batch, generator: torch.Generator, *, pretrain: bool) -> UpdateNoise:
-    """Draw what one update needs; ``generator`` lives on the model's device."""
+
+def draw_noise(
+    model: WorldModel, sequences: int, horizon: int, generator: torch.Generator, *, pretrain: bool
+) -> UpdateNoise:
+    """Draw what one update of B ``sequences`` needs; ``generator`` lives on the model's device."""
     device = model.device
 
-    def normal(rows: int) -> Tensor:
-        shape = (rows, len(batch.task), model.config.action_dim)
+    def normal(steps: int) -> Tensor:
+        shape = (steps, sequences, model.config.action_dim)
         return torch.randn(shape, generator=generator, device=device)
 
     def pair() -> Tensor:
         return torch.randperm(model.config.num_critics, generator=generator, device=device)[:2]
 
-    H = batch.action.shape[0]
-    td_policy, td_pair = normal(H), pair()
+    td_policy, td_pair = normal(horizon), pair()
     if pretrain:
-        return UpdateNoise(td_policy, td_pair, bc_policy=normal(H))
-    return UpdateNoise(td_policy, td_pair, pi_policy=normal(H + 1), pi_pair=pair())
+        return UpdateNoise(td_policy, td_pair, bc_policy=normal(horizon))
+    return UpdateNoise(td_policy, td_pair, pi_policy=normal(horizon + 1), pi_pair=pair())
 
 
 def td_target(model: WorldModel, config: TrainConfig, batch: Batch, z_next: Tensor, noise: UpdateNoise) -> Tensor:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from newt.agent.checkpoints import save_checkpoint
 from newt.errors import AlreadyExistsError, InvalidInputError
-from newt.official.checkpoints import read_official, with_images, write_official
-from newt.official.summary import Summary, find_encoder, open_checkpoint, summarise
+
+if TYPE_CHECKING:
+    from newt.official.summary import Summary
+
+# What reads and writes the files needs torch, which takes seconds to import: the commands import it themselves.
 
 console = Console()
 checkpoints_app = typer.Typer(help="Import, export and inspect checkpoint files.", no_args_is_help=True)
@@ -35,6 +37,10 @@ def import_checkpoint(
     force: ForceOption = False,
 ) -> None:
     """Convert a published checkpoint: networks, target critics, value scale and both optimisers."""
+    from newt.agent.checkpoints import save_checkpoint
+    from newt.official.checkpoints import read_official, with_images
+    from newt.official.summary import find_encoder, summarise
+
     check_output(out, force)
     checkpoint = read_official(file, task)
     if add_images:
@@ -52,6 +58,9 @@ def export_checkpoint(
     force: ForceOption = False,
 ) -> None:
     """Write a checkpoint in the published format."""
+    from newt.official.checkpoints import write_official
+    from newt.official.summary import open_checkpoint, summarise
+
     check_output(out, force)
     write_official(out, open_checkpoint(checkpoint))
     console.print(_table(out, summarise(out)))
@@ -63,6 +72,8 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a checkpoint: size, dimensions, tasks, steps, optimisers, text encoder."""
+    from newt.official.summary import summarise
+
     summary = summarise(file)
     if json:
         console.print_json(data={"file": str(file), **asdict(summary)})

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import newt
-from newt.cli import plots, stack, watch
+from newt.cli import stack, watch
 from newt.cli.rest import Api
 from newt.cli.terminal import console
 from newt.errors import NewtError
@@ -63,6 +63,8 @@ def demo(
 
 def _collect(api: Api, run: Run, folder: Path, seconds: float) -> RunResults:
     """Downloads what the run made into the demo's folder."""
+    from newt.cli import plots  # matplotlib takes a while to import, and nothing else needs it
+
     results = RunResults.model_validate(api.get(f"/runs/{run.id}/results"))
     rows = _history(api, run.id)
     plots.score_curves(folder / "scores.png", run.tasks, rows, results.evaluations)

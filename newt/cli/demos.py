@@ -1,133 +1,160 @@
-"""`newt demos`: demonstration sets of the replay service, and published demonstration files in and out."""
+"""`newt demos`: demonstration sets through the REST API; published files in and out."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Sequence
-from pathlib import Path
+import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from newt.cli.checkpoints import ForceOption, check_output
-from newt.client.replay import ReplayClient
-from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
-from newt.local import control
-from newt.official.demos import MANISKILL_EPISODES, read_demos, write_demos
-from newt.runs.spec import SET_NAME
-from newt.tasks.registry import Task, UnknownTaskError, get_task
+from newt.cli import demo_files
+from newt.cli.rest import Api, UrlOption
+from newt.cli.terminal import console
+from newt.errors import NewtError
+from newt.runs.record import Deleted, DemoCollection, DemoSetInfo, DemoSetList
 
-console = Console()
-demos_app = typer.Typer(help="List demonstration sets; import and export published files.", no_args_is_help=True)
+demos_app = typer.Typer(
+    help="Collect, list and delete demonstration sets; import and export published files.", no_args_is_help=True
+)
+demo_files.register(demos_app)
 
-_APPEND_TIMEOUT_S = 60.0
-
-ReplayOption = Annotated[
-    str | None, typer.Option("--replay", help="Replay service, host:port. Default: $NEWT_REPLAY or the local stack.")
-]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the new set.")]
+EpisodesOption = Annotated[int, typer.Option(help="Demonstrations per task.")]
+FollowOption = Annotated[bool, typer.Option("--follow/--no-follow", help="Wait until the set is whole.")]
 
 
 @demos_app.command("list")
-def list_sets(replay: ReplayOption = None) -> None:
-    """List the demonstration sets with their contents by task."""
-    table = Table("set", "task", "episodes", "rows", "return", "score", "success")
-    with ReplayClient(_replay_address(replay)) as client:
-        for demo_set in client.list_demo_sets():
-            for task in demo_set.tasks:
-                table.add_row(
-                    demo_set.name,
-                    task.task,
-                    str(task.episodes),
-                    f"{task.rows:,}",
-                    f"{task.mean_return:.2f}",
-                    f"{task.mean_score:.2f}",
-                    "-" if task.mean_success != task.mean_success else f"{task.mean_success:.2f}",
-                )
+def list_sets(url: UrlOption = None) -> None:
+    """List the demonstration sets."""
+    table = Table("set", "state", "from", "tasks", "episodes", "return", "score", "success", "MB")
+    for info in DemoSetList.model_validate(Api(url).get("/demos")).demo_sets:
+        episodes = sum(task.episodes for task in info.tasks)
+        successes = [task.mean_success for task in info.tasks if task.mean_success is not None]
+        table.add_row(
+            info.name,
+            _state(info),
+            _origin(info.collection),
+            str(len(info.tasks)),
+            str(episodes),
+            _mean([task.mean_return for task in info.tasks]),
+            _mean([task.mean_score for task in info.tasks]),
+            _mean(successes),
+            f"{info.size_bytes / 1e6:.1f}",
+        )
     console.print(table)
 
 
-@demos_app.command("import")
-def import_files(
-    files: Annotated[list[Path], typer.Argument(help="Published files, one per task, named after it: TASK.pt.")],
-    set_: Annotated[str, typer.Option("--set", help="Demonstration set to add to; created if it is new.")],
-    task: Annotated[str | None, typer.Option("--task", help="The task, if a single file has another name.")] = None,
-    all_episodes: Annotated[
-        bool, typer.Option("--all-episodes", help=f"Keep more than {MANISKILL_EPISODES} per ManiSkill task.")
-    ] = False,
-    images: Annotated[bool, typer.Option("--images/--no-images", help="Keep image features.")] = True,
-    replay: ReplayOption = None,
+@demos_app.command()
+def show(name: str, url: UrlOption = None) -> None:
+    """Show a demonstration set task by task."""
+    info = DemoSetInfo.model_validate(Api(url).get(f"/demos/{name}"))
+    console.print(f"{info.name}: {_state(info)}, {_origin(info.collection)}")
+    if info.collection and info.collection.error:
+        console.print(f"[red]{info.collection.error}[/red]")
+    console.print(_table(info))
+
+
+@demos_app.command()
+def scripted(
+    tasks: Annotated[list[str], typer.Option("--tasks", help="Task name, glob, domain or set; repeatable.")],
+    name: NameOption,
+    episodes: EpisodesOption = 20,
+    follow: FollowOption = True,
+    url: UrlOption = None,
 ) -> None:
-    """Add published demonstrations to a set. A file that is imported again adds nothing."""
-    _check_set(set_)
-    sources = sorted(_tasks_of(files, task), key=lambda pair: pair[1].index if pair[1].index is not None else 10**6)
-    limit = None if all_episodes else MANISKILL_EPISODES
-    table = Table("task", "episodes", "new", "file")
-    try:
-        with ReplayClient(_replay_address(replay)) as client:
-            for path, its_task in sources:
-                episodes = read_demos(path, its_task, images=images, maniskill_limit=limit)
-                replies = [client.append(e, demo_set=set_, timeout_s=_APPEND_TIMEOUT_S) for e in episodes]
-                new = sum(not reply.duplicate for reply in replies)
-                table.add_row(its_task.name, str(len(episodes)), str(new), str(path))
-    except NewtError:
-        if table.row_count:
-            console.print(table)
-            console.print("Stopped here; these files are in the set. Importing them again is harmless.")
-        raise
-    console.print(table)
+    """Collect a set from scripted experts (POST /demos)."""
+    request: dict[str, object] = {"name": name, "tasks": tasks, "episodes": episodes}
+    _collect(Api(url), "/demos", request, follow=follow)
 
 
-@demos_app.command("export")
-def export_file(
-    out: Annotated[Path, typer.Argument(help="Published file to write; loaders expect TASK.pt.")],
-    set_: Annotated[str, typer.Option("--set", help="Demonstration set.")],
-    task: Annotated[str, typer.Option("--task", help="The task.")],
-    force: ForceOption = False,
-    replay: ReplayOption = None,
+@demos_app.command()
+def collect(
+    run_id: str,
+    name: NameOption,
+    tasks: Annotated[list[str] | None, typer.Option("--tasks", help="One of the run's tasks; repeatable.")] = None,
+    episodes: EpisodesOption = 20,
+    mode: Annotated[str, typer.Option(help="planner or policy.")] = "planner",
+    checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint. Default: the newest.")] = None,
+    seed: Annotated[int, typer.Option(help="Origin of the episodes' seeds.")] = 0,
+    follow: FollowOption = True,
+    url: UrlOption = None,
 ) -> None:
-    """Write a task's episodes of a set as a published file."""
-    _check_set(set_)
-    check_output(out, force)
-    name = _task(task).name
-    with ReplayClient(_replay_address(replay)) as client:
-        episodes = list(client.read_episodes(demo_set=set_, task=name))
-    if not episodes:
-        raise NotFoundError(f"set {set_!r} has no episodes of {name}; `newt demos list` shows what there is")
-    write_demos(out, episodes)
-    console.print(f"{len(episodes)} episodes of {name} written to {out}")
+    """Collect a set from the agent of a run (POST /runs/RUN_ID/demos)."""
+    request: dict[str, object] = {
+        "name": name,
+        "tasks": tasks or None,
+        "episodes": episodes,
+        "mode": mode,
+        "checkpoint": checkpoint,
+        "seed": seed,
+    }
+    _collect(Api(url), f"/runs/{run_id}/demos", request, follow=follow)
 
 
-def _tasks_of(files: Sequence[Path], task: str | None) -> list[tuple[Path, Task]]:
-    if task is not None and len(files) != 1:
-        raise InvalidInputError(
-            "--task", f"got {len(files)} files, expected one; several are told apart by their names"
-        )
-    return [(path, _task(task or path.stem)) for path in files]
+@demos_app.command()
+def cancel(name: str, url: UrlOption = None) -> None:
+    """Stop a collection; what it has stored is removed."""
+    console.print(DemoCollection.model_validate(Api(url).post(f"/demos/{name}/cancel")).state)
 
 
-def _task(name: str) -> Task:
-    try:
-        return get_task(name)
-    except UnknownTaskError as error:
-        raise InvalidInputError("task", str(error)) from error
+@demos_app.command()
+def delete(name: str, url: UrlOption = None) -> None:
+    """Delete a demonstration set that no run uses."""
+    removed = Deleted.model_validate(Api(url).delete(f"/demos/{name}"))
+    console.print(f"set {name} with {removed.episodes} episodes deleted")
 
 
-def _check_set(name: str) -> None:
-    if not re.fullmatch(SET_NAME, name):
-        raise InvalidInputError("--set", f"got {name!r}, expected 1-128 letters, digits or ._- after a first one")
+def _collect(api: Api, path: str, request: dict[str, object], *, follow: bool) -> None:
+    collection = DemoCollection.model_validate(api.post(path, request))
+    name = collection.name
+    console.print(f"set {name}: {len(collection.tasks)} tasks")
+    if not follow:
+        return
+    with console.status(f"collecting {name} ...") as status:
+        while True:
+            info = DemoSetInfo.model_validate(api.get(f"/demos/{name}"))
+            now = info.collection
+            if now is None or now.state != "collecting":
+                break
+            waiting = f", waiting for {now.waiting_on}" if now.waiting_on else ""
+            status.update(f"collecting {name}: {now.progress:.0%}{waiting}")
+            time.sleep(1)
+    if not info.usable:
+        raise NewtError(f"the collection of {name} {now.state if now else 'is gone'}: {(now and now.error) or ''}")
+    console.print(_table(info))
 
 
-def _replay_address(given: str | None) -> str:
-    if given or os.environ.get("NEWT_REPLAY"):
-        return given or os.environ["NEWT_REPLAY"]
-    state = control.read(control.default_home())
-    services = state.services if state and state.state == "running" else []
-    address = next((str(service["address"]) for service in services if service["name"] == "replay"), None)
-    if address is None:
-        raise UnavailableError(
-            "no local stack is running; start one with `newt up`, or name a service with --replay or $NEWT_REPLAY"
-        )
-    return address
+def _table(info: DemoSetInfo) -> Table:
+    table = Table("task", "episodes", "rows", "return", "score", "success", "missing")
+    yields = info.collection.yields if info.collection else {}
+    held = {task.task: task for task in info.tasks}
+    for name in list(held) + [name for name in yields if name not in held]:
+        task, found = held.get(name), yields.get(name)
+        counts = (str(task.episodes), f"{task.rows:,}") if task else ("0", "0")
+        means = (task.mean_return, task.mean_score, task.mean_success) if task else (None, None, None)
+        table.add_row(name, *counts, *(_number(mean) for mean in means), (found and found.missing) or "")
+    return table
+
+
+def _state(info: DemoSetInfo) -> str:
+    if info.collection is None:
+        return "usable"
+    state = info.collection.state
+    return "usable" if info.usable else f"{state} {info.collection.progress:.0%}" if state == "collecting" else state
+
+
+def _origin(collection: DemoCollection | None) -> str:
+    if collection is None:
+        return "imported, or filled by runs"
+    if collection.source == "scripted":
+        return "scripted experts"
+    return f"{collection.run_id}, checkpoint {collection.checkpoint}"
+
+
+def _mean(values: list[float]) -> str:
+    return _number(sum(values) / len(values) if values else None)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

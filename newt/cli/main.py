@@ -30,6 +30,12 @@ def main() -> None:
     except NewtError as error:
         print(f"newt: {error}", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        # Commands that work on files or start services need more than the extra `cli`.
+        if (error.name or "newt").partition(".")[0] in ("newt", "services"):
+            raise
+        print(f"newt: this command needs {error.name}; install newt[cli,client,agent], or newt[local]", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

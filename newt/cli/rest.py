@@ -6,14 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 from pydantic import ValidationError
 
 from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs import record
+
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Learner's base URL. Default: $NEWT_URL or the local stack.")
+]
 
 
 class RefusedError(NewtError):
@@ -41,6 +46,10 @@ class Api:
     def post(self, path: str, body: Any = None) -> Any:
         """POST a JSON body; returns the decoded JSON."""
         return self._call("POST", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """DELETE; returns the decoded JSON."""
+        return self._call("DELETE", path)
 
     def download(self, path: str, target: Path) -> None:
         """GET into a file, complete or not at all."""

@@ -11,14 +11,11 @@ import typer
 from rich.table import Table
 
 from newt.cli import watch
-from newt.cli.rest import Api
+from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console
 from newt.errors import InvalidInputError, NewtError
-from newt.runs.record import EvaluationJob, Run, RunList, RunResults, RunState
+from newt.runs.record import Deleted, EvaluationJob, Run, RunList, RunResults, RunState
 
-UrlOption = Annotated[
-    str | None, typer.Option("--url", help="Learner's base URL. Default: $NEWT_URL or the local stack.")
-]
 runs_app = typer.Typer(help="List, watch, cancel, resume runs.", no_args_is_help=False, invoke_without_command=True)
 
 
@@ -99,6 +96,13 @@ def cancel(run_id: str, url: UrlOption = None) -> None:
 def resume(run_id: str, url: UrlOption = None) -> None:
     """Continue a failed or cancelled run from its last checkpoint."""
     console.print(Run.model_validate(Api(url).post(f"/runs/{run_id}/resume")).state.value)
+
+
+@runs_app.command("delete-episodes")
+def delete_episodes(run_id: str, url: UrlOption = None) -> None:
+    """Delete the episodes that an ended run has collected; its checkpoints and results stay."""
+    removed = Deleted.model_validate(Api(url).delete(f"/runs/{run_id}/episodes"))
+    console.print(f"{removed.episodes} episodes deleted")
 
 
 @runs_app.command()

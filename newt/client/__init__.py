@@ -2,10 +2,17 @@
 
 >>> from newt.client import RemoteVectorEnv  # doctest: +SKIP
 >>> envs = RemoteVectorEnv("walker-walk", num_envs=8, address="127.0.0.1:50051")  # doctest: +SKIP
+
+Names are imported when they are first used, because the clients need different packages: only RemoteVectorEnv needs
+Gymnasium.
 """
 
-from newt.client.sim import AutoReset, Observation, ObsMode, SimClient, SimSession, Step, Task
-from newt.client.vector_env import RemoteVectorEnv
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from newt.client.sim import AutoReset, Observation, ObsMode, SimClient, SimSession, Step, Task
+    from newt.client.vector_env import RemoteVectorEnv
 
 __all__ = [
     "AutoReset",
@@ -17,3 +24,10 @@ __all__ = [
     "Step",
     "Task",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "vector_env" if name == "RemoteVectorEnv" else "sim"
+    return getattr(import_module(f"{__name__}.{module}"), name)

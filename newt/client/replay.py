@@ -384,7 +384,16 @@ class Batches:
             StopIteration: All were read, or the iterator was closed.
             NewtError: The service refused the request, or stayed away for longer than the patience.
         """
-        item = self._ready.get()
+        batch = self.take(None)
+        assert batch is not None
+        return batch
+
+    def take(self, timeout_s: float | None) -> Batch | None:
+        """The next batch as `next` gives it, or None if it is not there after `timeout_s` seconds."""
+        try:
+            item = self._ready.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
         if isinstance(item, BaseException):
             self._ready.put(item)  # Whoever asks again gets the same answer.
             raise item

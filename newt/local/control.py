@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from newt.errors import NewtError, UnavailableError
-from newt.local.stack import StackConfig
-from newt.local.supervisor import STATE_FILE, STOP_GRACE_S
+from newt.local.stack import STATE_FILE, STOP_GRACE_S, StackConfig
 
 _UP_TIMEOUT_S = 240.0
 

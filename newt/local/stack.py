@@ -18,6 +18,11 @@ PORTS = {"redis": 6379, "replay": 50061, "planner": 50071, "hub": 50081}
 FIRST_SIM_PORT = 50051
 FIRST_METRICS_PORT = 9101
 
+# In the stack's home; its supervisor writes it, the commands read it.
+STATE_FILE = "stack.json"
+# How long a service has to end by itself.
+STOP_GRACE_S = 20.0
+
 
 @dataclass(frozen=True)
 class StackConfig:

@@ -18,13 +18,12 @@ import structlog
 
 from newt import logs
 from newt.local import health, stack
+from newt.local.stack import STATE_FILE, STOP_GRACE_S
 
-STATE_FILE = "stack.json"
 # A service that dies more often than this within the window stays down, and the stack says so.
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 300.0
 START_TIMEOUT_S = 120.0
-STOP_GRACE_S = 20.0
 _PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger(__name__)

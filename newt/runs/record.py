@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from newt.runs.spec import RunSpec
+from newt.runs.spec import SET_NAME, RunSpec
 
 
 class RunState(StrEnum):
@@ -200,7 +200,7 @@ class Event(_Record):
 
     id: str
     time: datetime
-    kind: Literal["state", "stage", "waiting", "evaluation", "checkpoint", "restart", "error"]
+    kind: Literal["state", "stage", "waiting", "evaluation", "checkpoint", "restart", "warning", "error"]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -286,18 +286,85 @@ class DemoTaskInfo(_Record):
     mean_success: float | None
 
 
+SetName = Annotated[str, Field(pattern=SET_NAME, description="Name of the new set.")]
+
+
+class AgentDemosRequest(_Record):
+    """POST /runs/{id}/demos: the run's agent plays, and its good episodes become demonstrations."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: SetName
+    tasks: list[str] | None = Field(None, min_length=1, description="Some of the run's tasks; null: all of them.")
+    episodes: int = Field(20, ge=1, le=1000, description="Demonstrations per task; twice as many episodes are played.")
+    mode: Literal["planner", "policy"] = Field("planner", description="Who acts, without exploration.")
+    checkpoint: str | None = Field(None, description="Name of a checkpoint; null: the newest.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Origin of the episodes' seeds.")
+
+
+class ScriptedDemosRequest(_Record):
+    """POST /demos: scripted experts play, and their successful episodes become demonstrations."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: SetName
+    tasks: list[str] = Field(min_length=1, description="Task names, globs, domains or task sets.")
+    episodes: int = Field(20, ge=1, le=1000, description="Demonstrations per task.")
+
+
+class DemoYield(_Record):
+    """What a collection has brought for one task."""
+
+    wanted: int = Field(description="Demonstrations that were asked for.")
+    kept: int = Field(description="Demonstrations in the set.")
+    played: int | None = Field(None, description="Episodes that an agent played; null for scripted experts.")
+    accepted: int | None = Field(None, description="How many of them the accept rule would have let pass.")
+    threshold: float | None = Field(None, description="Return that an accepted episode exceeds.")
+    missing: str | None = Field(None, description="Why there are fewer demonstrations than wanted.")
+
+
+class DemoCollection(_Record):
+    """How a set was, or is being, collected. The set can be used when the state is succeeded."""
+
+    name: str
+    state: Literal["collecting", "succeeded", "failed", "cancelled"]
+    source: Literal["scripted", "agent"]
+    request: ScriptedDemosRequest | AgentDemosRequest
+    tasks: list[str]
+    run_id: str | None = Field(None, description="Whose agent played.")
+    checkpoint: str | None = Field(None, description="Which checkpoint of the run.")
+    created_at: datetime
+    progress: float = Field(0.0, description="Share of the work that is done.")
+    waiting_on: str | None = Field(None, description="What the collection waits for, if something is missing.")
+    error: str | None = Field(None, description="Why it failed.")
+    unfinished: bool = Field(
+        True, description="Replay may hold episodes of it that are part of no whole set; they are being removed."
+    )
+    yields: dict[str, DemoYield] = Field(default_factory=dict, description="What came out, by task.")
+
+
 class DemoSetInfo(_Record):
     """A named set of demonstrations."""
 
     name: str
+    usable: bool = Field(description="Whether runs may name it: false until its collection has succeeded.")
     size_bytes: int
     tasks: list[DemoTaskInfo]
+    collection: DemoCollection | None = Field(
+        None, description="How it was collected; null for imported sets and those that runs fill by themselves."
+    )
 
 
 class DemoSetList(_Record):
     """GET /demos."""
 
     demo_sets: list[DemoSetInfo]
+
+
+class Deleted(_Record):
+    """What a DELETE has removed."""
+
+    episodes: int
 
 
 class Readiness(_Record):

@@ -24,6 +24,8 @@ from newt.tasks.registry import Task, select_tasks
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
 SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+SCRIPTED_SET_NAME = r"^scripted-\d+$"
+"""Sets that runs fill by themselves, as far as they need them."""
 
 
 def _strictly(settings: type[Any]) -> Callable[[Any], Any]:
@@ -125,14 +127,15 @@ class DemosSpec(_Section):
     """Which demonstrations a run learns from."""
 
     sets: list[Annotated[str, Field(pattern=SET_NAME)]] = Field(
-        default_factory=list, description="Existing demonstration sets; only episodes of the run's tasks are used."
+        default_factory=list,
+        description="Existing demonstration sets (`newt demos list`); only episodes of the run's tasks are used.",
     )
     scripted_episodes: int = Field(
         20,
         ge=0,
         le=1000,
         description="Successful episodes per task from scripted experts, for tasks that have one; kept in the set "
-        "scripted-<n> and reused by later runs.",
+        "scripted-<n> and reused by later runs. A task whose expert cannot bring them trains without.",
     )
 
 
@@ -152,6 +155,21 @@ class EvaluationSpec(_Section):
 
     episodes_per_task: int = Field(2, ge=1, le=1000, description="Episodes per task in each evaluation.")
     videos: bool = Field(False, description="Record one video per task in the final evaluation.")
+
+
+class ResourcesSpec(_Section):
+    """What a run's training may use of the learner's machine."""
+
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Training processes, each with an equal part of every batch: one per GPU; must divide "
+        "replay.batch_size.",
+    )
+    compile: bool = Field(
+        False, description="Compile the updates with torch.compile: slow to start, faster afterwards on GPUs."
+    )
 
 
 class RunSpec(_Section):
@@ -179,6 +197,7 @@ class RunSpec(_Section):
     demos: DemosSpec = Field(default_factory=DemosSpec, description="Demonstrations.")
     collect: CollectSpec = Field(default_factory=CollectSpec, description="Collection.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluations.")
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="Processes and compilation.")
 
     @model_validator(mode="before")
     @classmethod
@@ -215,6 +234,12 @@ class RunSpec(_Section):
                 ("algorithm", "pretraining"),
                 "needs demonstrations: name demos.sets, or set demos.scripted_episodes and include a task with a "
                 "scripted expert, or switch pretraining off",
+            )
+        if self.replay.batch_size % self.resources.processes:
+            raise _at(
+                ("resources", "processes"),
+                f"{self.resources.processes} processes cannot have equal parts of replay.batch_size "
+                f"{self.replay.batch_size}; choose a divisor of it",
             )
         if self.train.horizon != self.plan.horizon:
             raise _at(

@@ -132,15 +132,21 @@ class _Observed:
             if isinstance(error, errors.NewtError):
                 code = code_of(error)
                 self._context.abort(code, str(error))
-            # abort() itself raises a bare Exception, and a generator is closed when its client goes away.
-            if error is not None and kind is not Exception and not isinstance(error, GeneratorExit):
+            elif _cancelled(error):
+                code = grpc.StatusCode.CANCELLED
+            elif kind is Exception:  # what abort() raises
+                code = grpc.StatusCode.UNKNOWN
+            elif error is not None:
                 code = grpc.StatusCode.INTERNAL
                 error_id = uuid.uuid4().hex[:12]
                 log.error("rpc_failed", method="/".join(self._labels), error_id=error_id, exc_info=error)
                 self._context.abort(code, f"internal error {error_id}; the service's log has the traceback")
-            if error is not None:
-                code = grpc.StatusCode.CANCELLED if isinstance(error, GeneratorExit) else grpc.StatusCode.UNKNOWN
         finally:
             metrics.GRPC_HANDLED.labels(*self._labels, code.name).inc()
             metrics.GRPC_SECONDS.labels(*self._labels).observe(time.perf_counter() - self._start)
             structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _cancelled(error: BaseException | None) -> bool:
+    """Whether the client went away: a response generator is closed, and reading requests raises a bare RpcError."""
+    return isinstance(error, GeneratorExit) or (isinstance(error, grpc.RpcError) and rpc_code(error) is None)

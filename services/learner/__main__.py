@@ -17,6 +17,8 @@ from newt.wire.metrics import BUILD
 from newt.wire.server import PortInUseError, Server
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.api import create_app
+from services.learner.demo_jobs import DemoJobs
+from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
 from services.learner.hub import WeightsHub
 from services.learner.jobs import EvaluationJobs
@@ -48,11 +50,15 @@ def main() -> int:
     # A model that nobody trains any more leaves the planners; evaluations bring their own.
     supervisor = Supervisor(store, settings, on_ended=hub.retire)
     jobs = EvaluationJobs(store, settings)
+    dependencies = Dependencies(store, settings)
+    demo_sets = DemoSets(settings.replay, store)
+    demo_jobs = DemoJobs(store, settings, demo_sets, dependencies, retire=hub.retire)
     try:
         jobs.recover()
+        demo_jobs.recover()
     except NewtError as error:
         log.warning("jobs_not_recovered", error=str(error))
-    app = create_app(settings, store, supervisor, jobs, Dependencies(store, settings))
+    app = create_app(settings, store, supervisor, jobs, demo_sets, demo_jobs, dependencies)
     BUILD.info({"version": __version__, "service": "learner"})
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
@@ -64,6 +70,7 @@ def main() -> int:
         server.run(sockets=[rest])
     finally:
         jobs.stop()
+        demo_jobs.stop()
         supervisor.stop()
         hub.close()
         hub_server.stop(grace_s=1.0)

@@ -13,10 +13,14 @@ from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import newt
-from newt.errors import InvalidInputError, NotFoundError
+from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.runs.record import (
+    AgentDemosRequest,
     ApiError,
     CheckpointList,
+    Deleted,
+    DemoCollection,
+    DemoSetInfo,
     DemoSetList,
     EvaluationJob,
     EvaluationJobList,
@@ -27,6 +31,7 @@ from newt.runs.record import (
     RunList,
     RunResults,
     RunState,
+    ScriptedDemosRequest,
     TaskInfo,
     TaskList,
 )
@@ -36,7 +41,8 @@ from newt.tasks.registry import Task, all_tasks
 from newt.tasks.sets import TASK_SETS
 from services.learner import http_errors, metrics
 from services.learner.checkpoints import CheckpointFolder
-from services.learner.demo_sets import list_demo_sets
+from services.learner.demo_jobs import DemoJobs
+from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
 from services.learner.jobs import EvaluationJobs
 from services.learner.settings import LearnerSettings
@@ -53,6 +59,8 @@ def create_app(
     store: RunStore,
     supervisor: Supervisor,
     jobs: EvaluationJobs,
+    demo_sets: DemoSets,
+    demo_jobs: DemoJobs,
     dependencies: Dependencies,
 ) -> FastAPI:
     """Builds the application; its OpenAPI description is served under /docs and /openapi.json."""
@@ -61,7 +69,7 @@ def create_app(
         title="Newt learner",
         version=newt.__version__,
         description="Training runs of the Newt agent: start them, watch them, take the checkpoints home.",
-        responses={404: error, 409: error, 422: error, 503: error},
+        responses={404: error, 409: error, 422: error, 429: error, 503: error},
     )
     http_errors.install(app)
 
@@ -86,6 +94,7 @@ def create_app(
                 f"no simulator is configured for {', '.join(unserved)} (configured: {have}); leave these tasks out, or "
                 "start the simulator and name it in NEWT_LEARNER_SIMS",
             )
+        demo_sets.require_usable(spec.demos.sets)
         run = store.create(spec, lambda run_id: (settings.data_dir / "runs" / run_id).resolve())
         supervisor.wake()
         return run
@@ -113,6 +122,17 @@ def create_app(
         store.resume(run_id)
         supervisor.wake()
         return store.get(run_id)
+
+    @app.delete("/runs/{run_id}/episodes")
+    def delete_episodes(run_id: str) -> Deleted:
+        """Removes the episodes that an ended run has collected, which frees its demonstration sets for deletion.
+
+        Checkpoints and results stay. If the run is resumed, it collects from the start.
+        """
+        run = store.get(run_id)
+        if not run.state.finished:
+            raise PreconditionError(f"run {run_id} is {run.state}; cancel it, or wait for its end")
+        return Deleted(episodes=demo_sets.delete_buffer(run_id))
 
     # ---- what a run says
 
@@ -221,10 +241,41 @@ def create_app(
             sets={task_set.name: task_set.description for task_set in TASK_SETS.values()},
         )
 
+    # ---- demonstrations
+
     @app.get("/demos")
     def list_demos() -> DemoSetList:
-        """Demonstration sets."""
-        return list_demo_sets(settings.replay)
+        """Demonstration sets with their contents by task, and how each was collected."""
+        return demo_sets.list()
+
+    @app.get("/demos/{name}")
+    def get_demos(name: str) -> DemoSetInfo:
+        """One demonstration set."""
+        return demo_sets.get(name)
+
+    @app.post("/demos", status_code=202)
+    def collect_scripted_demos(request: ScriptedDemosRequest) -> DemoCollection:
+        """Collects a new set from scripted experts. Asking again for the same is harmless."""
+        return demo_jobs.start_scripted(request)
+
+    @app.post("/runs/{run_id}/demos", status_code=202)
+    def collect_agent_demos(run_id: str, request: AgentDemosRequest) -> DemoCollection:
+        """Collects a new set from the agent of a run. Asking again for the same is harmless.
+
+        The agent plays twice as many episodes as are wanted; those whose return exceeds a threshold below the median
+        are kept, if they succeed where success is what the task is about. A task with too few of them is left out.
+        """
+        return demo_jobs.start_agent(store.get(run_id), request)
+
+    @app.post("/demos/{name}/cancel")
+    def cancel_demos(name: str) -> DemoCollection:
+        """Ends a collection and removes what it has stored."""
+        return demo_jobs.cancel(name)
+
+    @app.delete("/demos/{name}")
+    def delete_demos(name: str) -> Deleted:
+        """Removes a set that no run uses."""
+        return Deleted(episodes=demo_sets.delete(name))
 
     # ---- operations
 

@@ -18,6 +18,7 @@ from typing import TextIO, TypeVar
 import structlog
 
 from newt import logs
+from newt.agent.distributed import PeerLostError
 from newt.errors import NewtError, UnavailableError
 from newt.runs.record import Run
 from services.learner.settings import LearnerSettings
@@ -27,6 +28,7 @@ from services.learner.writer import RunWriter
 EXIT_DONE = 0
 EXIT_FAILED = 1  # The run has been marked as failed; starting the process again would not help.
 EXIT_STOPPED = 3  # Asked to stop.
+EXIT_PEER_LOST = 4  # Another process of the same training died or hangs; this one would go on.
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +96,13 @@ class Context:
         return Path(self.run.directory)
 
 
-def run_child(name: str, work: Callable[[Context], None]) -> int:
+def run_child(name: str, work: Callable[[Context], None], *, alone: bool = True) -> int:
     """Runs the body of a process of a run: `python -m services.learner.<name> --run ID --attempt N`.
+
+    Args:
+        name: Of the process.
+        work: Its body.
+        alone: It must be the only process of its kind that works on the run.
 
     Returns:
         The exit status.
@@ -114,7 +121,7 @@ def run_child(name: str, work: Callable[[Context], None]) -> int:
     run = store.get(arguments.run)
     lock = None
     try:
-        lock = _lock(Path(run.directory) / f"{name}.lock", stop)
+        lock = lock_file(Path(run.directory) / f"{name}.lock", stop) if alone else None
         work(Context(settings, run, writer, stop))
     except (Stopped, SupersededError) as reason:
         log.info("process_stopped", reason=str(reason) or "asked to stop")
@@ -124,6 +131,11 @@ def run_child(name: str, work: Callable[[Context], None]) -> int:
         log.error("run_failed", error=cause)
         patiently(lambda: writer.fail(cause), stop)
         return EXIT_FAILED
+    except PeerLostError as error:
+        if stop.is_set():  # so were the others, who ended first
+            return EXIT_STOPPED
+        log.error("peer_lost", error=str(error))
+        return EXIT_PEER_LOST
     finally:
         if lock is not None:
             lock.close()
@@ -153,9 +165,9 @@ def loosely(call: Callable[[], object]) -> None:
         log.warning("report_failed", error=str(error))
 
 
-def _lock(path: Path, stop: StopFlag) -> TextIO:
-    """Waits until no other process of this kind works on the run: after a restart of the API its predecessor may
-    still be writing its last checkpoint. The lock ends with the process."""
+def lock_file(path: Path, stop: StopFlag) -> TextIO:
+    """Waits until no other process has the lock: after a restart of the API a predecessor may still be writing its last
+    checkpoint or episode. The lock ends with the process, or when the file is closed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("w")
     while True:

@@ -16,11 +16,11 @@ import structlog
 from newt.runs.record import Evaluation, EvaluationKind, RunResults, RunState, TaskProgress
 from services.learner.acting import Mode, Model
 from services.learner.child import Context, loosely, patiently, run_child
-from services.learner.demos import collect_scripted
 from services.learner.evaluation import EvaluationPlan, evaluate
 from services.learner.group import CollectorGroup, Instance
 from services.learner.pace import Pace
 from services.learner.progress import CollectorProgress, TrainerProgress
+from services.learner.run_demos import RunDemos
 from services.learner.seeds import derive
 from services.learner.services import Services
 from services.learner.store import SupersededError
@@ -52,8 +52,7 @@ class Collector:
         with self._reporting():
             self._stage = "connecting to the simulators"
             self._services.check_sims(self._tasks)
-            self._demonstrations()
-            self._pace = self._prepare()
+            self._pace = self._prepare(self._demo_sets())
             self._evaluate_once("random", "random")
             self._stage = "waiting for pretraining" if self._spec.pretrains() else "waiting for the trainer"
             self._wait_for_trainer(lambda trainer: trainer.pretrained)
@@ -67,20 +66,18 @@ class Collector:
 
     # ---- before
 
-    def _demonstrations(self) -> None:
-        experts = self._spec.expert_tasks()
-        if not experts:
-            return
-        self._stage = "collecting demonstrations"
+    def _demo_sets(self) -> list[str]:
+        """Names of the run's demonstration sets, once all demonstrations that there can be are there."""
+        if not self._spec.has_demos():
+            return []
 
         def on_progress(done: int, total: int) -> None:
             self._stage = f"collecting demonstrations ({done} of {total})"
 
-        collect_scripted(
-            self._services, self._spec.scripted_set(), experts, self._spec.demos.scripted_episodes, on_progress
-        )
+        self._stage = "looking for demonstrations"
+        return RunDemos(self._services, self._spec, self._writer).provide(on_progress)
 
-    def _prepare(self) -> Pace:
+    def _prepare(self, demo_sets: list[str]) -> Pace:
         """Makes the buffer, or finds it, and takes the counters from it."""
         spec, services = self._spec, self._services
         self._stage = "preparing the buffer"
@@ -94,7 +91,7 @@ class Collector:
                 updates_per_env_step=spec.schedule.updates_per_env_step,
                 start_env_steps=spec.seed_env_steps(),
                 max_lead_updates=spec.max_lead_updates(),
-                demo_sets=spec.demo_sets(),
+                demo_sets=demo_sets,
                 demos_in_online=spec.replay.demos_in_online,
                 timeout_s=10.0,
             ),

@@ -1,42 +1,147 @@
-"""The demonstration sets that replay has."""
+"""The demonstration sets that there are: what replay holds, and how it was collected."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import grpc
 
 from newt.client.replay import ReplayClient
-from newt.errors import UnavailableError
-from newt.runs.record import DemoSetInfo, DemoSetList, DemoTaskInfo
+from newt.errors import InvalidInputError, NotFoundError, PreconditionError, UnavailableError
+from newt.runs.record import DemoCollection, DemoSetInfo, DemoSetList, DemoTaskInfo
+from newt.wire.v1 import replay_pb2
+from services.learner.store import RunStore
 
 TIMEOUT_S = 2.0
+DELETE_TIMEOUT_S = 20.0
 
 
-def list_demo_sets(target: str) -> DemoSetList:
-    """All sets with their contents by task. Raises UnavailableError."""
-    try:
-        with ReplayClient(target) as replay:
-            found = replay.list_demo_sets(timeout_s=TIMEOUT_S)
-    except grpc.RpcError as error:
-        raise UnavailableError(f"replay at {target} does not answer; start it and retry") from error
-    return DemoSetList(
-        demo_sets=[
-            DemoSetInfo(
-                name=demo_set.name,
-                size_bytes=demo_set.size_bytes,
-                tasks=[
-                    DemoTaskInfo(
-                        task=task.task,
-                        episodes=task.episodes,
-                        rows=task.rows,
-                        mean_return=task.mean_return,
-                        mean_score=task.mean_score,
-                        mean_success=None if math.isnan(task.mean_success) else task.mean_success,
-                    )
-                    for task in demo_set.tasks
-                ],
-            )
-            for demo_set in found
+class DemoSets:
+    """Lists, shows, checks and deletes sets. Every method raises UnavailableError when replay does not answer.
+
+    Args:
+        replay: gRPC target of the replay service.
+        store: Records of the collections, and of the runs that use sets.
+    """
+
+    def __init__(self, replay: str, store: RunStore) -> None:
+        self._target, self._store = replay, store
+
+    def list(self) -> DemoSetList:
+        """All sets with their contents by task, and the collections that have stored nothing yet, or any more."""
+        with self._replay() as replay:
+            held = {found.name: found for found in replay.list_demo_sets(timeout_s=TIMEOUT_S)}
+        collections = {
+            collection.name: collection
+            for collection in self._store.demo_collections()
+            # A whole set that replay does not have was deleted without our knowledge.
+            if collection.name in held or collection.state != "succeeded"
+        }
+        infos = [
+            _info(name, held.get(name), collections.get(name)) for name in sorted(held.keys() | collections.keys())
         ]
+        return DemoSetList(demo_sets=infos)
+
+    def get(self, name: str) -> DemoSetInfo:
+        """One set. Raises NotFoundError."""
+        for info in self.list().demo_sets:
+            if info.name == name:
+                return info
+        raise NotFoundError(f"unknown demonstration set {name!r}; GET /demos lists all sets")
+
+    def holds(self, name: str) -> bool:
+        """Whether replay has a set of that name, whole or not."""
+        try:
+            with self._replay() as replay:
+                return bool(replay.list_demo_sets(name, timeout_s=TIMEOUT_S))
+        except NotFoundError:
+            return False
+
+    def require_usable(self, names: Sequence[str]) -> None:
+        """Raises InvalidInputError unless a run may use these sets now."""
+        if not names:
+            return
+        known = {info.name: info for info in self.list().demo_sets}
+        for name in names:
+            if name not in known:
+                have = ", ".join(info.name for info in known.values() if info.usable) or "none"
+                raise InvalidInputError("demos.sets", f"unknown set {name!r} (there are: {have})")
+            collection = known[name].collection
+            if collection is not None and not known[name].usable:
+                state = collection.state
+                now = "under way; wait for it" if state == "collecting" else f"{state}; ask for it again"
+                raise InvalidInputError("demos.sets", f"set {name!r} is not whole: its collection is {now}")
+
+    def delete(self, name: str) -> int:
+        """Removes a set; returns the number of its episodes.
+
+        Raises:
+            NotFoundError: No such set.
+            PreconditionError: It is being collected, or a run uses it.
+        """
+        collection = self._store.demo_collection(name)
+        if collection is not None and collection.state == "collecting":
+            raise PreconditionError(f"set {name!r} is being collected; cancel that first (POST /demos/{name}/cancel)")
+        users = [run.id for run in self._store.list_runs() if not run.state.finished and name in run.spec.demo_sets()]
+        if users:
+            raise PreconditionError(f"set {name!r} is used by run {', '.join(users)}; wait for its end, or cancel it")
+        episodes = 0
+        try:
+            with self._replay() as replay:
+                episodes = replay.delete_demo_set(name, timeout_s=DELETE_TIMEOUT_S)
+        except NotFoundError:
+            if collection is None:
+                raise NotFoundError(f"unknown demonstration set {name!r}; GET /demos lists all sets") from None
+        except PreconditionError as error:
+            raise PreconditionError(
+                f"{error} (DELETE /runs/<run>/episodes does; the run keeps its checkpoints and results)"
+            ) from error
+        self._store.delete_demo_collection(name)
+        return episodes
+
+    def remove_remains(self, name: str) -> None:
+        """Removes what a collection that did not succeed has stored; nothing is no error."""
+        try:
+            with self._replay() as replay:
+                replay.delete_demo_set(name, timeout_s=DELETE_TIMEOUT_S)
+        except NotFoundError:
+            return
+
+    def delete_buffer(self, run_id: str) -> int:
+        """Removes a run's online episodes; returns how many."""
+        with self._replay() as replay:
+            return replay.delete_buffer(run_id, timeout_s=DELETE_TIMEOUT_S)
+
+    @contextmanager
+    def _replay(self) -> Iterator[ReplayClient]:
+        try:
+            with ReplayClient(self._target) as replay:
+                yield replay
+        except grpc.RpcError as error:
+            raise UnavailableError(f"replay at {self._target} does not answer; start it and retry") from error
+
+
+def _info(name: str, held: replay_pb2.DemoSet | None, collection: DemoCollection | None) -> DemoSetInfo:
+    # The remains of a collection are gone: what has this name now was stored by somebody else.
+    foreign = collection is None or (collection.state in ("failed", "cancelled") and not collection.unfinished)
+    whole = collection is not None and collection.state == "succeeded"
+    return DemoSetInfo(
+        name=name,
+        usable=held is not None and (foreign or whole),
+        size_bytes=held.size_bytes if held else 0,
+        tasks=[_task(task) for task in held.tasks] if held else [],
+        collection=None if foreign and held else collection,
+    )
+
+
+def _task(task: replay_pb2.DemoTask) -> DemoTaskInfo:
+    return DemoTaskInfo(
+        task=task.task,
+        episodes=task.episodes,
+        rows=task.rows,
+        mean_return=task.mean_return,
+        mean_score=task.mean_score,
+        mean_success=None if math.isnan(task.mean_success) else task.mean_success,
     )

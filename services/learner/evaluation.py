@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from newt.client.replay import Episode as ReplayEpisode
 from newt.client.sim import AutoReset, SimSession, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import EpisodeStats
 from newt.tasks.registry import Task
 from services.learner import videos
-from services.learner.acting import Actor, Mode, Model
+from services.learner.acting import Actor, Decision, Mode, Model
 from services.learner.child import RunFailedError
+from services.learner.episodes import EpisodeStage
 from services.learner.seeds import derive, generator
 from services.learner.services import Services
 
@@ -47,6 +49,8 @@ class EvaluationPlan:
         env_step: Env steps of the run, for constrained planning; None plans unconstrained.
         video_folder: Where to put one video per task; None for no videos.
         video_prefix: Put before the task in the names of the videos.
+        on_episode: Called with the number of each episode among those of its task and the episode itself, whose id is
+            TASK/SEED; from several threads. None: transitions are not kept.
     """
 
     tasks: Sequence[Task]
@@ -57,6 +61,7 @@ class EvaluationPlan:
     env_step: int | None = None
     video_folder: Path | None = None
     video_prefix: str = ""
+    on_episode: Callable[[int, ReplayEpisode], None] | None = None
 
 
 @dataclass
@@ -159,6 +164,7 @@ class _SessionPlayer:
         self._queues = [list(row) for row in rows]
         self._tasks = [row[0].task for row in rows]
         self._domain = self._tasks[0].domain
+        self._stage = EpisodeStage(self._tasks) if plan.on_episode else None
         self._version = 0
 
     def play(self) -> int:
@@ -193,7 +199,7 @@ class _SessionPlayer:
                 self._version = min(self._version or decision.weights_version, decision.weights_version)
             session.send(decision.action)
             step = services.patience.call(services.sim_name(self._domain), session.receive)
-            obs, ended = step.observation.obs, self._record(step)
+            obs, ended = step.observation.obs, self._record(step, decision)
             first = np.zeros(len(self._tasks), np.bool_)
             if ended and any(self._queues):
                 obs = self._reset(session, ended)
@@ -205,9 +211,13 @@ class _SessionPlayer:
             index = self._queues[row][0].index if self._queues[row] else 0
             seeds.append(derive(self._plan.seed, self._tasks[row].name, index))
         name = self._services.sim_name(self._domain)
-        return self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+        obs = self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+        if self._stage is not None:
+            for row, seed in zip(rows, seeds, strict=True):
+                self._stage.begin(row, obs[row], seed)
+        return obs
 
-    def _record(self, step: Step) -> list[int]:
+    def _record(self, step: Step, decision: Decision) -> list[int]:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
         self._stepped(sum(bool(queue) for queue in self._queues))
@@ -223,10 +233,22 @@ class _SessionPlayer:
                 continue
             episode.reward += float(step.reward[row])
             episode.steps += 1
+            if self._stage is not None:
+                action, reward = decision.action[row], float(step.reward[row])
+                self._stage.step(row, action, reward, step.observation.obs[row], decision.behaviour)
             if over:
                 episode.success, episode.score = float(step.success[row]), float(step.score[row])
+                self._hand_over(row, episode, terminated=bool(step.terminated[row]))
                 queue.pop(0)
         return ended
+
+    def _hand_over(self, row: int, episode: _Episode, *, terminated: bool) -> None:
+        if self._stage is not None and self._plan.on_episode is not None:
+            episode_id = f"{episode.task.name}/{self._stage.seed(row)}"
+            whole = self._stage.finish(
+                row, episode_id, terminated=terminated, success=episode.success, score=episode.score
+            )
+            self._plan.on_episode(episode.index, whole)
 
     def _draw(self, session: SimSession) -> None:
         if self._plan.video_folder is None:

@@ -6,26 +6,21 @@ The checkpoint is served by the planners as a model of its own, so that a traini
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 import structlog
 
 from newt import logs
-from newt.agent.checkpoints import weights_to_bytes
-from newt.client.weights import publish, retire
 from newt.errors import NewtError
 from newt.runs.record import Evaluation, EvaluationJob, Run
 from newt.tasks.registry import get_task
-from services.learner.acting import Model
 from services.learner.checkpoints import CheckpointFolder
 from services.learner.child import RunFailedError, StopFlag, Stopped
 from services.learner.evaluation import EvaluationPlan, evaluate
+from services.learner.served_checkpoint import served
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
-
-HUB_TIMEOUT_S = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -43,28 +38,23 @@ def evaluate_checkpoint(
     folder = settings.data_dir / "runs" / run.id
     checkpoint = CheckpointFolder(folder).load(request.checkpoint)
     tasks = [get_task(name) for name in request.tasks or run.tasks]
-    model_id = f"{run.id}@{job.id}"
-    hub = f"{settings.hub_host}:{settings.hub_port}"
-    plan_json = json.dumps(run.spec.plan_settings().to_dict())
-    payload = weights_to_bytes(checkpoint.model(), {"run_id": run.id, "checkpoint": request.checkpoint})
-    publish(hub, model_id, 1, payload, plan_json, timeout_s=HUB_TIMEOUT_S)
-    try:
-        with Services.connect(settings, {task.domain for task in tasks}, stop) as services:
-            services.check_sims(tasks)
-            plan = EvaluationPlan(
-                tasks=tasks,
-                episodes=request.episodes,
-                mode=request.mode,
-                model=Model(model_id, checkpoint.table.names),
-                seed=request.seed,
-                # Outside of a run, planning is not constrained.
-                env_step=None,
-                video_folder=folder / "videos" if request.videos else None,
-                video_prefix=f"{job.id}-",
-            )
-            outcome = evaluate(services, plan)
-    finally:
-        retire(hub, model_id, timeout_s=HUB_TIMEOUT_S)
+    with (
+        served(settings, run, request.checkpoint, checkpoint, f"{run.id}@{job.id}") as model,
+        Services.connect(settings, {task.domain for task in tasks}, stop) as services,
+    ):
+        services.check_sims(tasks)
+        plan = EvaluationPlan(
+            tasks=tasks,
+            episodes=request.episodes,
+            mode=request.mode,
+            model=model,
+            seed=request.seed,
+            # Outside of a run, planning is not constrained.
+            env_step=None,
+            video_folder=folder / "videos" if request.videos else None,
+            video_prefix=f"{job.id}-",
+        )
+        outcome = evaluate(services, plan)
     evaluation = Evaluation(
         kind="requested",
         mode=request.mode,

@@ -28,7 +28,15 @@ class LearnerSettings(ServiceSettings):
     data_dir: Path = Field(Path("data/learner"), description="Folder for checkpoints, videos, logs and results.")
     max_concurrent_runs: int = Field(1, ge=1, description="Runs that may have processes at once; others are queued.")
     torch_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 leaves the choice to torch.")
-    device: str = Field("cpu", description="Torch device of trainers.")
+    device: str = Field(
+        "cpu", description="Torch device of trainers; cuda gives each process of a run a GPU of its own."
+    )
+    rank_timeout_s: float = Field(
+        180.0,
+        gt=0,
+        description="How long a run's training processes wait for one of them before all end and start again; longer "
+        "than writing a checkpoint takes.",
+    )
     max_restarts: int = Field(3, ge=0, description="Restarts of a run's crashed processes per restart_window_s.")
     restart_window_s: float = Field(300.0, gt=0, description="Window of max_restarts; more crashes fail the run.")
     stop_grace_s: float = Field(

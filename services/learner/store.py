@@ -18,6 +18,7 @@ from typing import Any
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import (
     ACTIVE,
+    DemoCollection,
     Evaluation,
     EvaluationJob,
     Event,
@@ -275,6 +276,25 @@ class RunStore:
         """All requested evaluations of a run, oldest first."""
         values = self._redis.hvals(_key(run_id, "jobs"))
         return sorted((EvaluationJob.model_validate_json(value) for value in values), key=lambda job: job.created_at)
+
+    # ---- demonstration sets that are, or were, collected on request
+
+    def put_demo_collection(self, collection: DemoCollection) -> None:
+        """Stores or replaces the record of a collection."""
+        self._redis.hset(f"{PREFIX}demos", collection.name, collection.model_dump_json())
+
+    def demo_collection(self, name: str) -> DemoCollection | None:
+        """How a set was collected; None if nobody asked for it."""
+        value = self._redis.hget(f"{PREFIX}demos", name)
+        return DemoCollection.model_validate_json(value) if value else None
+
+    def demo_collections(self) -> list[DemoCollection]:
+        """All collections."""
+        return [DemoCollection.model_validate_json(value) for value in self._redis.hvals(f"{PREFIX}demos")]
+
+    def delete_demo_collection(self, name: str) -> None:
+        """Forgets a collection; unknown ones are no error."""
+        self._redis.hdel(f"{PREFIX}demos", name)
 
     # ---- for the writers of a run's own processes
 

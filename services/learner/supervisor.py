@@ -191,8 +191,14 @@ class Supervisor:
         log.info("run_started", run=run_id, attempt=attempt)
 
     def _spawn(self, run_id: str, attempt: int, role: str) -> Child:
-        log_path = Path(self._store.get(run_id).directory) / "logs" / f"{role}.log"
+        run = self._store.get(run_id)
+        log_path = Path(run.directory) / "logs" / f"{role}.log"
         arguments = ["--run", run_id, "--attempt", str(attempt)]
+        processes = run.spec.resources.processes
+        if role == "trainer" and processes > 1:
+            return Child(
+                "services.learner.ranks", ["--processes", str(processes), *arguments], self._settings, log_path
+            )
         return Child(f"services.learner.{role}", arguments, self._settings, log_path)
 
     def _check(self, run_id: str, running: _Running) -> None:

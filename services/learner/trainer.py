@@ -3,6 +3,10 @@
 Pretrains on demonstrations, publishes, then updates online at the pace of the replay service's limiter. Everything that
 a restart needs is in the checkpoints: batches are numbered and their draws depend on the number alone, so a resumed
 trainer sees the batches that it would have seen.
+
+Started by torchrun, several of these train one model: each rank samples its part of every batch, gradients are
+averaged, and before every update all agree that all have their part and none must stop. Rank 0 alone writes
+checkpoints, publishes weights and reports. Collection is a process of its own, so tasks are not split between ranks.
 """
 
 from __future__ import annotations
@@ -10,15 +14,17 @@ from __future__ import annotations
 import json
 import math
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from enum import IntEnum
 
 import structlog
 import torch
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from newt import __version__
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.compilation import BACKEND, prepare
+from newt.agent.config import ConfigError
+from newt.agent.distributed import Ranks, launched_rank, process_group
 from newt.agent.learner import Learner
 from newt.agent.losses import Batch
 from newt.agent.task_table import TaskTable
@@ -31,6 +37,7 @@ from newt.runs.spec import RunSpec
 from newt.tasks.embeddings import embed_tasks
 from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.v1 import replay_pb2
+from services.learner.batch_feed import BatchFeed
 from services.learner.checkpoints import CheckpointFolder, name_of
 from services.learner.child import Context, RunFailedError, Stopped, patiently, run_child
 from services.learner.publisher import Publisher
@@ -39,8 +46,18 @@ from services.learner.training_report import TrainingReport
 
 # How often losses are looked at on a GPU, where looking waits for the device.
 CHECK_EVERY_ON_GPU = 50
+# How long a rank waits for its batch before it tells the others that it lives, and looks whether to stop.
+BATCH_POLL_S = 0.2
 
 log = structlog.get_logger(__name__)
+
+
+class _Step(IntEnum):
+    """What a rank proposes to do next; all do the largest proposal."""
+
+    UPDATE = 0
+    WAIT = 1
+    STOP = 2
 
 
 class Trainer:
@@ -48,16 +65,18 @@ class Trainer:
 
     Args:
         context: Of the process.
+        ranks: The processes that train together.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, ranks: Ranks) -> None:
+        self._context, self._ranks = context, ranks
         self._spec = context.run.spec
         self._stop = context.stop
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
         self._learner, self._env_steps, self._encoder = self._load()
+        self._learner.equalise()
         self._saved_updates = self._learner.updates
-        self._report = TrainingReport(context, self._learner.updates, self._env_steps)
+        self._report = TrainingReport(context, self._learner.updates, self._env_steps, silent=not ranks.first)
         plan_json = json.dumps(self._spec.plan_settings().to_dict())
         self._publisher = Publisher(context, plan_json, self._spec.schedule.publish_every_s)
 
@@ -91,6 +110,9 @@ class Trainer:
         settings, spec = self._context.settings, self._spec
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
+        compile_with = BACKEND if spec.resources.compile else None
+        if compile_with:
+            prepare(settings.data_dir / "compiled")
         try:
             embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if spec.algorithm.language else None
         except EncoderUnavailableError as error:
@@ -104,7 +126,7 @@ class Trainer:
                     f"checkpoint {name} was trained with the text encoder {checkpoint.info['text_encoder']!r}, here is "
                     f"{encoder!r}; a run never mixes encoders: install the old one, or start a new run"
                 )
-            learner = checkpoint.learner(settings.device)
+            learner = checkpoint.learner(self._ranks.device, self._ranks, compile_with)
             log.info("resumed", checkpoint=name, updates=learner.updates)
             return learner, int(checkpoint.info["env_steps"]), encoder
         tasks = spec.task_list()
@@ -115,8 +137,15 @@ class Trainer:
             [task.discount for task in tasks],
         )
         initial = torch.Generator().manual_seed(derive(spec.seed, "weights"))
-        model = WorldModel(spec.model_settings(), table, initial).to(settings.device)
-        return Learner(model, spec.train_settings(), seed=derive(spec.seed, "updates")), 0, encoder
+        model = WorldModel(spec.model_settings(), table, initial).to(self._ranks.device)
+        learner = Learner(
+            model,
+            spec.train_settings(),
+            seed=derive(spec.seed, "updates"),
+            ranks=self._ranks,
+            compile_with=compile_with,
+        )
+        return learner, 0, encoder
 
     def _wait_for_buffer(self, replay: ReplayClient) -> None:
         """The collector makes the buffer when the demonstrations are there."""
@@ -143,40 +172,40 @@ class Trainer:
         return self._spec.pretrain_updates() + self._spec.online_updates() - self._learner.updates
 
     def _train(self, replay: ReplayClient, *, online: bool) -> None:
-        """Makes all updates that are left in a phase."""
-        while True:
-            try:
-                with self._batches(replay, online=online) as batches:
-                    for batch in batches:
-                        self._update(batch, online=online)
-                        if self._stop.is_set():
-                            break
-                self._stop.check()
-                return
-            except UnavailableError as error:
-                self._report.waiting_on = f"replay: {error}"
-                self._stop.sleep(0.5)
+        """Makes all updates that are left in a phase, in step with the other ranks."""
+        left = self._online_left if online else self._pretrain_left
+        done_before = self._spec.pretrain_updates() if online else 0
+        with BatchFeed(lambda index: self._batches(replay, index, online), self._learner.updates - done_before) as feed:
+            batch = None
+            while left():
+                batch = batch or feed.take(BATCH_POLL_S)
+                self._report.waiting_on = feed.waiting_on
+                step = _Step.STOP if self._stop.is_set() else _Step.UPDATE if batch else _Step.WAIT
+                agreed = self._ranks.agree(step)
+                if agreed == _Step.STOP:
+                    raise Stopped
+                if agreed == _Step.UPDATE:
+                    assert batch is not None
+                    self._update(batch, online=online)
+                    batch = None
 
-    @contextmanager
-    def _batches(self, replay: ReplayClient, *, online: bool) -> Iterator[Batches]:
-        spec = self._spec
-        count = self._online_left() if online else self._pretrain_left()
-        with (
-            replay.batches(
-                self._context.run.id,
-                batch_size=spec.replay.batch_size,
-                horizon=spec.train.horizon,
-                seed=derive(spec.seed, "online" if online else "pretraining"),
-                demo_fraction=spec.demo_fraction() if online else 1.0,
-                sampler=_sampler(spec),
-                limited=online,
-                first_index=self._learner.updates - (spec.pretrain_updates() if online else 0),
-                count=count,
-                patience_s=10.0,
-            ) as batches,
-            _closed_on_stop(self._context, batches),
-        ):
-            yield batches
+    def _batches(self, replay: ReplayClient, index: int, online: bool) -> Batches:
+        """This rank's part of the batches from an index on."""
+        spec, ranks = self._spec, self._ranks
+        phase = "online" if online else "pretraining"
+        updates = spec.online_updates() if online else spec.pretrain_updates()
+        return replay.batches(
+            self._context.run.id,
+            batch_size=ranks.share(spec.replay.batch_size, "replay.batch_size"),
+            horizon=spec.train.horizon,
+            seed=derive(spec.seed, phase) if ranks.first else derive(spec.seed, phase, ranks.rank),
+            demo_fraction=spec.demo_fraction() if online else 1.0,
+            sampler=_sampler(spec),
+            limited=online,
+            first_index=index,
+            count=updates - index,
+            patience_s=10.0,
+        )
 
     def _update(self, received: ReplayBatch, *, online: bool) -> None:
         batch = Batch(
@@ -193,8 +222,9 @@ class Trainer:
         self._report.updated(self._learner.updates, self._env_steps, received.blocked_seconds, metrics)
         if self._learner.updates - self._saved_updates >= self._spec.schedule.checkpoint_every_updates:
             self._check(metrics)
+            self._learner.require_equal()
             self._save()
-        if online:
+        if online and self._ranks.first:
             self._publisher.maybe_publish(lambda: self._payload())
 
     def _check(self, metrics: dict[str, torch.Tensor]) -> None:
@@ -211,6 +241,9 @@ class Trainer:
 
     def _save(self) -> None:
         left, updates = self._pretrain_left(), self._learner.updates
+        self._saved_updates = updates
+        if not self._ranks.first:
+            return
         name = name_of(self._env_steps, left, updates)
         info = {
             "run_id": self._context.run.id,
@@ -226,11 +259,11 @@ class Trainer:
                 f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last "
                 "checkpoint"
             ) from error
-        self._saved_updates = updates
         self._context.writer.event("checkpoint", f"checkpoint {name} after {updates} updates", {"name": name})
 
     def _publish(self) -> None:
-        patiently(lambda: self._publisher.publish(self._payload()), self._stop)
+        if self._ranks.first:
+            patiently(lambda: self._publisher.publish(self._payload()), self._stop)
 
     def _payload(self) -> bytes:
         info = {"run_id": self._context.run.id, "updates": self._learner.updates}
@@ -241,32 +274,28 @@ def _sampler(spec: RunSpec) -> replay_pb2.Sampler.ValueType:
     return replay_pb2.Sampler.Value(f"SAMPLER_{spec.replay.sampler.upper()}")
 
 
-@contextmanager
-def _closed_on_stop(context: Context, batches: Batches) -> Iterator[None]:
-    """Ends the iterator when the process must stop: it may be waiting for a collector that has stopped."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.1):
-            if context.stop.is_set():
-                batches.close()
-                return
-
-    watcher = threading.Thread(target=watch, name="stop-batches", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-
-
 def work(context: Context) -> None:
     """The body of the process."""
     if context.run.state is RunState.SUCCEEDED:
         return
-    Trainer(context).run()
+    settings = context.settings
+    try:
+        with process_group(settings.device, settings.rank_timeout_s) as ranks:
+            structlog.contextvars.bind_contextvars(rank=ranks.rank)
+            Trainer(context, ranks).run()
+    except ConfigError as error:
+        raise RunFailedError(
+            f"cannot train with resources.processes {context.run.spec.resources.processes}: {error}"
+        ) from error
+
+
+@record
+def main() -> None:
+    """Trains, alone or as one of several ranks, of which the first holds the run's lock."""
+    status = run_child("trainer", work, alone=launched_rank() == 0)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(run_child("trainer", work))
+    main()

@@ -33,14 +33,15 @@ class TrainingReport:
         context: Of the process.
         updates: Updates so far.
         env_steps: Env steps so far.
+        silent: Write nothing, as all but the first of several training processes.
     """
 
-    def __init__(self, context: Context, updates: int, env_steps: int) -> None:
+    def __init__(self, context: Context, updates: int, env_steps: int, *, silent: bool = False) -> None:
         self.stage = "starting"
         self.waiting_on: str | None = None
         self.pretrained = False
         self.finished = False
-        self._context = context
+        self._context, self._silent = context, silent
         self._updates, self._env_steps = updates, env_steps
         self._written = updates
         self._blocked_s = 0.0
@@ -57,12 +58,15 @@ class TrainingReport:
         self._blocked_s += blocked_s
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        if not self._silent:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._silent:
+            return
         self._over.set()
         self._thread.join()
         with contextlib.suppress(SupersededError):  # then nobody reads it any more

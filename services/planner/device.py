@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from newt.agent.compilation import prepare
 from services.planner.settings import PlannerSettings
 
 
@@ -18,12 +20,14 @@ class Device:
         dtype: Type of the matrix products.
         max_rows: Rows of one device batch.
         pad: Whether batches are padded to powers of two, so that few shapes occur.
+        compile: Whether the networks are compiled.
     """
 
     where: torch.device
     dtype: torch.dtype
     max_rows: int
     pad: bool
+    compile: bool = False
 
     def padded(self, rows: int) -> int:
         """Rows to compute for a batch of so many, at most `max_rows`."""
@@ -38,8 +42,11 @@ def choose_device(settings: PlannerSettings) -> Device:
     """Reads the settings, fixes torch's threads and runs one product on the device.
 
     Raises:
-        ValueError: The device does not exist or does not compute; the message says which setting to change.
+        ValueError: The device does not exist or does not compute, or there is no compiler to compile with; the message
+            says what to change.
     """
+    if settings.compile:
+        prepare(Path(settings.compile_cache) if settings.compile_cache else None)
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     name = settings.device
@@ -61,6 +68,7 @@ def choose_device(settings: PlannerSettings) -> Device:
         dtype=dtype,
         max_rows=settings.max_rows or (_GPU_MAX_ROWS if on_gpu else _CPU_MAX_ROWS),
         pad=settings.pad == "always" or (settings.pad == "auto" and on_gpu),
+        compile=settings.compile,
     )
 
 

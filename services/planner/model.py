@@ -9,6 +9,7 @@ import torch
 
 from newt.agent import InferenceModel, PlanConfig, Planner, WorldModel, parameter_counts
 from newt.agent.checkpoints import weights_from_bytes
+from newt.agent.compilation import CompiledInferenceModel
 from newt.errors import CorruptDataError
 from newt.wire.chunks import Weights
 from services.planner.device import Device
@@ -67,11 +68,12 @@ def load(weights: Weights, device: Device) -> LoadedModel:
 
 
 def _arrange(weights: Weights, model: WorldModel, config: PlanConfig, device: Device) -> LoadedModel:
+    kind = CompiledInferenceModel if device.compile else InferenceModel
     return LoadedModel(
         model_id=weights.model_id,
         weights_version=weights.weights_version,
         sha256=weights.sha256,
-        planner=Planner(InferenceModel.from_model(model, device.dtype, device.where), config),
+        planner=Planner(kind.from_model(model, device.dtype, device.where), config),
         spec=ModelSpec(
             obs_dim=model.config.obs_dim,
             action_dim=model.config.action_dim,
@@ -91,7 +93,7 @@ def _warm(loaded: LoadedModel, device: Device) -> None:
     taken from the plans that are under way.
     """
     spec = loaded.spec
-    sizes = {1}
+    sizes = {1, 2} if device.compile else {1}  # code for one row, and for any number
     if device.pad:
         sizes = {device.padded(1 << n) for n in range(device.max_rows.bit_length() + 1)}
     for rows in sorted(sizes):

@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from newt.settings import ServiceSettings
+from newt.settings import GrpcServiceSettings
 
 
-class PlannerSettings(ServiceSettings):
+class PlannerSettings(GrpcServiceSettings):
     """What the planner can be told."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_PLANNER_")
@@ -31,6 +31,10 @@ class PlannerSettings(ServiceSettings):
     pad: Literal["auto", "never", "always"] = Field(
         "auto", description="Pad batches to powers of two, for stable shapes; auto pads on GPUs only."
     )
+    compile: bool = Field(
+        False, description="Compile the networks with torch.compile; the first weights then take minutes to load."
+    )
+    compile_cache: str = Field("", description="Folder that keeps compiled code between starts; empty: torch's choice.")
     max_models: int = Field(8, ge=1, description="Models kept on the device; the least recently used makes room.")
     max_model_bytes: int = Field(1 << 30, ge=1, description="Larger models are refused.")
     max_threads: int = Field(128, ge=2, description="Calls handled at once; each waits in a thread.")

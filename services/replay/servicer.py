@@ -59,17 +59,14 @@ class ReplayServicer(replay_pb2_grpc.ReplayServiceServicer):
         self, request_iterator: Iterator[replay_pb2.SampleRequest], context: grpc.ServicerContext
     ) -> Iterator[replay_pb2.SampleResponse]:
         self._wake_when_gone(context)
-        try:
-            for request in request_iterator:
-                buffer = self._catalog.buffer(request.buffer_id)
-                check_sample(request, buffer.config)
-                deadline = time.monotonic() + (context.time_remaining() or float("inf"))
-                response = buffer.sample(request, Caller(context.is_active, deadline))
-                if response is None:
-                    return
-                yield response
-        except grpc.RpcError:
-            return  # The client went away while we waited for its next request.
+        for request in request_iterator:
+            buffer = self._catalog.buffer(request.buffer_id)
+            check_sample(request, buffer.config)
+            deadline = time.monotonic() + (context.time_remaining() or float("inf"))
+            response = buffer.sample(request, Caller(context.is_active, deadline))
+            if response is None:
+                return
+            yield response
 
     def GetBuffer(  # noqa: D102, N802
         self, request: replay_pb2.GetBufferRequest, context: grpc.ServicerContext

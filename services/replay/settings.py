@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from newt.settings import ServiceSettings
+from newt.settings import GrpcServiceSettings
 
 
-class ReplaySettings(ServiceSettings):
+class ReplaySettings(GrpcServiceSettings):
     """What the replay service can be told."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_REPLAY_")

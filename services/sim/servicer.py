@@ -110,7 +110,7 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
                 "between sessions, or use Step"
             )
         try:
-            for request in _until_gone(request_iterator):
+            for request in request_iterator:
                 with self._sessions.use(request.session_id) as session:
                     reply = session.step(request.sequence, request.action)
                 yield reply
@@ -136,14 +136,6 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
         """Ends a session."""
         self._sessions.close(request.session_id)
         return sim_pb2.CloseResponse()
-
-
-def _until_gone(requests: Iterator[sim_pb2.StepRequest]) -> Iterator[sim_pb2.StepRequest]:
-    """The requests of a stream; one that its client cancels just ends."""
-    try:
-        yield from requests
-    except grpc.RpcError:
-        return
 
 
 def _choice(field: str, value: int, enum: type) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from newt.settings import ServiceSettings
+from newt.settings import GrpcServiceSettings
 from services.sim.domains import installed_domains
 
 
@@ -16,7 +16,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class SimSettings(ServiceSettings):
+class SimSettings(GrpcServiceSettings):
     """What the simulator service can be told."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_SIM_")

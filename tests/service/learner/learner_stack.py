@@ -16,7 +16,8 @@ import httpx
 
 from newt.local import ports, redis_server
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
+PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "hub")
 DOMAINS = ("dmcontrol", "metaworld", "mujoco")
 
 
@@ -26,6 +27,22 @@ def wait_until(there: Callable[[], bool], what: str, timeout_s: float = 90.0) ->
     while not there():
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
         time.sleep(0.1)
+
+
+def processes_of(run_id: str, role: str) -> dict[int, int]:
+    """Process ids of a run's trainers, or of its collector, by rank."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().decode().split("\0")
+            if f"services.learner.{role}" not in arguments or run_id not in arguments:
+                continue
+            environment = (process / "environ").read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        values = dict(entry.partition("=")[::2] for entry in environment)
+        found[int(values.get("RANK", "0"))] = int(process.name)
+    return found
 
 
 class LearnerStack:
@@ -40,11 +57,11 @@ class LearnerStack:
     def __init__(self, home: Path, services: tuple[str, ...], settings: dict[str, Any] | None = None) -> None:
         self.home = home
         self.redis = redis_server.start(home / "redis")
-        self.ports = {name: ports.free_port() for name in ("sim", "replay", "planner", "learner", "hub")}
+        self.ports = {name: ports.free_port() for name in PORTS}
         address = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
         self.settings: dict[str, dict[str, Any]] = {
             "sim": {"WORKERS": 1},
-            "replay": {"REDIS_URL": self.redis.url},
+            "replay": {"REDIS_URL": self.redis.url, "METRICS_PORT": self.ports["replay_metrics"]},
             "planner": {"HUB": address["hub"], "TORCH_THREADS": 1},
             "learner": {
                 "HUB_PORT": self.ports["hub"],
@@ -60,9 +77,13 @@ class LearnerStack:
         self.replay_address = address["replay"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=20.0)
-        for name in (*services, "learner"):
-            self.start(name)
-        wait_until(self._answers, "the learner answers", START_TIMEOUT_S)
+        try:
+            for name in (*services, "learner"):
+                self.start(name)
+            wait_until(self._answers, "the learner answers", START_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
 
     def start(self, name: str) -> None:
         """Starts a service's process."""
@@ -120,15 +141,14 @@ class LearnerStack:
 
     def kill_child(self, run_id: str, role: str) -> None:
         """Kills the trainer or the collector of a run."""
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                arguments = (process / "cmdline").read_bytes().decode().split("\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if f"services.learner.{role}" in arguments and run_id in arguments:
-                os.kill(int(process.name), signal.SIGKILL)
-                return
-        raise AssertionError(f"run {run_id} has no {role}")
+        os.kill(processes_of(run_id, role)[0], signal.SIGKILL)
+
+    def kill_everything(self, run_id: str) -> None:
+        """Kills the learner, trainer and collector of a run in one go, and starts the learner again."""
+        pids = [processes_of(run_id, role)[0] for role in ("trainer", "collector")]
+        for pid in (self.processes["learner"].pid, *pids):
+            os.kill(pid, signal.SIGKILL)
+        self.restart_learner()
 
     def stop(self) -> None:
         """Ends everything."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ TINY: dict[str, Any] = {
 
 
 def _with(changes: dict[str, Any]) -> dict[str, Any]:
-    return {**TINY, **{k: {**TINY[k], **v} if isinstance(v, dict) else v for k, v in changes.items()}}
+    return {**TINY, **{k: {**TINY.get(k, {}), **v} if isinstance(v, dict) else v for k, v in changes.items()}}
 
 
 def _check_episodes(stack: LearnerStack, run_id: str) -> None:
@@ -152,46 +154,63 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
 
 
 def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
-    """kill -9 of trainer, collector, simulators, the learner itself and Redis, in the middle of training."""
+    """kill -9 at random moments of training: each process of the run and of the stack, and the run's all at once."""
+    chance_seed = random.SystemRandom().randrange(2**32)
+    print(f"moments from seed {chance_seed}")  # shown if the test fails
+    chance = random.Random(chance_seed)
+    moments = iter(sorted(chance.sample(range(5, 90), 5)))
     run_id = stack.submit(_with({"seed": 2}))
     seen: list[dict[str, Any]] = []
 
-    def after(updates: int) -> None:
-        def there(run: dict[str, Any]) -> bool:
-            seen.append(run["progress"])
-            return bool(run["progress"]["updates"] >= updates)
+    def look(run: dict[str, Any]) -> bool:
+        seen.append(run["progress"])
+        return False
 
-        run = stack.follow(run_id, there)
+    def next_moment() -> None:
+        updates = next(moments)
+        run = stack.follow(run_id, lambda run: look(run) or run["progress"]["updates"] >= updates)
         assert run["state"] in ("training", "evaluating"), run["error"]
+        time.sleep(chance.random())
 
     def kill_and_wait(role: str, restarts: int) -> None:
         stack.kill_child(run_id, role)
         # The supervisor has to see this death before the next one, or it cannot count it.
-        stack.follow(run_id, lambda run: bool(run["progress"]["restarts"] >= restarts))
+        stack.follow(run_id, lambda run: look(run) or run["progress"]["restarts"] >= restarts)
 
-    after(10)
+    next_moment()
     kill_and_wait("collector", 1)
-    after(25)
+    next_moment()
     kill_and_wait("trainer", 2)
-    after(40)
+    next_moment()
     stack.kill("sim")
     stack.start("sim")
     stack.restart_learner()
-    after(60)
+    next_moment()
+    stack.kill_everything(run_id)
+    next_moment()
     stack.restart_redis()
-    run = stack.follow(run_id, lambda run: seen.append(run["progress"]) or False)
+    run = stack.follow(run_id, look)
     assert run["state"] == "succeeded", run["error"]
     assert run["progress"]["restarts"] == 2
-    assert run["attempt"] == 2
-    steps = [progress["env_steps"] for progress in seen]
-    versions = [progress["weights_version"] for progress in seen]
-    assert steps == sorted(steps)
-    assert versions == sorted(versions)
-    updates = [progress["updates"] for progress in seen]
+    assert run["attempt"] == 3
+    for counter in ("env_steps", "weights_version"):
+        values = [progress[counter] for progress in seen]
+        assert values == sorted(values), counter
+    updates = [progress["pretrain_updates"] + progress["updates"] for progress in seen]
     falls = [before - now for before, now in itertools.pairwise(updates) if now < before]
-    assert all(fall <= TINY["schedule"]["checkpoint_every_updates"] for fall in falls)
-    assert updates[-1] == run["progress"]["total_updates"]
+    assert all(fall <= TINY["schedule"]["checkpoint_every_updates"] for fall in falls), falls
+    assert run["progress"]["updates"] == run["progress"]["total_updates"]
+    # A replay service that starts anew knows what is in Redis: all that the collectors ever reported, once.
+    stack.kill("replay")
+    stack.start("replay")
     _check_episodes(stack, run_id)
+    with ReplayClient(stack.replay_address) as replay:
+        stored = {task.task: (task.episodes, task.env_steps) for task in replay.get_buffer(run_id).tasks}
+    for task in TASKS:
+        told = [(tasks[task]["episodes"], tasks[task]["env_steps"]) for tasks in (p["tasks"] for p in seen) if tasks]
+        assert told == sorted(told)
+        final = run["progress"]["tasks"][task]
+        assert (final["episodes"], final["env_steps"]) == stored[task]
     kinds = [evaluation["kind"] for evaluation in stack.get(f"/runs/{run_id}/results")["evaluations"]]
     assert kinds == ["random", "pretrained", "final"]
 

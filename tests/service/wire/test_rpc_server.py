@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -35,6 +36,7 @@ class Servicer(weights_pb2_grpc.WeightsServiceServicer):
 
     def __init__(self) -> None:
         self.release = threading.Event()
+        self.reading = threading.Event()
 
     def Retire(self, request: weights_pb2.RetireRequest, context: grpc.ServicerContext) -> weights_pb2.RetireResponse:  # noqa: N802
         if request.model_id in KNOWN:
@@ -44,6 +46,13 @@ class Servicer(weights_pb2_grpc.WeightsServiceServicer):
         if request.model_id == "wait":
             self.release.wait(10)
         return weights_pb2.RetireResponse()
+
+    def Publish(  # noqa: N802
+        self, request_iterator: Iterator[weights_pb2.PublishRequest], context: grpc.ServicerContext
+    ) -> weights_pb2.PublishResponse:
+        for _ in request_iterator:
+            self.reading.set()
+        return weights_pb2.PublishResponse()
 
     def Subscribe(  # noqa: N802
         self, request: weights_pb2.SubscribeRequest, context: grpc.ServicerContext
@@ -103,16 +112,38 @@ def test_a_bug_becomes_internal_without_its_text(stub: weights_pb2_grpc.WeightsS
     assert "internal error" in caught.value.details()
 
 
-def test_calls_are_counted_by_method_and_code(stub: weights_pb2_grpc.WeightsServiceStub) -> None:
-    def count(code: str) -> float:
-        labels = {"grpc_service": SERVICE, "grpc_method": "Retire", "grpc_code": code}
-        return REGISTRY.get_sample_value("grpc_server_handled_total", labels) or 0
+def count(method: str, code: str) -> float:
+    labels = {"grpc_service": SERVICE, "grpc_method": method, "grpc_code": code}
+    return REGISTRY.get_sample_value("grpc_server_handled_total", labels) or 0
 
-    before = count("OK"), count("NOT_FOUND")
+
+def test_calls_are_counted_by_method_and_code(stub: weights_pb2_grpc.WeightsServiceStub) -> None:
+    before = count("Retire", "OK"), count("Retire", "NOT_FOUND")
     retire(stub, "fine")
     with pytest.raises(grpc.RpcError):
         retire(stub, "missing")
-    assert (count("OK"), count("NOT_FOUND")) == (before[0] + 1, before[1] + 1)
+    assert (count("Retire", "OK"), count("Retire", "NOT_FOUND")) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_cancelled_request_stream_is_no_bug(
+    stub: weights_pb2_grpc.WeightsServiceStub, servicer: Servicer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = threading.Event()
+
+    def requests() -> Iterator[weights_pb2.PublishRequest]:
+        yield weights_pb2.PublishRequest()
+        sent.wait(10)
+
+    before = count("Publish", "CANCELLED"), count("Publish", "INTERNAL")
+    call = stub.Publish.future(requests(), timeout=10)
+    assert servicer.reading.wait(5)
+    call.cancel()
+    sent.set()
+    deadline = time.monotonic() + 5
+    while count("Publish", "CANCELLED") == before[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (count("Publish", "CANCELLED"), count("Publish", "INTERNAL")) == (before[0] + 1, before[1])
+    assert "rpc_failed" not in capsys.readouterr().out
 
 
 def test_health_tells_alive_from_ready(server: Server) -> None:

@@ -1,6 +1,4 @@
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,7 +14,7 @@ NETWORKS = ("encoder", "dynamics", "reward_head", "policy_head", "critics", "tar
 
 
 def noise_for(model: WorldModel, batch: Batch, *, pretrain: bool) -> UpdateNoise:
-    return draw_noise(model, batch, torch.Generator().manual_seed(5), pretrain=pretrain)
+    return draw_noise(model, len(batch.task), 3, torch.Generator().manual_seed(5), pretrain=pretrain)
 
 
 def networks_with_gradient(model: WorldModel) -> set[str]:
@@ -186,55 +184,6 @@ def test_value_scale(make_model: MakeModel) -> None:
     assert float(narrow.scale) == 1
 
 
-class MeanOfTwo:
-    """Averages tensors between two threads, as an all-reduce does between two processes."""
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(2, timeout=30)
-        self.sent: dict[int, list[Tensor]] = {}
-
-    def __call__(self, tensors: Sequence[Tensor]) -> None:
-        self.sent[threading.get_ident()] = [tensor.clone() for tensor in tensors]
-        self.barrier.wait()
-        means = [torch.stack(pair).mean(0) for pair in zip(*self.sent.values(), strict=True)]
-        self.barrier.wait()
-        for tensor, mean in zip(tensors, means, strict=True):
-            tensor.copy_(mean)
-
-
-def test_two_replicas_equal_one_process_on_the_whole_batch(make_model: MakeModel, make_batch: MakeBatch) -> None:
-    config = TrainConfig(grad_clip_norm=0.5)  # low enough to act
-    whole = Learner(make_model(), config)
-    batch = make_batch(whole.model, rows=12)
-    noise = noise_for(whole.model, batch, pretrain=False)
-    assert float(whole.rl_update(batch, noise)["grad_norm"]) > 0.5
-
-    mean = MeanOfTwo()
-    replicas = [Learner(make_model(), config, synchronise=mean) for _ in range(2)]
-
-    def update(index: int) -> None:
-        assert noise.pi_policy is not None
-        rows = slice(6 * index, 6 * index + 6)
-        own = Batch(
-            batch.obs[:, rows],
-            batch.action[:, rows],
-            batch.reward[:, rows],
-            batch.terminated[:, rows],
-            batch.task[rows],
-        )
-        draws = replace(noise, td_policy=noise.td_policy[:, rows], pi_policy=noise.pi_policy[:, rows])
-        replicas[index].rl_update(own, draws)
-
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(update, index) for index in range(2)]:
-            future.result(timeout=60)
-    states = [learner.model.state_dict() for learner in (*replicas, whole)]
-    for name, expected in states[2].items():
-        assert torch.equal(states[0][name], states[1][name])
-        torch.testing.assert_close(states[0][name], expected, rtol=1e-4, atol=2e-6)
-    assert torch.equal(replicas[0].scale, replicas[1].scale)
-
-
 @pytest.mark.parametrize("phase", ["pretrain", "rl"])
 def test_resume_is_bit_exact(make_model: MakeModel, make_batch: MakeBatch, phase: str) -> None:
     model = make_model()
@@ -251,6 +200,32 @@ def test_resume_is_bit_exact(make_model: MakeModel, make_batch: MakeBatch, phase
     first, second = learner.state_dict(), resumed.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_stored_randomness_belongs_to_no_device(make_model: MakeModel, make_batch: MakeBatch) -> None:
+    """It is the CPU generator's whatever drew the noise, and however much: any device can take it over."""
+    small, large = Learner(make_model(), TrainConfig(), seed=3), Learner(make_model(), TrainConfig(), seed=3)
+    fresh = small.state_dict()["rng"]
+    for learner, rows in ((small, 4), (large, 12)):
+        learner.pretrain_update(make_batch(learner.model, rows=rows))
+        learner.rl_update(make_batch(learner.model, rows=rows))
+    rng = small.state_dict()["rng"]
+    assert torch.equal(rng, large.state_dict()["rng"])
+    assert not torch.equal(rng, fresh)
+    assert rng.device.type == "cpu"
+    torch.Generator().set_state(rng)  # raises if it is not a CPU generator's
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("before", "after"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_training_resumes_on_another_device(
+    make_model: MakeModel, make_batch: MakeBatch, before: str, after: str
+) -> None:
+    first, second = (Learner(make_model().to(device), TrainConfig(), seed=3) for device in (before, after))
+    first.rl_update(make_batch(first.model).to(before))
+    second.load_state_dict(first.state_dict())
+    assert float(second.rl_update(make_batch(second.model).to(after))["total_loss"]) < float("inf")
+    assert second.updates == 2
 
 
 def test_foreign_state_is_refused_and_changes_nothing(make_model: MakeModel) -> None:

@@ -43,7 +43,7 @@ def test_the_plain_update_makes_the_same_steps_as_ours() -> None:
     batch = agents.batch(model, rows=16)
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
-        noise = draw_noise(model, batch, generator, pretrain=False)
+        noise = draw_noise(model, len(batch.task), TrainConfig().horizon, generator, pretrain=False)
         metrics = ours.rl_update(batch, noise)
         losses = plain.update(batch, noise)
         for name, loss in losses.items():

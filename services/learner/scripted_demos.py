@@ -1,4 +1,4 @@
-"""Collecting demonstrations from scripted experts into named sets."""
+"""Demonstrations from scripted experts: their successful episodes, into a named set."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from newt.client.sim import SimSession, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import Task
 from newt.wire.v1 import replay_pb2
-from services.learner.child import RunFailedError
 from services.learner.episodes import EpisodeStage
 from services.learner.seeds import derive
 from services.learner.services import Services
 
-# Experts fail now and then; a task whose expert fails more often than this is broken.
-ATTEMPTS_PER_EPISODE = 5
+# Experts fail now and then; one that fails more often than this is given up ...
+FAILURES_PER_EPISODE = 5
+# ... and one that has never succeeded, sooner.
+FAILURES_WITHOUT_SUCCESS = 20
 ROWS = 8
 
 log = structlog.get_logger(__name__)
@@ -45,8 +46,8 @@ def collect_scripted(
     tasks: Sequence[Task],
     episodes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Fills a set up to `episodes` successful demonstrations per task.
+) -> dict[str, int]:
+    """Fills a set up to `episodes` successful demonstrations per task, as far as the experts can.
 
     Seeds depend on the set and the task only, and the seed is the episode's id: two runs that fill the same set at the
     same time store the same episodes, once.
@@ -58,11 +59,13 @@ def collect_scripted(
         episodes: Wanted per task.
         on_progress: Called with episodes stored and wanted.
 
-    Raises:
-        RunFailedError: An expert fails too often.
+    Returns:
+        How many demonstrations are missing, by task, where the expert fails too often. Nothing is wrong then: the task
+        has fewer demonstrations, or none.
     """
     missing = missing_episodes(services, demo_set, tasks, episodes)
     total = left = sum(missing.values())
+    given_up: dict[str, int] = {}
 
     for domain in sorted({task.domain for task in tasks if task.name in missing}):
         group = [task for task in tasks if task.domain == domain and task.name in missing]
@@ -74,11 +77,12 @@ def collect_scripted(
             def stored(here: int, later: int = left) -> None:
                 on_progress(total - later - here, total)
 
-            _DemoSession(services, demo_set, domain, part, wanted, episodes, stored).play()
+            given_up |= _DemoSession(services, demo_set, domain, part, wanted, episodes, stored).play()
+    return given_up
 
 
 class _DemoSession:
-    """Plays the experts of a few tasks of one domain until there are enough successes."""
+    """Plays the experts of a few tasks of one domain until there are enough successes, or hope is lost."""
 
     def __init__(
         self,
@@ -92,17 +96,22 @@ class _DemoSession:
     ) -> None:
         self._services, self._demo_set, self._domain, self._stored = services, demo_set, domain, stored
         self._wanted, self._episodes = wanted, episodes
-        self._attempts_left = {name: ATTEMPTS_PER_EPISODE * count + 5 for name, count in wanted.items()}
+        self._failures = dict.fromkeys(wanted, 0)
+        self._most_failures = {name: FAILURES_PER_EPISODE * count + 5 for name, count in wanted.items()}
+        self._succeeded: set[str] = set()
+        self._given_up: dict[str, int] = {}
         copies = max(1, ROWS // len(tasks))
         self._rows = [(task, copy) for task in tasks for copy in range(copies)]
         self._sessions = 0
 
-    def play(self) -> None:
+    def play(self) -> dict[str, int]:
+        """Plays; returns what is missing, by task."""
         while any(self._wanted.values()):
             try:
                 self._play()
             except (NotFoundError, PreconditionError) as error:
                 log.warning("demo_session_lost", domain=self._domain, error=str(error))
+        return self._given_up
 
     def _play(self) -> None:
         services = self._services
@@ -153,13 +162,9 @@ class _DemoSession:
         if not self._wanted[task.name]:
             return
         if not math.isnan(success) and success < 1:
-            self._attempts_left[task.name] -= 1
-            if self._attempts_left[task.name] <= 0:
-                raise RunFailedError(
-                    f"the scripted expert of {task.name} fails too often to make demonstrations; leave the task "
-                    "out, or set demos.scripted_episodes to 0"
-                )
+            self._note_failure(task.name)
             return
+        self._succeeded.add(task.name)
         services = self._services
         reply = services.patience.call(
             services.replay_name,
@@ -168,3 +173,12 @@ class _DemoSession:
         # Not one less: a duplicate adds nothing, and another run may be filling the same set.
         self._wanted[task.name] = max(0, self._episodes - reply.task_episodes)
         self._stored(sum(self._wanted.values()))
+
+    def _note_failure(self, task: str) -> None:
+        self._failures[task] += 1
+        most = self._most_failures[task]
+        if task not in self._succeeded:
+            most = min(most, FAILURES_WITHOUT_SUCCESS)
+        if self._failures[task] >= most:
+            log.warning("expert_given_up", task=task, failures=self._failures[task], missing=self._wanted[task])
+            self._given_up[task], self._wanted[task] = self._wanted[task], 0

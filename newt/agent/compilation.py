@@ -1,0 +1,110 @@
+"""Optional torch.compile for updates and planning. Results equal eager's to float tolerance; eager is the default.
+
+What is compiled are functions whose weights come in through their arguments: no compiled closure is ever stored in a
+module. A copied network, such as the target critics, and weights loaded later therefore act with their own numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from newt.agent.config import ConfigError
+from newt.agent.inference import InferenceModel, PreparedMLP, Rows
+from newt.agent.world_model import WorldModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BACKEND = "inductor"
+# Variants of one function that may be compiled, for models of several shapes. Torch's 8 are used up by two models.
+_MAX_VARIANTS = 128
+
+
+def prepare(folder: Path | None) -> None:
+    """Make ready to compile; call before anything is compiled.
+
+    Args:
+        folder: keeps the compiled code, so that the next start finds it; None leaves the place to torch. A place
+            named by TORCHINDUCTOR_CACHE_DIR wins.
+
+    Raises:
+        ConfigError: there is no C++ compiler, which both the CPU's and the GPU's code need.
+    """
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if not any(shutil.which(name) for name in compilers if name):
+        raise ConfigError("torch.compile needs a C++ compiler: install g++, name one in CXX, or switch compilation off")
+    if folder is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+@cache
+def compiled(function: Callable[P, R], backend: str = BACKEND) -> Callable[P, R]:
+    """Compile a whole function for the shapes it is first called with; forward and backward.
+
+    Args:
+        function: of tensors, modules and settings.
+        backend: of torch.compile.
+    """
+    return cast(Callable[P, R], _compile(function, backend, dynamic=False))
+
+
+class CompiledInferenceModel(InferenceModel):
+    """An ``InferenceModel`` whose networks are compiled, once for all models of one shape and all numbers of rows.
+
+    Example:
+        >>> from newt.agent import ModelConfig, TaskTable
+        >>> table = TaskTable.build(["reach"], torch.zeros(1, 8), [4], [0.99])
+        >>> model = WorldModel(ModelConfig.from_size("XS", language_dim=8), table)
+        >>> CompiledInferenceModel.from_model(model).dtype
+        torch.float32
+    """
+
+    backend = BACKEND
+
+    def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device) -> None:
+        """Use ``from_model``."""
+        super().__init__(model, dtype, device)
+        # Numbers of rows and samples vary from call to call, sizes of weights do not.
+        for tensor in self._tensors():
+            torch._dynamo.mark_static(tensor)
+
+    def step(self, rows: Rows, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``InferenceModel.step``."""
+        result: tuple[Tensor, Tensor] = _for_any_rows(InferenceModel.step, self.backend)(self, rows, z, action)
+        return result
+
+    def policy(self, rows: Rows, z: Tensor, noise: Tensor | None) -> Tensor:
+        """As ``InferenceModel.policy``."""
+        action: Tensor = _for_any_rows(InferenceModel.policy, self.backend)(self, rows, z, noise)
+        return action
+
+    def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
+        """As ``InferenceModel.criticise``."""
+        value: Tensor = _for_any_rows(InferenceModel.criticise, self.backend)(self, critic, x, shift)
+        return value
+
+
+@cache
+def _for_any_rows(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    return _compile(function, backend, dynamic=True)
+
+
+def _compile(function: Callable[..., Any], backend: str, *, dynamic: bool) -> Callable[..., Any]:
+    compile_it: Any = torch.compile  # its overloads, as typed, lack two of its arguments
+    result: Callable[..., Any] = compile_it(
+        function,
+        backend=backend,
+        fullgraph=True,
+        dynamic=dynamic,
+        recompile_limit=_MAX_VARIANTS,
+        isolate_recompiles=True,
+    )
+    return result

@@ -1,0 +1,167 @@
+"""Demonstrations from a trained agent: of the episodes that it plays, those that the accept rule lets pass.
+
+For n demonstrations of a task the agent plays 2n episodes without exploration. Those whose return exceeds a threshold
+below the median are accepted, if they also end in success where success is what the task is about; the first n of them
+are kept. With fewer than n, none is (arXiv 2511.19584, demonstrations).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from newt.client.replay import Episode
+from newt.runs.record import AgentDemosRequest, DemoYield
+from newt.tasks.registry import Task
+from newt.wire.v1 import replay_pb2
+from services.learner.acting import Model
+from services.learner.evaluation import EvaluationPlan, evaluate
+from services.learner.seeds import derive
+from services.learner.services import Services
+
+PLAYED_PER_DEMO = 2
+# Manipulation tasks, apart from the locomotion and balancing tasks that ManiSkill has as well.
+MUST_SUCCEED = ("mw-", "rd-", "ms-")
+NEED_NOT_SUCCEED = ("ms-cartpole", "ms-hopper", "ms-ant")
+# Their episodes are held in memory until they are judged.
+TASKS_AT_ONCE = 8
+APPEND_TIMEOUT_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+def threshold(returns: Sequence[float]) -> float:
+    """Return that an accepted episode must exceed: 0.75 times the median, 1.25 times where the median is not positive.
+
+    The median of an even number of returns is the lower one of the two in the middle.
+    """
+    median = sorted(returns)[(len(returns) - 1) // 2]
+    return 0.75 * median if median > 0 else 1.25 * median
+
+
+def must_succeed(task: str) -> bool:
+    """Whether a demonstration of the task has to end in success."""
+    return task.startswith(MUST_SUCCEED) and not task.startswith(NEED_NOT_SUCCEED)
+
+
+def accepted(task: str, returns: Sequence[float], successes: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """The accept rule.
+
+    Args:
+        task: Name.
+        returns: Of the episodes, at least one.
+        successes: At their last steps; NaN where undefined.
+
+    Returns:
+        bool[N], which episodes may become demonstrations.
+    """
+    good = np.asarray(returns, np.float64) > threshold(returns)
+    if must_succeed(task):
+        good &= np.asarray(successes) == 1
+    return good
+
+
+def collect_from_agent(
+    services: Services,
+    model: Model,
+    tasks: Sequence[Task],
+    request: AgentDemosRequest,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, DemoYield]:
+    """Plays and fills the set.
+
+    Args:
+        services: Simulators, planner and replay.
+        model: The agent, as the planners know it.
+        tasks: Which tasks.
+        request: What was asked for.
+        on_progress: Called with the share of the work done, from several threads.
+
+    Returns:
+        What came out, by task.
+    """
+    yields: dict[str, DemoYield] = {}
+    parts = _parts(tasks)
+    steps = [sum(task.episode_length for task in part) for part in parts]
+    for i, part in enumerate(parts):
+
+        def part_progress(share: float, done: int = sum(steps[:i]), here: int = steps[i]) -> None:
+            on_progress((done + share * here) / sum(steps))
+
+        episodes = _play(services, model, part, request, part_progress)
+        for task in part:
+            kept, yields[task.name] = _judge(task, episodes[task.name], request.episodes)
+            for episode in kept:
+                _store(services, request.name, episode)
+            log.info("demos_judged", task=task.name, **yields[task.name].model_dump(exclude_none=True))
+    return yields
+
+
+def _parts(tasks: Sequence[Task]) -> list[list[Task]]:
+    parts = []
+    for domain in dict.fromkeys(task.domain for task in tasks):
+        group = [task for task in tasks if task.domain == domain]
+        parts += [group[low : low + TASKS_AT_ONCE] for low in range(0, len(group), TASKS_AT_ONCE)]
+    return parts
+
+
+def _play(
+    services: Services,
+    model: Model,
+    tasks: Sequence[Task],
+    request: AgentDemosRequest,
+    on_progress: Callable[[float], None],
+) -> dict[str, list[Episode]]:
+    """Episodes of each task in the order of their seeds."""
+    found: dict[str, dict[int, Episode]] = {task.name: {} for task in tasks}
+    lock = threading.Lock()
+
+    def on_episode(index: int, episode: Episode) -> None:
+        with lock:
+            found[episode.task][index] = episode
+
+    plan = EvaluationPlan(
+        tasks=tasks,
+        episodes=PLAYED_PER_DEMO * request.episodes,
+        mode=request.mode,
+        model=model,
+        seed=derive("demos", request.seed),
+        env_step=None,  # planning is not constrained
+        on_episode=on_episode,
+    )
+    evaluate(services, plan, on_progress)
+    return {task: [by_index[index] for index in sorted(by_index)] for task, by_index in found.items()}
+
+
+def _judge(task: Task, episodes: Sequence[Episode], wanted: int) -> tuple[list[Episode], DemoYield]:
+    returns = [float(episode.reward.sum(dtype=np.float64)) for episode in episodes]
+    good = accepted(task.name, returns, [episode.success for episode in episodes])
+    count = int(good.sum())
+    kept = [episode for episode, is_good in zip(episodes, good, strict=True) if is_good][:wanted]
+    missing = None
+    if count < wanted:
+        kept = []
+        also = " and end in success" if must_succeed(task.name) else ""
+        missing = f"{count} of {len(episodes)} episodes exceed the return {threshold(returns):.2f}{also}"
+    outcome = DemoYield(
+        wanted=wanted,
+        kept=len(kept),
+        played=len(episodes),
+        accepted=count,
+        threshold=threshold(returns),
+        missing=missing,
+    )
+    return kept, outcome
+
+
+def _store(services: Services, demo_set: str, episode: Episode) -> None:
+    demo = replace(episode, behaviour=replay_pb2.BEHAVIOUR_EXPERT)
+    services.patience.call(
+        services.replay_name,
+        lambda: services.replay.append(demo, demo_set=demo_set, timeout_s=APPEND_TIMEOUT_S),
+    )
