@@ -43,6 +43,26 @@ def test_every_task_has_a_variant() -> None:
     assert sorted(VARIANTS) == sorted(TASKS)
 
 
+@pytest.mark.parametrize(
+    ("task", "hand", "goal", "item", "terms"),
+    [("ms-pick-cube", 19, 26, 29, 5), ("ms-pick-cube-xarm6", 25, 32, 35, 5), ("ms-pick-banana", 18, 25, 32, 6)],
+)
+def test_picking_observes_positions_and_pays_for_closeness(
+    task: str, hand: int, goal: int, item: int, terms: int
+) -> None:
+    env = build(task)
+    for seed in range(3):
+        env.reset(seed)
+        result = env.step(np.zeros(get_task(task).action_dim, np.float32))
+        hand_at, goal_at, item_at = (result.obs[start : start + 3] for start in (hand, goal, item))
+        np.testing.assert_allclose(result.obs[-6:], [*(item_at - hand_at), *(goal_at - item_at)], atol=1e-6)
+        assert (np.abs(item_at[:2]) <= 0.1).all()
+        # Neither grasped nor placed: two control steps that pay for the hand's closeness alone.
+        expected = 2 * (1 - math.tanh(5 * float(np.linalg.norm(item_at - hand_at)))) / terms
+        assert result.reward == pytest.approx(expected, abs=0.02)
+    env.close()
+
+
 @pytest.mark.parametrize("task", ["ms-reach", "ms-reach-xarm6"])
 def test_reach_observes_the_way_to_the_goal_and_pays_for_its_length(task: str) -> None:
     env, joints = build(task), JOINTS[task]
