@@ -47,6 +47,7 @@ DOMAINS: dict[str, Domain] = {
         Domain("atari", "services.sim.domains.atari", ("ale_py", "gymnasium"), "sim-atari"),
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
+        Domain("maniskill", "services.sim.domains.maniskill", ("mani_skill", "sapien"), "sim-maniskill"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
         Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade"),
