@@ -132,7 +132,7 @@ class _Observed:
             if isinstance(error, errors.NewtError):
                 code = code_of(error)
                 self._context.abort(code, str(error))
-            elif _cancelled(error):
+            elif _cancelled(error) or (error is None and not self._context.is_active()):
                 code = grpc.StatusCode.CANCELLED
             elif kind is Exception:  # what abort() raises
                 code = grpc.StatusCode.UNKNOWN
@@ -148,5 +148,8 @@ class _Observed:
 
 
 def _cancelled(error: BaseException | None) -> bool:
-    """Whether the client went away: a response generator is closed, and reading requests raises a bare RpcError."""
+    """Whether the client went away: a response generator is closed, and reading requests raises a bare RpcError.
+
+    A cancellation can also look to the servicer like the end of the requests: then the call alone knows of it.
+    """
     return isinstance(error, GeneratorExit) or (isinstance(error, grpc.RpcError) and rpc_code(error) is None)
