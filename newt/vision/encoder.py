@@ -30,7 +30,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 class ImageEncoder:
-    """DINOv2: the class token of the final layer, behind its layer norm, for frames that are neither resized nor cropped.
+    """DINOv2: the class token of the final layer, behind its layer norm; frames are neither resized nor cropped.
 
         encoder = ImageEncoder("facebook/dinov2-base")
         features = encoder.encode(frames)  # uint8[N, 3, 224, 224] to float32[N, 768]

@@ -52,4 +52,5 @@ class FeatureHistory:
 def stacked(features: Floats, frames: int) -> Floats:
     """The history of a whole episode: float32[T+1, m*X] of its frames' features float32[T+1, X]."""
     rows = np.arange(len(features))[:, None] + np.arange(1 - frames, 1)
-    return features[rows.clip(0)].reshape(len(features), -1)
+    whole: Floats = features[rows.clip(0)].reshape(len(features), -1)
+    return whole

@@ -92,6 +92,7 @@ class Actor:
         *,
         explore: bool,
         env_step: int | None,
+        image: Floats | None = None,
         timeout_s: float | None = None,
     ) -> Decision:
         """Chooses an action for every instance.
@@ -102,6 +103,7 @@ class Actor:
             first: bool[N], instances at the first step of an episode.
             explore: Add exploration noise.
             env_step: Env steps of the run, for constrained planning; None plans unconstrained.
+            image: float32[N, X], image features; None or X = 0 without images.
             timeout_s: How long the planner may be away before the run fails; None waits.
         """
         N = len(self._task)
@@ -123,6 +125,7 @@ class Actor:
                 first=first,
                 policy_only=mode == "policy",
                 env_step=env_step,
+                image=image if image is not None and image.size else None,
                 min_weights_version=self._model.min_weights_version,
             )
 

@@ -23,6 +23,7 @@ from services.learner.progress import CollectorProgress, TrainerProgress
 from services.learner.run_demos import RunDemos
 from services.learner.seeds import derive
 from services.learner.services import Services
+from services.learner.sight import Vision
 from services.learner.store import SupersededError
 
 REPORT_EVERY_S = 1.0
@@ -93,6 +94,8 @@ class Collector:
                 max_lead_updates=spec.max_lead_updates(),
                 demo_sets=demo_sets,
                 demos_in_online=spec.replay.demos_in_online,
+                image_dim=spec.image_dim(),
+                image_encoder=services.vision.encoder.name if services.vision else "",
                 timeout_s=10.0,
             ),
             services.settings.dependency_timeout_s,
@@ -291,8 +294,10 @@ def work(context: Context) -> None:
     """The body of the process."""
     if context.run.state is RunState.SUCCEEDED:
         return
-    domains = {task.domain for task in context.run.spec.task_list()}
-    with Services.connect(context.settings, domains, context.stop) as services:
+    spec, settings = context.run.spec, context.settings
+    domains = {task.domain for task in spec.task_list()}
+    vision = Vision.load(settings, spec.image_dim(), spec.vision.frames) if spec.image_dim() else None
+    with Services.connect(settings, domains, context.stop, vision) as services:
         Collector(context, services).run()
 
 

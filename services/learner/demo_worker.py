@@ -14,6 +14,7 @@ import time
 import structlog
 
 from newt import logs
+from newt.agent.checkpoints import Checkpoint
 from newt.errors import NewtError, NotFoundError
 from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, ScriptedDemosRequest
 from newt.tasks.registry import get_task
@@ -35,6 +36,7 @@ from services.learner.scripted_demos import collect_scripted
 from services.learner.served_checkpoint import served
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
+from services.learner.sight import Vision
 from services.learner.store import RunStore
 
 REPORT_EVERY_S = 1.0
@@ -63,7 +65,8 @@ class DemoWorker:
             RunFailedError: There is not one demonstration, or something stayed away.
             Stopped: The process must stop.
         """
-        with Services.connect(self._settings, {task.domain for task in self._tasks}, self._stop) as services:
+        domains, vision = {task.domain for task in self._tasks}, self._vision()
+        with Services.connect(self._settings, domains, self._stop, vision) as services:
             services.check_sims(self._tasks)
             self._remove_remains(services)
             request = self._collection.request
@@ -77,6 +80,18 @@ class DemoWorker:
             raise RunFailedError(f"no demonstration was found for any task, nothing is kept ({reasons})")
         done = {"state": "succeeded", "progress": 1.0, "yields": yields, "unfinished": False}
         return self._collection.model_copy(update=done)
+
+    def _vision(self) -> Vision | None:
+        """What the agent sees with, if it is one with images."""
+        if not isinstance(self._collection.request, AgentDemosRequest):
+            return None
+        return Vision.of(self._settings, self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
+        run_id, name = self._collection.run_id, self._collection.checkpoint
+        assert run_id is not None  # the API fills in both
+        assert name is not None
+        return CheckpointFolder(self._settings.data_dir / "runs" / run_id).load(name)
 
     def _remove_remains(self, services: Services) -> None:
         """Deletes what an earlier attempt left; nobody else can have made the set, because the learner has looked."""
@@ -110,7 +125,7 @@ class DemoWorker:
         run_id, name = self._collection.run_id, self._collection.checkpoint
         assert run_id is not None  # the API fills in both
         assert name is not None
-        checkpoint = CheckpointFolder(self._settings.data_dir / "runs" / run_id).load(name)
+        checkpoint = self._checkpoint()
 
         def on_progress(share: float) -> None:
             reports.share = share

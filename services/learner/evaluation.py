@@ -27,6 +27,7 @@ from services.learner.child import RunFailedError
 from services.learner.episodes import EpisodeStage
 from services.learner.seeds import derive, generator
 from services.learner.services import Services
+from services.learner.sight import Floats, Sight
 
 MAX_ROWS = 32  # of one session
 MAX_VIDEO_TASKS = 8  # of one session: their frames are kept in memory until the episodes end
@@ -164,7 +165,10 @@ class _SessionPlayer:
         self._queues = [list(row) for row in rows]
         self._tasks = [row[0].task for row in rows]
         self._domain = self._tasks[0].domain
-        self._stage = EpisodeStage(self._tasks) if plan.on_episode else None
+        # Random actions need no eyes, and drawing takes time.
+        self._vision = services.vision if plan.mode != "random" else None
+        self._sight = Sight(self._vision, len(rows))
+        self._stage = EpisodeStage(self._tasks, self._sight.encoder_name) if plan.on_episode else None
         self._version = 0
 
     def play(self) -> int:
@@ -183,41 +187,46 @@ class _SessionPlayer:
 
     def _open(self) -> SimSession:
         seeds = [derive(self._plan.seed, "idle", row) for row in range(len(self._tasks))]
-        return self._services.open(self._domain, self._tasks, seeds, auto_reset=AutoReset.DISABLED)
+        return self._services.open(
+            self._domain, self._tasks, seeds, auto_reset=AutoReset.DISABLED, with_frames=self._vision is not None
+        )
 
     def _play(self, session: SimSession) -> None:
         services, plan = self._services, self._plan
         # Fresh for every session: the same plan then makes the same draws.
         random = generator(plan.seed, "evaluation", plan.mode, self._domain, self._tasks[0].name)
         actor = Actor(services.planner, services.planner_name, plan.model, self._tasks, random, services.patience)
-        obs = self._reset(session, list(range(len(self._tasks))))
+        obs, image = self._reset(session, list(range(len(self._tasks))))
         first = np.ones(len(self._tasks), np.bool_)
         while any(self._queues):
             self._draw(session)
-            decision = actor.act(plan.mode, obs, first, explore=False, env_step=plan.env_step)
+            decision = actor.act(plan.mode, obs, first, explore=False, env_step=plan.env_step, image=image)
             if decision.weights_version:
                 self._version = min(self._version or decision.weights_version, decision.weights_version)
             session.send(decision.action)
             step = services.patience.call(services.sim_name(self._domain), session.receive)
-            obs, ended = step.observation.obs, self._record(step, decision)
+            obs, image = step.observation.obs, self._sight.look(step.observation)
+            ended = self._record(step, decision, image)
             first = np.zeros(len(self._tasks), np.bool_)
             if ended and any(self._queues):
-                obs = self._reset(session, ended)
+                obs, image = self._reset(session, ended)
                 first[ended] = True
 
-    def _reset(self, session: SimSession, rows: list[int]) -> npt.NDArray[np.float32]:
+    def _reset(self, session: SimSession, rows: list[int]) -> tuple[Floats, Floats]:
+        """Starts the next episodes of some rows; returns observations and image features of all."""
         seeds = []
         for row in rows:
             index = self._queues[row][0].index if self._queues[row] else 0
             seeds.append(derive(self._plan.seed, self._tasks[row].name, index))
         name = self._services.sim_name(self._domain)
-        obs = self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+        shown = self._services.patience.call(name, lambda: session.reset(rows, seeds))
+        image = self._sight.begin(rows, shown)
         if self._stage is not None:
             for row, seed in zip(rows, seeds, strict=True):
-                self._stage.begin(row, obs[row], seed)
-        return obs
+                self._stage.begin(row, shown.obs[row], seed, image[row])
+        return shown.obs, image
 
-    def _record(self, step: Step, decision: Decision) -> list[int]:
+    def _record(self, step: Step, decision: Decision, image: Floats) -> list[int]:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
         self._stepped(sum(bool(queue) for queue in self._queues))
@@ -235,7 +244,8 @@ class _SessionPlayer:
             episode.steps += 1
             if self._stage is not None:
                 action, reward = decision.action[row], float(step.reward[row])
-                self._stage.step(row, action, reward, step.observation.obs[row], decision.behaviour)
+                obs = step.observation.obs[row]
+                self._stage.step(row, action, reward, obs, decision.behaviour, next_image=image[row])
             if over:
                 episode.success, episode.score = float(step.success[row]), float(step.score[row])
                 self._hand_over(row, episode, terminated=bool(step.terminated[row]))

@@ -20,6 +20,7 @@ from services.learner.evaluation import EvaluationPlan, evaluate
 from services.learner.served_checkpoint import served
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
+from services.learner.sight import Vision
 from services.learner.store import RunStore
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,7 @@ def evaluate_checkpoint(
     tasks = [get_task(name) for name in request.tasks or run.tasks]
     with (
         served(settings, run, request.checkpoint, checkpoint, f"{run.id}@{job.id}") as model,
-        Services.connect(settings, {task.domain for task in tasks}, stop) as services,
+        Services.connect(settings, {task.domain for task in tasks}, stop, Vision.of(settings, checkpoint)) as services,
     ):
         services.check_sims(tasks)
         plan = EvaluationPlan(
