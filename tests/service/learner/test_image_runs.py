@@ -1,0 +1,129 @@
+"""Runs with images on a real simulator, with a tiny image encoder that the test makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from learner_stack import LearnerStack, wait_until
+
+from newt.agent.checkpoints import load_checkpoint
+from newt.client.replay import ReplayClient
+from newt.tasks.registry import get_task
+from newt.vision import ImageEncoder
+from tests.image_encoders import TINY_DIM, save_tiny_dinov2
+
+pytestmark = pytest.mark.slow
+
+TASK = get_task("mujoco-reacher")
+FRAMES = 2
+REQUEST: dict[str, Any] = {
+    "tasks": [TASK.name],
+    "obs": "state+rgb",
+    "vision": {"feature_dim": TINY_DIM, "frames": FRAMES},
+    "preset": "laptop",
+    "model": {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32},
+    "plan": {"num_samples": 24, "num_policy_trajectories": 4, "num_elites": 8, "iterations": 2},
+    "schedule": {
+        "total_env_steps": 300,
+        "seed_env_steps": 100,
+        "updates_per_env_step": 0.1,
+        "checkpoint_every_updates": 10,
+        "publish_every_s": 0.5,
+    },
+    "replay": {"batch_size": 8},
+    "demos": {"scripted_episodes": 0},
+    "collect": {"envs_per_task": 2},
+    "evaluation": {"episodes_per_task": 1, "videos": True},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[LearnerStack]:
+    settings = {"IMAGE_ENCODER": folder}
+    stack = LearnerStack(tmp_path_factory.mktemp("stack"), ("sim", "replay", "planner"), settings)
+    try:
+        stack.wait_ready()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture(scope="module")
+def finished(stack: LearnerStack) -> dict[str, Any]:
+    run = stack.follow(stack.submit(REQUEST), lambda run: False)
+    assert run["state"] == "succeeded", run["error"]
+    return run
+
+
+def test_replay_keeps_features_beside_states(stack: LearnerStack, finished: dict[str, Any], folder: Path) -> None:
+    encoder = ImageEncoder(folder)
+    with ReplayClient(stack.replay_address) as replay:
+        episodes = list(replay.read_episodes(buffer_id=finished["id"]))
+        config = replay.get_buffer(finished["id"]).config
+    assert (config.image_dim, config.image_encoder) == (FRAMES * TINY_DIM, encoder.name)
+    assert {episode.behaviour for episode in episodes} >= {1, 3}  # random actions, and planned ones
+    for episode in episodes:
+        assert episode.obs.shape == (TASK.episode_length + 1, TASK.obs_dim)
+        assert episode.image is not None
+        assert episode.image.shape == (TASK.episode_length + 1, FRAMES * TINY_DIM)
+        assert episode.image_encoder == encoder.name
+        # Two frames at a time: what is new in one row is old in the next, also at an episode's ends.
+        np.testing.assert_array_equal(episode.image[1:, :TINY_DIM], episode.image[:-1, TINY_DIM:])
+        np.testing.assert_array_equal(episode.image[0, :TINY_DIM], episode.image[0, TINY_DIM:])
+        assert np.ptp(episode.image, axis=0).max() > 0
+
+
+def test_the_checkpoint_tells_the_encoder(finished: dict[str, Any], folder: Path) -> None:
+    newest = max((Path(finished["directory"]) / "checkpoints").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+    checkpoint = load_checkpoint(newest)
+    assert checkpoint.model_config.image_dim == FRAMES * TINY_DIM
+    assert checkpoint.info["image_encoder"] == ImageEncoder(folder).name
+    # The columns of the features have learnt: their moments are not zero.
+    moments = checkpoint.state["optim.main.encoder.layers.0.weight.exp_avg_sq"]
+    assert float(moments[:, -FRAMES * TINY_DIM :].abs().max()) > 0
+
+
+def test_evaluations_see_and_show(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    results = stack.get(f"/runs/{finished['id']}/results")
+    assert results["tasks"][TASK.name]["final"]["episodes"] == 1
+    assert list(results["videos"]) == [TASK.name]
+    reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"episodes": 1})
+    assert reply.status_code < 300, reply.text
+    assert _evaluated(stack, finished["id"], reply.json()["id"])["state"] == "succeeded"
+
+
+def test_another_encoder_is_refused(
+    stack: LearnerStack, finished: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    stack.settings["learner"]["IMAGE_ENCODER"] = save_tiny_dinov2(tmp_path, seed=1)
+    stack.restart_learner()
+    try:
+        reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"episodes": 1})
+        job = _evaluated(stack, finished["id"], reply.json()["id"])
+        assert job["state"] == "failed"
+        assert "never mixes encoders" in job["error"]
+        stack.wait_ready()
+        run = stack.follow(stack.submit({**REQUEST, "vision": {"feature_dim": 768}}), lambda run: False)
+        assert run["state"] == "failed"
+        assert f"set vision.feature_dim to {TINY_DIM}" in run["error"]
+    finally:
+        stack.settings["learner"]["IMAGE_ENCODER"] = folder
+        stack.restart_learner()
+
+
+def _evaluated(stack: LearnerStack, run_id: str, job_id: str) -> dict[str, Any]:
+    def job() -> dict[str, Any]:
+        jobs = stack.get(f"/runs/{run_id}/evaluations")["evaluations"]
+        return next(found for found in jobs if found["id"] == job_id)
+
+    wait_until(lambda: job()["state"] != "running", "the evaluation", 120)
+    return job()
