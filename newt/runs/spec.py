@@ -24,7 +24,7 @@ from newt.tasks.registry import Task, select_tasks
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
 SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-SCRIPTED_SET_NAME = r"^scripted-\d+$"
+SCRIPTED_SET_NAME = r"^scripted-\d+(-rgb\d+)?$"
 """Sets that runs fill by themselves, as far as they need them."""
 
 
@@ -281,9 +281,13 @@ class RunSpec(_Section):
         scripted = [self.scripted_set()] if self.expert_tasks() else []
         return list(dict.fromkeys([*self.demos.sets, *scripted]))
 
-    def scripted_set(self) -> str:
-        """Name of the set of scripted demonstrations."""
+    def expert_set(self) -> str:
+        """Name of the set of scripted demonstrations, as the experts leave it: without image features."""
         return f"scripted-{self.demos.scripted_episodes}"
+
+    def scripted_set(self) -> str:
+        """Name of the set of scripted demonstrations that the run learns from."""
+        return self.expert_set() + (f"-rgb{self.image_dim()}" if self.image_dim() else "")
 
     def has_demos(self) -> bool:
         """Whether the run learns from demonstrations."""

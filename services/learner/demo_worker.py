@@ -16,7 +16,7 @@ import structlog
 from newt import logs
 from newt.agent.checkpoints import Checkpoint
 from newt.errors import NewtError, NotFoundError
-from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, ScriptedDemosRequest
+from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
 from newt.tasks.registry import get_task
 from services.learner.agent_demos import collect_from_agent
 from services.learner.checkpoints import CheckpointFolder
@@ -31,6 +31,7 @@ from services.learner.child import (
     loosely,
     patiently,
 )
+from services.learner.demo_features import add_features
 from services.learner.demo_jobs import lock_path, model_id_of
 from services.learner.scripted_demos import collect_scripted
 from services.learner.served_checkpoint import served
@@ -73,6 +74,8 @@ class DemoWorker:
             with _Reports(self._store, self._collection, services) as reports:
                 if isinstance(request, AgentDemosRequest):
                     yields = self._from_agent(services, request, reports)
+                elif isinstance(request, FeatureDemosRequest):
+                    yields = self._features(services, request, reports)
                 else:
                     yields = self._scripted(services, request, reports)
         if not any(found.kept for found in yields.values()):
@@ -83,9 +86,10 @@ class DemoWorker:
 
     def _vision(self) -> Vision | None:
         """What the agent sees with, if it is one with images."""
-        if not isinstance(self._collection.request, AgentDemosRequest):
-            return None
-        return Vision.of(self._settings, self._checkpoint())
+        request = self._collection.request
+        if isinstance(request, FeatureDemosRequest):
+            return Vision.load(self._settings, frames=request.frames)
+        return Vision.of(self._settings, self._checkpoint()) if isinstance(request, AgentDemosRequest) else None
 
     def _checkpoint(self) -> Checkpoint:
         run_id, name = self._collection.run_id, self._collection.checkpoint
@@ -119,6 +123,22 @@ class DemoWorker:
                 missing="its scripted expert fails too often" if task.name in missing else None,
             )
             for task in self._tasks
+        }
+
+    def _features(self, services: Services, request: FeatureDemosRequest, reports: _Reports) -> dict[str, DemoYield]:
+        def on_progress(done: int, total: int) -> None:
+            reports.share = done / max(1, total)
+
+        left_out = add_features(services, request.source, request.name, self._tasks, on_progress)
+        (held,) = services.patience.call(services.replay_name, lambda: services.replay.list_demo_sets(request.source))
+        return {
+            task.task: DemoYield(
+                wanted=task.episodes,
+                kept=task.episodes - left_out[task.task][0] if task.task in left_out else task.episodes,
+                missing=left_out[task.task][1] if task.task in left_out else None,
+            )
+            for task in held.tasks
+            if task.task in self._collection.tasks
         }
 
     def _from_agent(self, services: Services, request: AgentDemosRequest, reports: _Reports) -> dict[str, DemoYield]:

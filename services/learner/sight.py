@@ -37,12 +37,14 @@ class Vision:
         return self.encoder.dim * self.frames
 
     @classmethod
-    def load(cls, settings: LearnerSettings, image_dim: int, frames: int | None = None, known_as: str = "") -> Vision:
+    def load(
+        cls, settings: LearnerSettings, image_dim: int | None = None, frames: int | None = None, known_as: str = ""
+    ) -> Vision:
         """Loads the encoder that the settings name.
 
         Args:
             settings: Of the learner.
-            image_dim: Columns of features that the model takes.
+            image_dim: Columns of features that the model takes; None: as many as there are.
             frames: How many frames they stand for; None: as many as fit.
             known_as: Identity of the encoder that the model was trained with; empty if unknown.
 
@@ -55,8 +57,8 @@ class Vision:
             encoder = ImageEncoder(settings.image_encoder, settings.image_device or settings.device)
         except (EncoderUnavailableError, ValueError) as error:
             raise RunFailedError(str(error)) from error
-        vision = cls(encoder, max(1, image_dim // encoder.dim) if frames is None else frames)
-        if vision.image_dim != image_dim:
+        vision = cls(encoder, max(1, (image_dim or 0) // encoder.dim) if frames is None else frames)
+        if image_dim is not None and vision.image_dim != image_dim:
             raise RunFailedError(
                 f"the model takes {image_dim} columns of image features, the encoder {encoder.name} at "
                 f"{settings.image_encoder} makes {encoder.dim} of a frame; set vision.feature_dim to {encoder.dim}, or "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,57 @@ def test_evaluations_see_and_show(stack: LearnerStack, finished: dict[str, Any])
     reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"episodes": 1})
     assert reply.status_code < 300, reply.text
     assert _evaluated(stack, finished["id"], reply.json()["id"])["state"] == "succeeded"
+
+
+def test_demonstrations_get_features(stack: LearnerStack, folder: Path) -> None:
+    """A run with images fills its scripted set with features; the same comes out of POST /demos/features."""
+    schedule = {**REQUEST["schedule"], "total_env_steps": 200, "pretrain_updates": 5}
+    task = get_task("mw-button-press")
+    request = {
+        **REQUEST,
+        "tasks": [task.name, TASK.name],
+        "schedule": schedule,
+        "demos": {"scripted_episodes": 2},
+        "evaluation": {"episodes_per_task": 1, "videos": False},
+    }
+    run = stack.follow(stack.submit(request), lambda run: False)
+    assert run["state"] == "succeeded", run["error"]
+    assert run["progress"]["pretrain_updates"] == 5
+    (row,) = stack.get(f"/demos/scripted-2-rgb{FRAMES * TINY_DIM}")["tasks"]
+    assert (row["task"], row["image_dim"], row["image_encoder"]) == (
+        task.name,
+        FRAMES * TINY_DIM,
+        ImageEncoder(folder).name,
+    )
+    events = stack.http.get(f"/runs/{run['id']}/events").text
+    assert f"{TASK.name} 0 (none with image features in the run's sets, no scripted expert)" in events
+
+    with ReplayClient(stack.replay_address) as replay:
+        plain = list(replay.read_episodes(demo_set="scripted-2"))
+        # An episode whose seed is lost cannot be drawn again.
+        for episode in (*plain, replace(plain[0], episode_id="unseeded", seed=12345)):
+            replay.append(episode, demo_set="plain", timeout_s=10)
+    reply = stack.http.post("/demos/features", json={"name": "seen", "source": "plain", "frames": FRAMES})
+    assert reply.status_code == 202, reply.text
+    wait_until(lambda: stack.get("/demos/seen")["collection"]["state"] != "collecting", "the features", 120)
+    seen = stack.get("/demos/seen")
+    assert seen["usable"], seen
+    kept = seen["collection"]["yields"][task.name]
+    assert (kept["wanted"], kept["kept"]) == (len(plain) + 1, len(plain))
+    assert "played again, it differs" in kept["missing"]
+    with ReplayClient(stack.replay_address) as replay:
+        theirs = {e.episode_id: e for e in replay.read_episodes(demo_set="seen")}
+        mine = list(replay.read_episodes(demo_set=f"scripted-2-rgb{FRAMES * TINY_DIM}"))
+    assert {e.episode_id for e in mine} == set(theirs) == {e.episode_id for e in plain}
+    for episode in mine:
+        np.testing.assert_allclose(episode.image, theirs[episode.episode_id].image, atol=1e-4)
+        assert float(np.ptp(episode.image, axis=0).max()) > 0
+
+
+def test_features_need_a_set(stack: LearnerStack) -> None:
+    reply = stack.http.post("/demos/features", json={"name": "seen-2", "source": "nobodys"})
+    assert reply.status_code == 422
+    assert "source" in reply.text
 
 
 def test_another_encoder_is_refused(
