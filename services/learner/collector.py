@@ -13,9 +13,10 @@ from contextlib import contextmanager
 
 import structlog
 
+from newt.errors import PreconditionError
 from newt.runs.record import Evaluation, EvaluationKind, RunResults, RunState, TaskProgress
 from services.learner.acting import Mode, Model
-from services.learner.child import Context, loosely, patiently, run_child
+from services.learner.child import Context, RunFailedError, loosely, patiently, run_child
 from services.learner.evaluation import EvaluationPlan, evaluate
 from services.learner.group import CollectorGroup, Instance
 from services.learner.pace import Pace
@@ -57,7 +58,9 @@ class Collector:
             self._evaluate_once("random", "random")
             self._stage = "waiting for pretraining" if self._spec.pretrains() else "waiting for the trainer"
             self._wait_for_trainer(lambda trainer: trainer.pretrained)
-            if self._spec.pretrains():
+            if self._spec.init_from is not None:
+                self._evaluate_once("pretrained", self._mode())  # zero-shot: as it was trained to act
+            elif self._spec.pretrains():
                 self._evaluate_once("pretrained", "policy")
             self._collect()
             self._stage = "waiting for the last updates"
@@ -83,23 +86,26 @@ class Collector:
         spec, services = self._spec, self._services
         self._stage = "preparing the buffer"
         patience, name = services.patience, services.replay_name
-        patience.call(
-            name,
-            lambda: services.replay.create_buffer(
-                self._run.id,
-                {task.name: (task.obs_dim, task.action_dim) for task in self._tasks},
-                capacity_rows=spec.replay.capacity_rows,
-                updates_per_env_step=spec.schedule.updates_per_env_step,
-                start_env_steps=spec.seed_env_steps(),
-                max_lead_updates=spec.max_lead_updates(),
-                demo_sets=demo_sets,
-                demos_in_online=spec.replay.demos_in_online,
-                image_dim=spec.image_dim(),
-                image_encoder=services.vision.encoder.name if services.vision else "",
-                timeout_s=10.0,
-            ),
-            services.settings.dependency_timeout_s,
-        )
+        try:
+            patience.call(
+                name,
+                lambda: services.replay.create_buffer(
+                    self._run.id,
+                    {task.name: (task.obs_dim, task.action_dim) for task in self._tasks},
+                    capacity_rows=spec.replay.capacity_rows,
+                    updates_per_env_step=spec.schedule.updates_per_env_step,
+                    start_env_steps=spec.seed_env_steps(),
+                    max_lead_updates=spec.max_lead_updates(),
+                    demo_sets=demo_sets,
+                    demos_in_online=spec.replay.demos_in_online,
+                    image_dim=spec.image_dim(),
+                    image_encoder=services.vision.encoder.name if services.vision else "",
+                    timeout_s=10.0,
+                ),
+                services.settings.dependency_timeout_s,
+            )
+        except PreconditionError as error:  # for example another image encoder than before, or than the demonstrations'
+            raise RunFailedError(f"replay refuses the run's buffer: {error}") from error
         buffer = patience.call(name, lambda: services.replay.get_buffer(self._run.id))
         before = self._run.progress.tasks
         tasks = {}
@@ -134,7 +140,9 @@ class Collector:
             while not self._pace.is_over():
                 self._stage = "collecting"
                 if self._pace.env_steps < self._spec.seed_env_steps():
-                    self._stage = "collecting with the " + ("policy" if self._spec.pretrains() else "random policy")
+                    self._stage = "collecting with the " + (
+                        "policy" if self._spec.starts_with_policy() else "random policy"
+                    )
                 self._context.stop.sleep(POLL_S)
                 if every and self._pace.env_steps >= next_evaluation and not self._pace.is_over():
                     with self._pace.paused():
@@ -297,7 +305,7 @@ def work(context: Context) -> None:
     spec, settings = context.run.spec, context.settings
     domains = {task.domain for task in spec.task_list()}
     vision = Vision.load(settings, spec.image_dim(), spec.vision.frames) if spec.image_dim() else None
-    with Services.connect(settings, domains, context.stop, vision) as services:
+    with Services.connect(settings, domains, context.stop, vision=vision) as services:
         Collector(context, services).run()
 
 

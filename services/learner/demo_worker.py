@@ -67,7 +67,7 @@ class DemoWorker:
             Stopped: The process must stop.
         """
         domains, vision = {task.domain for task in self._tasks}, self._vision()
-        with Services.connect(self._settings, domains, self._stop, vision) as services:
+        with Services.connect(self._settings, domains, self._stop, vision=vision) as services:
             services.check_sims(self._tasks)
             self._remove_remains(services)
             request = self._collection.request
@@ -151,7 +151,8 @@ class DemoWorker:
             reports.share = share
 
         run = self._store.get(run_id)
-        with served(self._settings, run, name, checkpoint, model_id_of(self._collection)) as model:
+        plan, model_id = run.spec.plan_settings(), model_id_of(self._collection)
+        with served(self._settings, checkpoint.model(), plan, model_id) as model:
             return collect_from_agent(services, model, self._tasks, request, on_progress)
 
 

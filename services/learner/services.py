@@ -42,9 +42,20 @@ class Services:
 
     @classmethod
     def connect(
-        cls, settings: LearnerSettings, domains: Iterable[str], stop: StopFlag, vision: Vision | None = None
+        cls,
+        settings: LearnerSettings,
+        domains: Iterable[str],
+        stop: StopFlag,
+        limit_s: float | None = None,
+        vision: Vision | None = None,
     ) -> Self:
         """Opens the channels; nothing is sent yet.
+
+        Args:
+            settings: Where the services are.
+            domains: Whose simulators are needed.
+            stop: Ends every wait.
+            limit_s: How long a service may be away; None: for as long as it takes.
 
         Raises:
             RunFailedError: A domain has no simulator configured.
@@ -62,7 +73,7 @@ class Services:
             },
             PlannerClient(settings.planner),
             ReplayClient(settings.replay),
-            Patience(stop),
+            Patience(stop, limit_s),
             settings,
             vision,
         )

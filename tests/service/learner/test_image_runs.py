@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from learner_stack import LearnerStack, wait_until
+from tiny_agents import write_agent
 
 from newt.agent.checkpoints import load_checkpoint
 from newt.client.replay import ReplayClient
@@ -98,22 +100,48 @@ def test_evaluations_see_and_show(stack: LearnerStack, finished: dict[str, Any])
     assert results["tasks"][TASK.name]["final"]["episodes"] == 1
     assert list(results["videos"]) == [TASK.name]
     reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"episodes": 1})
-    assert reply.status_code < 300, reply.text
-    assert _evaluated(stack, finished["id"], reply.json()["id"])["state"] == "succeeded"
+    assert _evaluated(stack, reply)["state"] == "succeeded"
 
 
+def test_an_agent_that_sees_makes_demonstrations(stack: LearnerStack, finished: dict[str, Any], folder: Path) -> None:
+    request = {"name": "own", "episodes": 1, "mode": "policy"}
+    reply = stack.http.post(f"/runs/{finished['id']}/demos", json=request)
+    assert reply.status_code == 202, reply.text
+    wait_until(lambda: stack.get("/demos/own")["collection"]["state"] != "collecting", "the demonstrations", 120)
+    (row,) = stack.get("/demos/own")["tasks"]
+    assert (row["image_dim"], row["image_encoder"]) == (FRAMES * TINY_DIM, ImageEncoder(folder).name)
+
+
+def test_a_state_agent_learns_to_see(stack: LearnerStack, folder: Path, tmp_path: Path) -> None:
+    old = write_agent(tmp_path / "blind", [TASK.name])
+    stack.http.put("/checkpoints/blind", content=(tmp_path / "blind").read_bytes())
+    schedule = {**REQUEST["schedule"], "total_env_steps": 150, "updates_per_env_step": 0.05}
+    request = {**REQUEST, "init_from": "imported/blind", "schedule": schedule}
+    del request["model"]
+    run = stack.follow(stack.submit({**request, "evaluation": {"videos": False}}), lambda run: False)
+    assert run["state"] == "succeeded", run["error"]
+    newest = max((Path(run["directory"]) / "checkpoints").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+    new = load_checkpoint(newest)
+    assert new.info["image_encoder"] == ImageEncoder(folder).name
+    weights, before = (model.encoder.layers[0].weight for model in (new.model(), old.model))
+    assert weights.shape[1] == before.shape[1] + FRAMES * TINY_DIM
+    assert 0 < float(weights[:, -FRAMES * TINY_DIM :].abs().max()) < 0.1  # from zero, in a few updates
+
+
+@pytest.mark.timeout(420)
 def test_demonstrations_get_features(stack: LearnerStack, folder: Path) -> None:
     """A run with images fills its scripted set with features; the same comes out of POST /demos/features."""
-    schedule = {**REQUEST["schedule"], "total_env_steps": 200, "pretrain_updates": 5}
+    schedule = {**REQUEST["schedule"], "total_env_steps": 100, "seed_env_steps": 50, "pretrain_updates": 5}
     task = get_task("mw-button-press")
     request = {
         **REQUEST,
         "tasks": [task.name, TASK.name],
         "schedule": schedule,
         "demos": {"scripted_episodes": 2},
+        "collect": {"envs_per_task": 1},
         "evaluation": {"episodes_per_task": 1, "videos": False},
     }
-    run = stack.follow(stack.submit(request), lambda run: False)
+    run = stack.follow(stack.submit(request), lambda run: False, 300)
     assert run["state"] == "succeeded", run["error"]
     assert run["progress"]["pretrain_updates"] == 5
     (row,) = stack.get(f"/demos/scripted-2-rgb{FRAMES * TINY_DIM}")["tasks"]
@@ -160,7 +188,7 @@ def test_another_encoder_is_refused(
     stack.restart_learner()
     try:
         reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"episodes": 1})
-        job = _evaluated(stack, finished["id"], reply.json()["id"])
+        job = _evaluated(stack, reply)
         assert job["state"] == "failed"
         assert "never mixes encoders" in job["error"]
         stack.wait_ready()
@@ -172,10 +200,9 @@ def test_another_encoder_is_refused(
         stack.restart_learner()
 
 
-def _evaluated(stack: LearnerStack, run_id: str, job_id: str) -> dict[str, Any]:
-    def job() -> dict[str, Any]:
-        jobs = stack.get(f"/runs/{run_id}/evaluations")["evaluations"]
-        return next(found for found in jobs if found["id"] == job_id)
-
-    wait_until(lambda: job()["state"] != "running", "the evaluation", 120)
-    return job()
+def _evaluated(stack: LearnerStack, reply: httpx.Response) -> dict[str, Any]:
+    assert reply.status_code < 300, reply.text
+    path = f"/evaluations/{reply.json()['id']}"
+    wait_until(lambda: stack.get(path)["state"] != "running", "the evaluation", 120)
+    job: dict[str, Any] = stack.get(path)
+    return job
