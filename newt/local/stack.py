@@ -31,6 +31,10 @@ def installed_domains() -> tuple[str, ...]:
     return tuple(domains.installed_domains())
 
 
+# Settings of services that say where something is on this machine; `newt up` takes them from its own environment.
+PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE")
+
+
 @dataclass(frozen=True)
 class StackConfig:
     """What `newt up` was asked for.
@@ -185,5 +189,5 @@ def build(config: StackConfig) -> list[ServiceSpec]:
 
 def environment(spec: ServiceSpec) -> dict[str, str]:
     """The full environment of a service's process: ours without NEWT_* settings of other services, plus its own."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_")}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_") or key in PASSED_ON}
     return {**inherited, **spec.env}
