@@ -22,6 +22,8 @@ FIRST_METRICS_PORT = 9101
 STATE_FILE = "stack.json"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
+# Settings of services that say where something is on this machine; `newt up` takes them from its own environment.
+PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE")
 
 
 def installed_domains() -> tuple[str, ...]:
@@ -29,10 +31,6 @@ def installed_domains() -> tuple[str, ...]:
     from services.sim import domains  # The command line can be installed without the services.
 
     return tuple(domains.installed_domains())
-
-
-# Settings of services that say where something is on this machine; `newt up` takes them from its own environment.
-PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE")
 
 
 @dataclass(frozen=True)
