@@ -53,6 +53,28 @@ def import_checkpoint(
     console.print(_table(out, summarise(out)))
 
 
+@checkpoints_app.command("add-images")
+def add_images_to(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of this project, of an agent without images.")],
+    out: Annotated[Path, typer.Argument(help="Checkpoint to write.")],
+    image_dim: Annotated[
+        int, typer.Option(min=1, help="Columns of image features: vision.feature_dim times vision.frames.")
+    ] = 768,
+    force: ForceOption = False,
+) -> None:
+    """Widen a state agent to state and image features. Their weights start at zero: it acts as before at first."""
+    from newt.agent.checkpoints import save_checkpoint
+    from newt.official.checkpoints import with_images
+    from newt.official.summary import open_checkpoint, summarise
+
+    check_output(out, force)
+    widened = with_images(open_checkpoint(checkpoint), image_dim)
+    # What the run saw is not what the agent sees now.
+    kept = {name: value for name, value in widened.info.get("spec", {}).items() if name not in ("obs", "vision")}
+    save_checkpoint(out, widened.learner(), {**widened.info, **({"spec": kept} if kept else {})})
+    console.print(_table(out, summarise(out)))
+
+
 @checkpoints_app.command("export")
 def export_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of this project.")],

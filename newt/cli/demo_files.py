@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -20,6 +20,9 @@ from newt.errors import InvalidInputError, NewtError, NotFoundError, Unavailable
 from newt.local import control
 from newt.runs.spec import SET_NAME
 from newt.tasks.registry import Task, UnknownTaskError, get_task
+
+if TYPE_CHECKING:
+    from newt.vision import ImageEncoder
 
 _APPEND_TIMEOUT_S = 60.0
 
@@ -42,13 +45,23 @@ def import_files(
         bool, typer.Option("--all-episodes", help="Keep more episodes of ManiSkill tasks than published runs use.")
     ] = False,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Keep image features.")] = True,
+    strips: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the frames, TASK-0.png, ...: compute image features of them."),
+    ] = None,
+    image_encoder: Annotated[
+        str, typer.Option(envvar="NEWT_LEARNER_IMAGE_ENCODER", help="For --strips: as the learner's setting.")
+    ] = "facebook/dinov2-base",
+    device: Annotated[str, typer.Option(help="Torch device, for --strips.")] = "cpu",
     replay: ReplayOption = None,
 ) -> None:
     """Add published demonstrations to a set. A file that is imported again adds nothing."""
     from newt.client.replay import ReplayClient
     from newt.official.demos import MANISKILL_EPISODES, read_demos
+    from newt.official.strips import with_strip_features
 
     _check_set(set_)
+    encoder = _encoder(image_encoder, device) if strips else None
     sources = sorted(_tasks_of(files, task), key=lambda pair: pair[1].index if pair[1].index is not None else 10**6)
     limit = None if all_episodes else MANISKILL_EPISODES
     table = Table("task", "episodes", "new", "file")
@@ -56,6 +69,8 @@ def import_files(
         with ReplayClient(_replay_address(replay)) as client:
             for path, its_task in sources:
                 episodes = read_demos(path, its_task, images=images, maniskill_limit=limit)
+                if encoder and strips:
+                    episodes = with_strip_features(episodes, strips, encoder)
                 replies = [client.append(e, demo_set=set_, timeout_s=_APPEND_TIMEOUT_S) for e in episodes]
                 new = sum(not reply.duplicate for reply in replies)
                 table.add_row(its_task.name, str(len(episodes)), str(new), str(path))
@@ -87,6 +102,16 @@ def export_file(
         raise NotFoundError(f"set {set_!r} has no episodes of {name}; `newt demos list` shows what there is")
     write_demos(out, episodes)
     console.print(f"{len(episodes)} episodes of {name} written to {out}")
+
+
+def _encoder(source: str, device: str) -> ImageEncoder:
+    from newt.tasks.encoders import EncoderUnavailableError
+    from newt.vision import ImageEncoder
+
+    try:
+        return ImageEncoder(source, device)
+    except (EncoderUnavailableError, ValueError) as error:
+        raise InvalidInputError("--image-encoder", str(error)) from error
 
 
 def _tasks_of(files: Sequence[Path], task: str | None) -> list[tuple[Path, Task]]:

@@ -12,7 +12,7 @@ from newt.cli import demo_files
 from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console
 from newt.errors import NewtError
-from newt.runs.record import Deleted, DemoCollection, DemoSetInfo, DemoSetList
+from newt.runs.record import Deleted, DemoCollection, DemoSetInfo, DemoSetList, FeatureDemosRequest
 
 demos_app = typer.Typer(
     help="Collect, list and delete demonstration sets; import and export published files.", no_args_is_help=True
@@ -93,6 +93,20 @@ def collect(
 
 
 @demos_app.command()
+def features(
+    source: Annotated[str, typer.Argument(help="Set without image features; it stays as it is.")],
+    name: NameOption,
+    tasks: Annotated[list[str] | None, typer.Option("--tasks", help="One of the set's tasks; repeatable.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames that an agent sees at once: vision.frames of its run.")] = 1,
+    follow: FollowOption = True,
+    url: UrlOption = None,
+) -> None:
+    """Compute image features by playing a set's episodes again; makes a new set (POST /demos/features)."""
+    request: dict[str, object] = {"name": name, "source": source, "tasks": tasks or None, "frames": frames}
+    _collect(Api(url), "/demos/features", request, follow=follow)
+
+
+@demos_app.command()
 def cancel(name: str, url: UrlOption = None) -> None:
     """Stop a collection; what it has stored is removed."""
     console.print(DemoCollection.model_validate(Api(url).post(f"/demos/{name}/cancel")).state)
@@ -126,14 +140,15 @@ def _collect(api: Api, path: str, request: dict[str, object], *, follow: bool) -
 
 
 def _table(info: DemoSetInfo) -> Table:
-    table = Table("task", "episodes", "rows", "return", "score", "success", "missing")
+    table = Table("task", "episodes", "rows", "return", "score", "success", "image", "missing")
     yields = info.collection.yields if info.collection else {}
     held = {task.task: task for task in info.tasks}
     for name in list(held) + [name for name in yields if name not in held]:
         task, found = held.get(name), yields.get(name)
         counts = (str(task.episodes), f"{task.rows:,}") if task else ("0", "0")
         means = (task.mean_return, task.mean_score, task.mean_success) if task else (None, None, None)
-        table.add_row(name, *counts, *(_number(mean) for mean in means), (found and found.missing) or "")
+        image = str(task.image_dim) if task and task.image_dim else "-"
+        table.add_row(name, *counts, *(_number(mean) for mean in means), image, (found and found.missing) or "")
     return table
 
 
@@ -149,6 +164,8 @@ def _origin(collection: DemoCollection | None) -> str:
         return "imported, or filled by runs"
     if collection.source == "scripted":
         return "scripted experts"
+    if isinstance(collection.request, FeatureDemosRequest):
+        return f"{collection.request.source}, with image features"
     return f"{collection.run_id}, checkpoint {collection.checkpoint}"
 
 

@@ -48,6 +48,7 @@ class Episode:
         weights_versions: Lowest and highest version that acted; 0 for none.
         seed: Reproduces the episode in the simulator.
         image: float32[T+1, X] features, or None.
+        image_encoder: Identity of what made them; empty if unknown.
     """
 
     episode_id: str
@@ -62,6 +63,7 @@ class Episode:
     weights_versions: tuple[int, int] = (0, 0)
     seed: int = 0
     image: Floats | None = None
+    image_encoder: str = ""
 
     def to_proto(self) -> replay_pb2.Episode:
         """The wire's form."""
@@ -78,6 +80,7 @@ class Episode:
             min_weights_version=self.weights_versions[0],
             max_weights_version=self.weights_versions[1],
             seed=self.seed,
+            image_encoder=self.image_encoder,
         )
         if self.image is not None:
             message.image.CopyFrom(encode(self.image))
@@ -102,6 +105,7 @@ class Episode:
             weights_versions=(message.min_weights_version, message.max_weights_version),
             seed=message.seed,
             image=image,
+            image_encoder=message.image_encoder,
         )
 
 
@@ -163,6 +167,7 @@ class ReplayClient:
         demo_sets: Sequence[str] = (),
         demos_in_online: bool = True,
         image_dim: int = 0,
+        image_encoder: str = "",
         timeout_s: float = 60.0,
     ) -> bool:
         """Makes a run's buffer, or changes its capacity and limiter; see the proto for the arguments.
@@ -177,6 +182,7 @@ class ReplayClient:
             demo_sets: Where to take demos from.
             demos_in_online: Draw the online part from demos too until online data has replaced them.
             image_dim: Image feature columns; 0 for state-only.
+            image_encoder: Identity of what makes the features; demos and episodes of another one are refused.
             timeout_s: Deadline, waiting for the service included.
 
         Returns:
@@ -194,6 +200,7 @@ class ReplayClient:
             demo_sets=demo_sets,
             demos_in_online=demos_in_online,
             image_dim=image_dim,
+            image_encoder=image_encoder,
         )
         response: replay_pb2.CreateBufferResponse = self._call(self._stub.CreateBuffer, request, timeout_s)
         return response.existed

@@ -22,6 +22,8 @@ FIRST_METRICS_PORT = 9101
 STATE_FILE = "stack.json"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
+# Settings of services that say where something is on this machine; `newt up` takes them from its own environment.
+PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE")
 
 
 def installed_domains() -> tuple[str, ...]:
@@ -185,5 +187,5 @@ def build(config: StackConfig) -> list[ServiceSpec]:
 
 def environment(spec: ServiceSpec) -> dict[str, str]:
     """The full environment of a service's process: ours without NEWT_* settings of other services, plus its own."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_")}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_") or key in PASSED_ON}
     return {**inherited, **spec.env}

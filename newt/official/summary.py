@@ -14,8 +14,8 @@ from newt.agent.config import ModelConfig
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.official.checkpoints import parse_official, published_tasks
 from newt.official.layout import OfficialModel, expected_shapes
-from newt.tasks.embeddings import identity, load_cache, text_digest
-from newt.tasks.encoders import ENCODERS
+from newt.tasks.embeddings import load_cache, text_digest
+from newt.tasks.encoders import ENCODERS, identity
 from newt.tasks.registry import UnknownTaskError, get_task
 
 

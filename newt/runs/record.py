@@ -384,6 +384,8 @@ class DemoTaskInfo(_Record):
     mean_return: float
     mean_score: float
     mean_success: float | None
+    image_dim: int = Field(0, description="Columns of image features; 0 without.")
+    image_encoder: str | None = Field(None, description="What made them, if that is known.")
 
 
 SetName = Annotated[str, Field(pattern=SET_NAME, description="Name of the new set.")]
@@ -412,6 +414,17 @@ class ScriptedDemosRequest(_Record):
     episodes: int = Field(20, ge=1, le=1000, description="Demonstrations per task.")
 
 
+class FeatureDemosRequest(_Record):
+    """POST /demos/features: the episodes of a set are played again, and become a set with image features."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: SetName
+    source: str = Field(description="The set whose episodes are played again; it stays as it is.")
+    tasks: list[str] | None = Field(None, min_length=1, description="Some of its tasks; null: all of them.")
+    frames: int = Field(1, ge=1, le=8, description="Frames that an agent sees at once: vision.frames of its run.")
+
+
 class DemoYield(_Record):
     """What a collection has brought for one task."""
 
@@ -428,8 +441,8 @@ class DemoCollection(_Record):
 
     name: str
     state: Literal["collecting", "succeeded", "failed", "cancelled"]
-    source: Literal["scripted", "agent"]
-    request: ScriptedDemosRequest | AgentDemosRequest
+    source: Literal["scripted", "agent", "features"]
+    request: ScriptedDemosRequest | AgentDemosRequest | FeatureDemosRequest
     tasks: list[str]
     run_id: str | None = Field(None, description="Whose agent played.")
     checkpoint: str | None = Field(None, description="Which checkpoint of the run.")

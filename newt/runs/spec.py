@@ -23,7 +23,7 @@ from newt.tasks.registry import Task, select_tasks
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
 SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-SCRIPTED_SET_NAME = r"^scripted-\d+$"
+SCRIPTED_SET_NAME = r"^scripted-\d+(-rgb\d+)?$"
 """Sets that runs fill by themselves, as far as they need them."""
 
 
@@ -149,6 +149,19 @@ class DemosSpec(_Section):
     )
 
 
+class VisionSpec(_Section):
+    """What the agent sees, where `obs` is state+rgb; ignored otherwise."""
+
+    feature_dim: int = Field(
+        768,
+        ge=1,
+        le=8192,
+        description="Width of the image encoder's features of one frame; 768 is that of DINOv2-base. The encoder is "
+        "named in the learner's settings.",
+    )
+    frames: int = Field(1, ge=1, le=8, description="Frames that the agent sees at once, the newest last.")
+
+
 class CollectSpec(_Section):
     """How experience is collected."""
 
@@ -212,6 +225,7 @@ class RunSpec(_Section):
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="How long, how often.")
     replay: ReplaySpec = Field(default_factory=ReplaySpec, description="Storage and sampling.")
     demos: DemosSpec = Field(default_factory=DemosSpec, description="Demonstrations.")
+    vision: VisionSpec = Field(default_factory=VisionSpec, description="Image features.")
     collect: CollectSpec = Field(default_factory=CollectSpec, description="Collection.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluations.")
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="Processes and compilation.")
@@ -228,13 +242,6 @@ class RunSpec(_Section):
     @classmethod
     def _known_tasks(cls, value: list[str]) -> list[str]:
         select_tasks(value)
-        return value
-
-    @field_validator("obs")
-    @classmethod
-    def _no_images_yet(cls, value: str) -> str:
-        if value != "state":
-            raise ValueError("image observations cannot be trained on yet; use 'state'")
         return value
 
     @model_validator(mode="after")
@@ -291,9 +298,13 @@ class RunSpec(_Section):
         scripted = [self.scripted_set()] if self.expert_tasks() else []
         return list(dict.fromkeys([*self.demos.sets, *scripted]))
 
-    def scripted_set(self) -> str:
-        """Name of the set of scripted demonstrations."""
+    def expert_set(self) -> str:
+        """Name of the set of scripted demonstrations, as the experts leave it: without image features."""
         return f"scripted-{self.demos.scripted_episodes}"
+
+    def scripted_set(self) -> str:
+        """Name of the set of scripted demonstrations that the run learns from."""
+        return self.expert_set() + (f"-rgb{self.image_dim()}" if self.image_dim() else "")
 
     def has_demos(self) -> bool:
         """Whether the run learns from demonstrations."""
@@ -341,7 +352,11 @@ class RunSpec(_Section):
 
     def model_settings(self) -> ModelConfig:
         """Shape of the world model."""
-        return self.model.config(language=self.algorithm.language)
+        return replace(self.model.config(language=self.algorithm.language), image_dim=self.image_dim())
+
+    def image_dim(self) -> int:
+        """Columns of image features; 0 without images."""
+        return self.vision.feature_dim * self.vision.frames if self.obs == "state+rgb" else 0
 
     def train_settings(self) -> TrainConfig:
         """Training constants; the warm-up belongs to pretraining and is dropped without it."""

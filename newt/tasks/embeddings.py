@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from newt.tasks.encoders import ENCODERS, SENTENCE, TextEncoder, load_encoder
+from newt.tasks.encoders import ENCODERS, SENTENCE, TextEncoder, identity, load_encoder
 from newt.tasks.registry import Task, all_tasks
 
 
@@ -100,11 +100,6 @@ def embed_texts(texts: Sequence[str], encoder: str | TextEncoder) -> Embeddings:
         ]
     )
     return Embeddings(identity(name, built.fingerprint), vectors)
-
-
-def identity(encoder: str, fingerprint: str) -> str:
-    """What names an encoder and its weights in run records."""
-    return f"{encoder}@{fingerprint[:12]}"
 
 
 def text_digest(text: str) -> str:

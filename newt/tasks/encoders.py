@@ -184,7 +184,7 @@ class _Tower:
             raise EncoderUnavailableError(f"no text encoder weights at {source}: {remedy}") from error
         self._model.eval()
         self.width: int = self._model.config.hidden_size
-        self.fingerprint = _fingerprint(self._model)
+        self.fingerprint = fingerprint(self._model)
 
     def token_mean(self, text: str) -> NDArray[np.float32]:
         """Mean over all tokens of the last hidden states, float32[width]."""
@@ -202,7 +202,12 @@ class _Tower:
         return mean
 
 
-def _fingerprint(model: Any) -> str:
+def fingerprint(model: Any) -> str:
     """SHA-256 over the parameters' values, whatever file format or library version named them."""
     digests = sorted(hashlib.sha256(parameter.detach().numpy().tobytes()).digest() for parameter in model.parameters())
     return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def identity(encoder: str, fingerprint: str) -> str:
+    """What names an encoder and its weights in run records."""
+    return f"{encoder}@{fingerprint[:12]}"

@@ -99,6 +99,7 @@ class Actor:
         *,
         explore: bool,
         env_step: int | None,
+        image: Floats | None = None,
         timeout_s: float | None = None,
     ) -> Decision:
         """Chooses an action for every instance.
@@ -110,6 +111,7 @@ class Actor:
             first: bool[N], instances at the first step of an episode.
             explore: Add exploration noise.
             env_step: Env steps of the run, for constrained planning; None plans unconstrained.
+            image: float32[N, X], image features; None or X = 0 without images.
             timeout_s: How long the planner may be away before the run fails; None waits.
         """
         N = len(self._task)
@@ -118,10 +120,11 @@ class Actor:
             uniform = self._random.uniform(-1, 1, (N, PADDED_ACTION_DIM)).astype(np.float32)
             return Decision(uniform * self._mask, BEHAVIOURS[mode], 0)
         if mode == "open_loop":
-            return self._follow(obs, first, env_step, timeout_s)
+            return self._follow(obs, first, env_step, image, timeout_s)
         reply = self._ask(
             np.arange(N),
             obs,
+            image,
             timeout_s,
             explore=explore,
             prev_mean=self._mean if mode == "planner" else None,
@@ -133,12 +136,17 @@ class Actor:
         return Decision(reply.action, BEHAVIOURS[mode], reply.weights_version)
 
     def _follow(
-        self, obs: Floats, first: npt.NDArray[np.bool_], env_step: int | None, timeout_s: float | None
+        self,
+        obs: Floats,
+        first: npt.NDArray[np.bool_],
+        env_step: int | None,
+        image: Floats | None,
+        timeout_s: float | None,
     ) -> Decision:
         rows, last = np.flatnonzero(first), self._plan.shape[1] - 1
         if rows.size:
             reply = self._ask(
-                rows, obs, timeout_s, explore=False, horizon=last + 1, want_sequence=True, env_step=env_step
+                rows, obs, image, timeout_s, explore=False, horizon=last + 1, want_sequence=True, env_step=env_step
             )
             self._plan[rows], self._followed[rows] = reply.sequence, 0
             self._version = reply.weights_version
@@ -146,7 +154,14 @@ class Actor:
         self._followed += 1
         return Decision(action, BEHAVIOURS["open_loop"], self._version)
 
-    def _ask(self, rows: npt.NDArray[np.int64], obs: Floats, timeout_s: float | None, **options: Any) -> Plan:
+    def _ask(
+        self,
+        rows: npt.NDArray[np.int64],
+        obs: Floats,
+        image: Floats | None,
+        timeout_s: float | None,
+        **options: Any,
+    ) -> Plan:
         """Asks the planner for some of the instances."""
         seeds = self._random.integers(0, 2**64, len(rows), np.uint64)
         slower = max(1.0, options.get("horizon", 0) / PLAN_STEPS_PER_TIMEOUT)
@@ -158,6 +173,7 @@ class Actor:
                 self._task[rows],
                 seeds,
                 timeout_s=PLAN_TIMEOUT_S * slower,
+                image=image[rows] if image is not None and image.size else None,
                 min_weights_version=self._model.min_weights_version,
                 **options,
             )

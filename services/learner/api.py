@@ -23,6 +23,7 @@ from newt.runs.record import (
     DemoCollection,
     DemoSetInfo,
     DemoSetList,
+    FeatureDemosRequest,
     MetricsHistory,
     Readiness,
     Run,
@@ -258,6 +259,11 @@ def create_app(
         are kept, if they succeed where success is what the task is about. A task with too few of them is left out.
         """
         return demo_jobs.start_agent(store.get(run_id), request)
+
+    @app.post("/demos/features", status_code=202)
+    def compute_demo_features(request: FeatureDemosRequest) -> DemoCollection:
+        """Makes a set with image features of one without, by playing its episodes again. The old set stays."""
+        return demo_jobs.start_features(request)
 
     @app.post("/demos/{name}/cancel")
     def cancel_demos(name: str) -> DemoCollection:

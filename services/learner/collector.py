@@ -13,9 +13,10 @@ from contextlib import contextmanager
 
 import structlog
 
+from newt.errors import PreconditionError
 from newt.runs.record import Evaluation, EvaluationKind, RunResults, RunState, TaskProgress
 from services.learner.acting import Mode, Model
-from services.learner.child import Context, loosely, patiently, run_child
+from services.learner.child import Context, RunFailedError, loosely, patiently, run_child
 from services.learner.evaluation import EvaluationPlan, evaluate
 from services.learner.group import CollectorGroup, Instance
 from services.learner.pace import Pace
@@ -23,6 +24,7 @@ from services.learner.progress import CollectorProgress, TrainerProgress
 from services.learner.run_demos import RunDemos
 from services.learner.seeds import derive
 from services.learner.services import Services
+from services.learner.sight import Vision
 from services.learner.store import SupersededError
 
 REPORT_EVERY_S = 1.0
@@ -84,21 +86,26 @@ class Collector:
         spec, services = self._spec, self._services
         self._stage = "preparing the buffer"
         patience, name = services.patience, services.replay_name
-        patience.call(
-            name,
-            lambda: services.replay.create_buffer(
-                self._run.id,
-                {task.name: (task.obs_dim, task.action_dim) for task in self._tasks},
-                capacity_rows=spec.replay.capacity_rows,
-                updates_per_env_step=spec.schedule.updates_per_env_step,
-                start_env_steps=spec.seed_env_steps(),
-                max_lead_updates=spec.max_lead_updates(),
-                demo_sets=demo_sets,
-                demos_in_online=spec.replay.demos_in_online,
-                timeout_s=10.0,
-            ),
-            services.settings.dependency_timeout_s,
-        )
+        try:
+            patience.call(
+                name,
+                lambda: services.replay.create_buffer(
+                    self._run.id,
+                    {task.name: (task.obs_dim, task.action_dim) for task in self._tasks},
+                    capacity_rows=spec.replay.capacity_rows,
+                    updates_per_env_step=spec.schedule.updates_per_env_step,
+                    start_env_steps=spec.seed_env_steps(),
+                    max_lead_updates=spec.max_lead_updates(),
+                    demo_sets=demo_sets,
+                    demos_in_online=spec.replay.demos_in_online,
+                    image_dim=spec.image_dim(),
+                    image_encoder=services.vision.encoder.name if services.vision else "",
+                    timeout_s=10.0,
+                ),
+                services.settings.dependency_timeout_s,
+            )
+        except PreconditionError as error:  # for example another image encoder than before, or than the demonstrations'
+            raise RunFailedError(f"replay refuses the run's buffer: {error}") from error
         buffer = patience.call(name, lambda: services.replay.get_buffer(self._run.id))
         before = self._run.progress.tasks
         tasks = {}
@@ -295,8 +302,10 @@ def work(context: Context) -> None:
     """The body of the process."""
     if context.run.state is RunState.SUCCEEDED:
         return
-    domains = {task.domain for task in context.run.spec.task_list()}
-    with Services.connect(context.settings, domains, context.stop) as services:
+    spec, settings = context.run.spec, context.settings
+    domains = {task.domain for task in spec.task_list()}
+    vision = Vision.load(settings, spec.image_dim(), spec.vision.frames) if spec.image_dim() else None
+    with Services.connect(settings, domains, context.stop, vision=vision) as services:
         Collector(context, services).run()
 
 

@@ -26,7 +26,14 @@ from newt.errors import (
     PreconditionError,
     UnavailableError,
 )
-from newt.runs.record import AgentDemosRequest, DemoCollection, Run, ScriptedDemosRequest, now
+from newt.runs.record import (
+    AgentDemosRequest,
+    DemoCollection,
+    FeatureDemosRequest,
+    Run,
+    ScriptedDemosRequest,
+    now,
+)
 from newt.runs.spec import SCRIPTED_SET_NAME
 from newt.tasks.registry import Task, UnknownTaskError, get_task, select_tasks
 from services.learner.checkpoints import CheckpointFolder
@@ -119,6 +126,20 @@ class DemoJobs:
         tasks = [get_task(name) for name in dict.fromkeys(request.tasks or run.tasks)]
         return self._start(request, tasks, source="agent", run_id=run.id, checkpoint=checkpoint)
 
+    def start_features(self, request: FeatureDemosRequest) -> DemoCollection:
+        """Starts making a set with image features of one without.
+
+        Raises:
+            InvalidInputError: No such set to start from, it is not whole, or it lacks a task.
+            AlreadyExistsError, ExhaustedError, UnavailableError: As above.
+        """
+        self._sets.require_usable([request.source], "source")
+        held = [task.task for task in self._sets.get(request.source).tasks]
+        foreign = [task for task in request.tasks or () if task not in held]
+        if foreign:
+            raise InvalidInputError("tasks", f"{_shown(foreign)}: not in set {request.source!r}: {_shown(held)}")
+        return self._start(request, _select(request.tasks or held), source="features")
+
     def cancel(self, name: str) -> DemoCollection:
         """Ends a collection and removes what it has stored.
 
@@ -166,7 +187,10 @@ class DemoJobs:
     # ---- starting
 
     def _start(
-        self, request: ScriptedDemosRequest | AgentDemosRequest, tasks: list[Task], **origin: Any
+        self,
+        request: ScriptedDemosRequest | AgentDemosRequest | FeatureDemosRequest,
+        tasks: list[Task],
+        **origin: Any,
     ) -> DemoCollection:
         name = request.name
         if re.fullmatch(SCRIPTED_SET_NAME, name):

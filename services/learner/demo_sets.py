@@ -59,20 +59,20 @@ class DemoSets:
         except NotFoundError:
             return False
 
-    def require_usable(self, names: Sequence[str]) -> None:
-        """Raises InvalidInputError unless a run may use these sets now."""
+    def require_usable(self, names: Sequence[str], field: str = "demos.sets") -> None:
+        """Raises InvalidInputError, which names the field, unless these sets may be used now."""
         if not names:
             return
         known = {info.name: info for info in self.list().demo_sets}
         for name in names:
             if name not in known:
                 have = ", ".join(info.name for info in known.values() if info.usable) or "none"
-                raise InvalidInputError("demos.sets", f"unknown set {name!r} (there are: {have})")
+                raise InvalidInputError(field, f"unknown set {name!r} (there are: {have})")
             collection = known[name].collection
             if collection is not None and not known[name].usable:
                 state = collection.state
                 now = "under way; wait for it" if state == "collecting" else f"{state}; ask for it again"
-                raise InvalidInputError("demos.sets", f"set {name!r} is not whole: its collection is {now}")
+                raise InvalidInputError(field, f"set {name!r} is not whole: its collection is {now}")
 
     def delete(self, name: str) -> int:
         """Removes a set; returns the number of its episodes.
@@ -144,4 +144,6 @@ def _task(task: replay_pb2.DemoTask) -> DemoTaskInfo:
         mean_return=task.mean_return,
         mean_score=task.mean_score,
         mean_success=None if math.isnan(task.mean_success) else task.mean_success,
+        image_dim=task.image_dim,
+        image_encoder=task.image_encoder or None,
     )

@@ -14,8 +14,9 @@ import time
 import structlog
 
 from newt import logs
+from newt.agent.checkpoints import Checkpoint
 from newt.errors import NewtError, NotFoundError
-from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, ScriptedDemosRequest
+from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
 from newt.tasks.registry import get_task
 from services.learner.agent_demos import collect_from_agent
 from services.learner.checkpoints import CheckpointFolder
@@ -30,11 +31,13 @@ from services.learner.child import (
     loosely,
     patiently,
 )
+from services.learner.demo_features import add_features
 from services.learner.demo_jobs import lock_path, model_id_of
 from services.learner.scripted_demos import collect_scripted
 from services.learner.served_checkpoint import served
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
+from services.learner.sight import Vision
 from services.learner.store import RunStore
 
 REPORT_EVERY_S = 1.0
@@ -63,13 +66,16 @@ class DemoWorker:
             RunFailedError: There is not one demonstration, or something stayed away.
             Stopped: The process must stop.
         """
-        with Services.connect(self._settings, {task.domain for task in self._tasks}, self._stop) as services:
+        domains, vision = {task.domain for task in self._tasks}, self._vision()
+        with Services.connect(self._settings, domains, self._stop, vision=vision) as services:
             services.check_sims(self._tasks)
             self._remove_remains(services)
             request = self._collection.request
             with _Reports(self._store, self._collection, services) as reports:
                 if isinstance(request, AgentDemosRequest):
                     yields = self._from_agent(services, request, reports)
+                elif isinstance(request, FeatureDemosRequest):
+                    yields = self._features(services, request, reports)
                 else:
                     yields = self._scripted(services, request, reports)
         if not any(found.kept for found in yields.values()):
@@ -77,6 +83,19 @@ class DemoWorker:
             raise RunFailedError(f"no demonstration was found for any task, nothing is kept ({reasons})")
         done = {"state": "succeeded", "progress": 1.0, "yields": yields, "unfinished": False}
         return self._collection.model_copy(update=done)
+
+    def _vision(self) -> Vision | None:
+        """What the agent sees with, if it is one with images."""
+        request = self._collection.request
+        if isinstance(request, FeatureDemosRequest):
+            return Vision.load(self._settings, frames=request.frames)
+        return Vision.of(self._settings, self._checkpoint()) if isinstance(request, AgentDemosRequest) else None
+
+    def _checkpoint(self) -> Checkpoint:
+        run_id, name = self._collection.run_id, self._collection.checkpoint
+        assert run_id is not None  # the API fills in both
+        assert name is not None
+        return CheckpointFolder(self._settings.data_dir / "runs" / run_id).load(name)
 
     def _remove_remains(self, services: Services) -> None:
         """Deletes what an earlier attempt left; nobody else can have made the set, because the learner has looked."""
@@ -106,11 +125,27 @@ class DemoWorker:
             for task in self._tasks
         }
 
+    def _features(self, services: Services, request: FeatureDemosRequest, reports: _Reports) -> dict[str, DemoYield]:
+        def on_progress(done: int, total: int) -> None:
+            reports.share = done / max(1, total)
+
+        left_out = add_features(services, request.source, request.name, self._tasks, on_progress)
+        (held,) = services.patience.call(services.replay_name, lambda: services.replay.list_demo_sets(request.source))
+        return {
+            task.task: DemoYield(
+                wanted=task.episodes,
+                kept=task.episodes - left_out[task.task][0] if task.task in left_out else task.episodes,
+                missing=left_out[task.task][1] if task.task in left_out else None,
+            )
+            for task in held.tasks
+            if task.task in self._collection.tasks
+        }
+
     def _from_agent(self, services: Services, request: AgentDemosRequest, reports: _Reports) -> dict[str, DemoYield]:
         run_id, name = self._collection.run_id, self._collection.checkpoint
         assert run_id is not None  # the API fills in both
         assert name is not None
-        checkpoint = CheckpointFolder(self._settings.data_dir / "runs" / run_id).load(name)
+        checkpoint = self._checkpoint()
 
         def on_progress(share: float) -> None:
             reports.share = share

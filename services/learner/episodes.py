@@ -18,11 +18,14 @@ from newt.wire.v1 import replay_pb2
 
 Floats = npt.NDArray[np.float32]
 
+NO_IMAGE: Floats = np.zeros(0, np.float32)
+
 
 @dataclass
 class _Running:
     seed: int
     obs: list[Floats]
+    image: list[Floats]
     action: list[Floats] = field(default_factory=list)
     reward: list[float] = field(default_factory=list)
     behaviours: set[replay_pb2.Behaviour.ValueType] = field(default_factory=set)
@@ -39,21 +42,24 @@ class EpisodeStage:
 
     Args:
         tasks: Of every instance: only its valid columns are kept.
+        image_encoder: Identity of what makes the image features, if there are any.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], image_encoder: str = "") -> None:
         self._tasks = list(tasks)
+        self._image_encoder = image_encoder
         self._running: list[_Running | None] = [None] * len(self._tasks)
 
-    def begin(self, row: int, obs: Floats, seed: int) -> None:
+    def begin(self, row: int, obs: Floats, seed: int, image: Floats = NO_IMAGE) -> None:
         """Starts an episode, forgetting what the instance had before.
 
         Args:
             row: The instance.
             obs: float32[O], its first observation; padding is cut off.
             seed: Seed of the episode.
+            image: float32[X], its image features; none without images.
         """
-        self._running[row] = _Running(seed, [self._valid_obs(row, obs)])
+        self._running[row] = _Running(seed, [self._valid_obs(row, obs)], [np.array(image, np.float32)])
 
     def step(
         self,
@@ -63,10 +69,12 @@ class EpisodeStage:
         next_obs: Floats,
         behaviour: replay_pb2.Behaviour.ValueType,
         weights_version: int = 0,
+        next_image: Floats = NO_IMAGE,
     ) -> None:
-        """Adds a transition: `action` led to `reward` and `next_obs` (the true one, not that of a reset)."""
+        """Adds a transition: `action` led to `reward` and to `next_obs` and its features (not those of a reset)."""
         running = self._get(row)
         running.obs.append(self._valid_obs(row, next_obs))
+        running.image.append(np.array(next_image, np.float32))
         running.action.append(np.array(action[: self._tasks[row].action_dim], np.float32))
         running.reward.append(float(reward))
         running.behaviours.add(behaviour)
@@ -77,7 +85,7 @@ class EpisodeStage:
         """Ends the episode and returns it; the instance needs `begin` before its next step."""
         running = self._get(row)
         self._running[row] = None
-        behaviours = running.behaviours
+        behaviours, image = running.behaviours, np.stack(running.image)
         return Episode(
             episode_id=episode_id,
             task=self._tasks[row].name,
@@ -90,6 +98,8 @@ class EpisodeStage:
             behaviour=next(iter(behaviours)) if len(behaviours) == 1 else replay_pb2.BEHAVIOUR_MIXED,
             weights_versions=(min(running.versions, default=0), max(running.versions, default=0)),
             seed=running.seed,
+            image=image if image.size else None,
+            image_encoder=self._image_encoder,
         )
 
     def seed(self, row: int) -> int:

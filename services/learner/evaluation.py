@@ -27,6 +27,7 @@ from services.learner.child import RunFailedError
 from services.learner.episodes import EpisodeStage
 from services.learner.seeds import derive, generator
 from services.learner.services import Services
+from services.learner.sight import Floats, Sight
 
 MAX_ROWS = 32  # of one session
 MAX_VIDEO_TASKS = 8  # of one session: their frames are kept in memory until the episodes end
@@ -209,7 +210,10 @@ class _SessionPlayer:
         self._domain = self._tasks[0].domain
         self._length = plan.length(self._tasks[0])
         self._marks = set(plan.mark_steps(self._tasks[0]))
-        self._stage = EpisodeStage(self._tasks) if plan.on_episode else None
+        # Random actions need no eyes, and drawing takes time.
+        self._vision = services.vision if plan.mode != "random" else None
+        self._sight = Sight(self._vision, len(rows))
+        self._stage = EpisodeStage(self._tasks, self._sight.encoder_name) if plan.on_episode else None
         self._version = 0
 
     def play(self) -> int:
@@ -228,7 +232,9 @@ class _SessionPlayer:
 
     def _open(self) -> SimSession:
         seeds = [derive(self._plan.seed, "idle", row) for row in range(len(self._tasks))]
-        return self._services.open(self._domain, self._tasks, seeds, auto_reset=AutoReset.DISABLED)
+        return self._services.open(
+            self._domain, self._tasks, seeds, auto_reset=AutoReset.DISABLED, with_frames=self._vision is not None
+        )
 
     def _play(self, session: SimSession) -> None:
         services, plan = self._services, self._plan
@@ -243,34 +249,37 @@ class _SessionPlayer:
             services.patience,
             plan_steps=self._length if plan.mode == "open_loop" else 1,
         )
-        obs = self._reset(session, list(range(len(self._tasks))))
+        obs, image = self._reset(session, list(range(len(self._tasks))))
         first = np.ones(len(self._tasks), np.bool_)
         while any(self._queues):
             self._draw(session)
-            decision = actor.act(plan.mode, obs, first, explore=False, env_step=plan.env_step)
+            decision = actor.act(plan.mode, obs, first, explore=False, env_step=plan.env_step, image=image)
             if decision.weights_version:
                 self._version = min(self._version or decision.weights_version, decision.weights_version)
             session.send(decision.action)
             step = services.patience.call(services.sim_name(self._domain), session.receive)
-            obs, ended = step.observation.obs, self._record(step, decision)
+            obs, image = step.observation.obs, self._sight.look(step.observation)
+            ended = self._record(step, decision, image)
             first = np.zeros(len(self._tasks), np.bool_)
             if ended and any(self._queues):
-                obs = self._reset(session, ended)
+                obs, image = self._reset(session, ended)
                 first[ended] = True
 
-    def _reset(self, session: SimSession, rows: list[int]) -> npt.NDArray[np.float32]:
+    def _reset(self, session: SimSession, rows: list[int]) -> tuple[Floats, Floats]:
+        """Starts the next episodes of some rows; returns observations and image features of all."""
         seeds = []
         for row in rows:
             queue = self._queues[row]
             seeds.append(queue[0].seed if queue else self._plan.episode_seed(self._tasks[row].name, 0))
         name = self._services.sim_name(self._domain)
-        obs = self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
+        shown = self._services.patience.call(name, lambda: session.reset(rows, seeds))
+        image = self._sight.begin(rows, shown)
         if self._stage is not None:
             for row, seed in zip(rows, seeds, strict=True):
-                self._stage.begin(row, obs[row], seed)
-        return obs
+                self._stage.begin(row, shown.obs[row], seed, image[row])
+        return shown.obs, image
 
-    def _record(self, step: Step, decision: Decision) -> list[int]:
+    def _record(self, step: Step, decision: Decision, image: Floats) -> list[int]:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
         self._stepped(sum(bool(queue) for queue in self._queues))
@@ -288,7 +297,8 @@ class _SessionPlayer:
             episode.steps += 1
             if self._stage is not None:
                 action, reward = decision.action[row], float(step.reward[row])
-                self._stage.step(row, action, reward, step.observation.obs[row], decision.behaviour)
+                obs = step.observation.obs[row]
+                self._stage.step(row, action, reward, obs, decision.behaviour, next_image=image[row])
             if episode.steps in self._marks:
                 episode.marked[episode.steps] = episode.reward
             if over or episode.steps == self._length:

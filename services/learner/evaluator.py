@@ -37,6 +37,7 @@ from services.learner.evaluation import Episode, EvaluationOutcome, EvaluationPl
 from services.learner.served_checkpoint import served
 from services.learner.services import Services
 from services.learner.settings import LearnerSettings
+from services.learner.sight import Vision
 from services.learner.store import RunStore
 from services.learner.task_tables import task_table
 
@@ -87,9 +88,11 @@ class Evaluator:
         config = plan_settings(checkpoint.info)
         open_loop = request.mode == "open_loop"
         limit_s = self._settings.dependency_timeout_s
+        vision = Vision.of(self._settings, checkpoint)
+        domains = {task.domain for task in tasks}
         with (
             served(self._settings, checkpoint.model(table), config, model_id(self._job)) as model,
-            Services.connect(self._settings, {task.domain for task in tasks}, self._stop, limit_s) as services,
+            Services.connect(self._settings, domains, self._stop, limit_s, vision) as services,
             self._reporting(services),
         ):
             services.check_sims(tasks)

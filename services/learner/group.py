@@ -20,6 +20,7 @@ from services.learner.episodes import EpisodeStage
 from services.learner.pace import CollectionOver, Pace
 from services.learner.seeds import derive, generator
 from services.learner.services import Services
+from services.learner.sight import Floats, Sight
 
 # Vector steps between two questions to replay's limiter; it counts whole episodes, so each step would be idle talk.
 LIMITER_EVERY_STEPS = 10
@@ -103,11 +104,13 @@ class CollectorGroup:
             derive(self._spec.seed, "envs", instance.task.name, instance.number, episode)
             for instance, episode in zip(self._instances, self._next_episode, strict=True)
         ]
-        with services.open(self._domain, self._tasks, seeds) as session:
+        with services.open(self._domain, self._tasks, seeds, with_frames=services.vision is not None) as session:
             shown = services.patience.call(name, session.reset)
-            stage = EpisodeStage(self._tasks)
+            sight = Sight(services.vision, len(self._tasks))
+            stage = EpisodeStage(self._tasks, sight.encoder_name)
+            image = sight.begin(range(len(self._tasks)), shown)
             for row in range(len(self._tasks)):
-                stage.begin(row, shown.obs[row], int(shown.episode_seed[row]))
+                stage.begin(row, shown.obs[row], int(shown.episode_seed[row]), image[row])
             first = np.ones(len(self._tasks), np.bool_)
             steps = 0
             while True:
@@ -115,33 +118,44 @@ class CollectorGroup:
                     self._await_limiter()
                 steps += 1
                 self._pace.wait_for_turn(self._index)
-                shown, first = self._step(session, stage, shown, first)
+                shown, image, first = self._step(session, stage, sight, shown, image, first)
 
     def _step(
-        self, session: SimSession, stage: EpisodeStage, shown: Observation, first: npt.NDArray[np.bool_]
-    ) -> tuple[Observation, npt.NDArray[np.bool_]]:
+        self,
+        session: SimSession,
+        stage: EpisodeStage,
+        sight: Sight,
+        shown: Observation,
+        image: Floats,
+        first: npt.NDArray[np.bool_],
+    ) -> tuple[Observation, Floats, npt.NDArray[np.bool_]]:
         services = self._services
         env_step = self._pace.env_steps
-        decision = self._actor.act(self._mode(env_step), shown.obs, first, explore=True, env_step=env_step)
+        mode = self._mode(env_step)
+        decision = self._actor.act(mode, shown.obs, first, explore=True, env_step=env_step, image=image)
         session.send(decision.action)
         step = services.patience.call(services.sim_name(self._domain), session.receive)
         self._pace.stepped(self._index, len(self._tasks))
+        image, final_image = sight.step(step)
         first = np.zeros(len(self._tasks), np.bool_)
         finals = {int(row): i for i, row in enumerate(step.final_rows)}
         for row in range(len(self._tasks)):
             final = finals.get(row)
-            self._stage_row(stage, step, decision, row, final)
+            next_image = image[row] if final is None else final_image[final]
+            self._stage_row(stage, step, decision, next_image, row, final)
             if final is not None:
                 first[row] = True
-                stage.begin(row, step.observation.obs[row], int(step.observation.episode_seed[row]))
-        return step.observation, first
+                stage.begin(row, step.observation.obs[row], int(step.observation.episode_seed[row]), image[row])
+        return step.observation, image, first
 
     def _mode(self, env_step: int) -> Mode:
         if env_step < self._seed_env_steps:
             return "policy" if self._spec.starts_with_policy() else "random"
         return "planner" if self._spec.algorithm.planning else "policy"
 
-    def _stage_row(self, stage: EpisodeStage, step: Step, decision: Decision, row: int, final: int | None) -> None:
+    def _stage_row(
+        self, stage: EpisodeStage, step: Step, decision: Decision, next_image: Floats, row: int, final: int | None
+    ) -> None:
         if step.crashed[row]:
             log.warning("instance_crashed", task=self._tasks[row].name)
             return  # the episode is dropped: its end is unknown
@@ -152,6 +166,7 @@ class CollectorGroup:
             step.observation.obs[row] if final is None else step.final_obs[final],
             decision.behaviour,
             decision.weights_version,
+            next_image,
         )
         if final is None:
             return

@@ -10,6 +10,7 @@ from newt.errors import NotFoundError
 from newt.runs.spec import RunSpec
 from newt.wire.v1 import replay_pb2
 from services.learner.child import RunFailedError, loosely
+from services.learner.demo_features import add_features
 from services.learner.scripted_demos import collect_scripted
 from services.learner.services import Services
 from services.learner.writer import RunWriter
@@ -48,8 +49,11 @@ class RunDemos:
         experts = spec.expert_tasks()
         if experts:
             given_up = collect_scripted(
-                self._services, spec.scripted_set(), experts, spec.demos.scripted_episodes, on_progress
+                self._services, spec.expert_set(), experts, spec.demos.scripted_episodes, on_progress
             )
+            if spec.image_dim():
+                self._require_own_encoder(spec.scripted_set())
+                add_features(self._services, spec.expert_set(), spec.scripted_set(), experts, on_progress)
         held = {demo_set.name: demo_set for demo_set in self._held()}
         gone = [name for name in spec.demos.sets if name not in held]
         if gone:
@@ -60,8 +64,10 @@ class RunDemos:
         names = [name for name in spec.demo_sets() if name in held]
         episodes = dict.fromkeys((task.name for task in spec.task_list()), 0)
         for name in names:
+            self._require_own_encoder(name)
             for task in held[name].tasks:
-                if task.task in episodes:
+                # Replay leaves out demonstrations without the run's features.
+                if task.task in episodes and (not spec.image_dim() or task.image_dim):
                     episodes[task.task] += task.episodes
         self._tell_missing(episodes, given_up)
         return names
@@ -79,6 +85,21 @@ class RunDemos:
             return None
         return list(buffer.config.demo_sets)
 
+    def _require_own_encoder(self, name: str) -> None:
+        """Refuses features of another encoder than the run's."""
+        vision = self._services.vision
+        if vision is None:
+            return
+        held = next((demo_set for demo_set in self._held() if demo_set.name == name), None)
+        for task in held.tasks if held else ():
+            own = (task.image_dim, task.image_encoder or vision.encoder.name) == (vision.image_dim, vision.encoder.name)
+            if task.image_dim and task.task in {mine.name for mine in self._spec.task_list()} and not own:
+                raise RunFailedError(
+                    f"demonstration set {name} has {task.image_dim} image features of "
+                    f"{task.image_encoder or 'an unknown encoder'} for {task.task}, the run sees {vision.image_dim} of "
+                    f"{vision.encoder.name}; compute them anew (`newt demos features`), or delete that set"
+                )
+
     def _held(self) -> list[replay_pb2.DemoSet]:
         services = self._services
         return services.patience.call(services.replay_name, services.replay.list_demo_sets)
@@ -94,7 +115,8 @@ class RunDemos:
                 reasons[task.name] = f"{have} (its scripted expert brought {got} of {wanted}: it fails too often)"
             elif not have:
                 expert = "" if task.has_expert and not self._spec.demos.scripted_episodes else ", no scripted expert"
-                reasons[task.name] = f"0 (none in the run's sets{expert})"
+                features = " with image features" if self._spec.image_dim() else ""
+                reasons[task.name] = f"0 (none{features} in the run's sets{expert})"
         if not reasons:
             return
         none = [name for name, have in episodes.items() if not have]

@@ -9,10 +9,11 @@ from typing import Self
 
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
-from newt.client.sim import AutoReset, SimClient, SimSession
+from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
 from newt.tasks.registry import Task
 from services.learner.child import RunFailedError, StopFlag
 from services.learner.settings import LearnerSettings
+from services.learner.sight import Vision
 from services.learner.waiting import Patience
 
 SIM_TIMEOUT_S = 30.0
@@ -29,6 +30,7 @@ class Services:
         replay: The replay service.
         patience: Repeats calls while a service is away.
         settings: Where they are.
+        vision: What makes features of frames; None without images.
     """
 
     sims: dict[str, SimClient]
@@ -36,10 +38,16 @@ class Services:
     replay: ReplayClient
     patience: Patience
     settings: LearnerSettings
+    vision: Vision | None = None
 
     @classmethod
     def connect(
-        cls, settings: LearnerSettings, domains: Iterable[str], stop: StopFlag, limit_s: float | None = None
+        cls,
+        settings: LearnerSettings,
+        domains: Iterable[str],
+        stop: StopFlag,
+        limit_s: float | None = None,
+        vision: Vision | None = None,
     ) -> Self:
         """Opens the channels; nothing is sent yet.
 
@@ -67,6 +75,7 @@ class Services:
             ReplayClient(settings.replay),
             Patience(stop, limit_s),
             settings,
+            vision,
         )
 
     def sim_name(self, domain: str) -> str:
@@ -112,13 +121,15 @@ class Services:
         *,
         auto_reset: AutoReset = AutoReset.SAME_STEP,
         with_expert: bool = False,
+        with_frames: bool = False,
     ) -> SimSession:
         """Leases instances of one domain, waiting for room; their lease is kept alive."""
+        obs_mode = ObsMode.STATE_RGB if with_frames else ObsMode.STATE
         names = [task.name for task in tasks]
         return self.patience.call(
             self.sim_name(domain),
             lambda: self.sims[domain].open(
-                names, seeds, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
+                names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
             ),
         )
 

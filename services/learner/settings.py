@@ -33,6 +33,12 @@ class LearnerSettings(ServiceSettings):
     device: str = Field(
         "cpu", description="Torch device of trainers; cuda gives each process of a run a GPU of its own."
     )
+    image_encoder: str = Field(
+        "facebook/dinov2-base",
+        description="Image encoder of runs with obs state+rgb: a folder with a DINOv2, or its name in the local "
+        "Hugging Face cache.",
+    )
+    image_device: str = Field("", description="Torch device of the image encoder; empty: that of trainers.")
     rank_timeout_s: float = Field(
         180.0,
         gt=0,

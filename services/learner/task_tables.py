@@ -36,15 +36,9 @@ def check_usable(header: Header, tasks: Sequence[Task], instructions: Mapping[st
 
     Raises:
         InvalidInputError: An instruction is blank or of another task, or the agent reads no language.
-        PreconditionError: The agent needs image features, which simulators do not give yet, or has other dimensions
-            than simulators.
+        PreconditionError: The agent has other dimensions than simulators.
     """
     config = header.model_config
-    if config.image_dim:
-        raise PreconditionError(
-            f"the checkpoint's agent observes images ({config.image_dim} features), which simulators do not give yet; "
-            "use one that observes the state alone"
-        )
     if (config.obs_dim, config.action_dim) != (PADDED_OBS_DIM, PADDED_ACTION_DIM):
         raise PreconditionError(
             f"the checkpoint's agent has obs_dim {config.obs_dim} and action_dim {config.action_dim}, simulators speak "

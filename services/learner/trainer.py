@@ -74,6 +74,7 @@ class Trainer:
         self._spec = context.run.spec
         self._stop = context.stop
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
+        self._image_encoder = ""
         self._learner, self._env_steps, self._encoder = self._load()
         self._learner.equalise()
         self._saved_updates = self._learner.updates
@@ -131,12 +132,13 @@ class Trainer:
                     f"checkpoint {name} was trained with the text encoder {checkpoint.info['text_encoder']!r}, here is "
                     f"{encoder!r}; a run never mixes encoders: install the old one, or start a new run"
                 )
+            self._image_encoder = checkpoint.info.get("image_encoder") or ""
             learner = checkpoint.learner(self._ranks.device, self._ranks, compile_with)
             log.info("resumed", checkpoint=name, updates=learner.updates)
             return learner, int(checkpoint.info["env_steps"]), checkpoint.info["text_encoder"]
         if spec.init_from is not None:
             try:
-                model, encoder = initial_agent(self._context.directory, spec)
+                model, encoder, self._image_encoder = initial_agent(self._context.directory, spec)
             except NewtError as error:
                 raise RunFailedError(f"cannot start from {spec.init_from}: {error}") from error
         else:
@@ -157,7 +159,7 @@ class Trainer:
         while True:
             self._stop.check()
             try:
-                replay.get_buffer(self._context.run.id, timeout_s=2.0)
+                buffer = replay.get_buffer(self._context.run.id, timeout_s=2.0)
             except NotFoundError:
                 self._stop.sleep(0.2)
             except UnavailableError as error:
@@ -165,7 +167,18 @@ class Trainer:
                 self._stop.sleep(0.5)
             else:
                 self._report.waiting_on = None
+                self._meet_image_encoder(buffer.config.image_encoder)
                 return
+
+    def _meet_image_encoder(self, name: str) -> None:
+        """The collector's encoder must be that of the checkpoint, if that knows one."""
+        if self._image_encoder and self._image_encoder != name:
+            raise RunFailedError(
+                f"the checkpoint was trained with the image encoder {self._image_encoder!r}, the run collects with "
+                f"{name!r}; a model never mixes encoders: name the old one in NEWT_LEARNER_IMAGE_ENCODER and "
+                "start a new run"
+            )
+        self._image_encoder = name
 
     # ---- updating
 
@@ -218,6 +231,7 @@ class Trainer:
             reward=torch.from_numpy(received.reward),
             terminated=torch.from_numpy(received.terminated),
             task=torch.from_numpy(received.task).long(),
+            image=None if received.image is None else torch.from_numpy(received.image),
         ).to(self._learner.model.device)
         metrics = self._learner.rl_update(batch) if online else self._learner.pretrain_update(batch)
         self._env_steps = max(self._env_steps, received.env_steps)
@@ -254,6 +268,7 @@ class Trainer:
             "env_steps": self._env_steps,
             "spec": self._spec.model_dump(mode="json"),
             "text_encoder": self._encoder,
+            "image_encoder": self._image_encoder,
             "newt_version": __version__,
         }
         try:

@@ -39,7 +39,7 @@ class Buffer:
     ) -> None:
         self.config, self.space = config, space
         self.dims = {dims.task: (i, dims.obs_dim, dims.action_dim) for i, dims in enumerate(config.tasks)}
-        self.demos = RunDemos(demo_spaces, self.dims, config.image_dim)
+        self.demos = RunDemos(demo_spaces, self.dims, config.image_dim, config.image_encoder)
         self.room = WaitingRoom(config.buffer_id, lock)
         self._lock = lock
         self._closed: Exception | None = None

@@ -13,7 +13,7 @@ from newt.errors import InvalidInputError, NewtError, NotFoundError, Preconditio
 from newt.wire.v1 import replay_pb2
 from services.replay import metrics
 from services.replay.buffer import Buffer
-from services.replay.checks import check_config, check_episode, check_name
+from services.replay.checks import check_config, check_episode, check_name, encoders_differ
 from services.replay.episode import Episode
 from services.replay.space import Space
 from services.replay.store import Appended, Kind, SpaceKey, Store
@@ -208,6 +208,11 @@ class Catalog:
                 f"{', '.join(list(buffer.dims)[:8])}{', ...' if len(buffer.dims) > 8 else ''}",
             )
         episode = check_episode(request.episode, dims[1], dims[2], buffer.config.image_dim)
+        if encoders_differ(episode.image_encoder, buffer.config.image_encoder):
+            raise InvalidInputError(
+                "episode.image_encoder",
+                f"got {episode.image_encoder!r}, expected the buffer's, {buffer.config.image_encoder!r}",
+            )
         if episode.transitions + 1 > buffer.config.capacity_rows:
             raise InvalidInputError(
                 "episode.reward",
@@ -347,6 +352,12 @@ class Catalog:
                     f"demo set {space.key.name!r} has {ring.image_dim} image columns for {dims.task!r}, buffer "
                     f"{request.buffer_id!r} {request.image_dim}; compute the demos' features with the run's encoder"
                 )
+            if request.image_dim and encoders_differ(request.image_encoder, ring.image_encoder):
+                raise PreconditionError(
+                    f"demo set {space.key.name!r} has features of {ring.image_encoder!r} for {dims.task!r}, buffer "
+                    f"{request.buffer_id!r} of {request.image_encoder!r}; compute the demos' features with the run's "
+                    "encoder"
+                )
 
     def _require_loaded(self) -> None:
         if not self._loaded:
@@ -378,6 +389,8 @@ def _demo_set(space: Space) -> replay_pb2.DemoSet:
             mean_return=totals.returns / totals.episodes,
             mean_score=totals.scores / totals.episodes,
             mean_success=totals.successes / totals.with_success if totals.with_success else math.nan,
+            image_dim=space.mirror.rings[task].image_dim,
+            image_encoder=space.mirror.rings[task].image_encoder,
         )
         for task, totals in sorted(space.mirror.totals.items())
     ]

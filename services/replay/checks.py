@@ -16,6 +16,7 @@ MAX_ACTION_DIM = 16
 MAX_IMAGE_DIM = 65_536
 MAX_HORIZON = 64
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+MAX_ENCODER_NAME = 128
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 # A batch of this size and its framing stay below the limit of a message.
 _MAX_BATCH_BYTES = MAX_MESSAGE_BYTES * 9 // 10
@@ -49,6 +50,7 @@ def check_config(request: replay_pb2.CreateBufferRequest) -> None:
     if len(set(request.demo_sets)) < len(request.demo_sets):
         raise InvalidInputError("demo_sets", "got a name twice, expected different sets")
     _check_range("image_dim", request.image_dim, 0, MAX_IMAGE_DIM)
+    _check_encoder_name("image_encoder", request.image_encoder, bool(request.image_dim))
 
 
 def check_episode(
@@ -89,6 +91,7 @@ def check_episode(
         _check_range("episode.image columns", image.shape[1], 1, MAX_IMAGE_DIM)
     elif image_dim:
         raise InvalidInputError("episode.image", f"got none, expected float32[{T + 1}, {image_dim}]")
+    _check_encoder_name("episode.image_encoder", message.image_encoder, image is not None)
     if not math.isfinite(message.score):
         raise InvalidInputError("episode.score", f"got {message.score}, expected a finite number")
     if math.isinf(message.success):
@@ -114,7 +117,13 @@ def check_episode(
         min_weights_version=message.min_weights_version,
         max_weights_version=message.max_weights_version,
         seed=message.seed,
+        image_encoder=message.image_encoder,
     )
+
+
+def encoders_differ(one: str, other: str) -> bool:
+    """Whether features of two encoders must not meet; an unknown one is taken on trust."""
+    return bool(one and other) and one != other
 
 
 def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBufferRequest) -> None:
@@ -129,6 +138,13 @@ def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBuf
         _check_range("online_update", request.online_update, 0, 2**53)
     if request.sampler not in replay_pb2.Sampler.values():
         raise InvalidInputError("sampler", f"got {request.sampler}, expected a value of Sampler")
+
+
+def _check_encoder_name(field: str, name: str, with_images: bool) -> None:
+    if len(name.encode()) > MAX_ENCODER_NAME:
+        raise InvalidInputError(field, f"got {len(name.encode())} bytes, expected at most {MAX_ENCODER_NAME}")
+    if name and not with_images:
+        raise InvalidInputError(field, f"got {name!r}, but there are no image features; leave it empty")
 
 
 def _check_range(field: str, value: int, low: int, high: int) -> None:

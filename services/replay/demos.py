@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from services.replay.checks import encoders_differ
 from services.replay.mirror import Mirror
 from services.replay.ring import Ints, TaskRing
 from services.replay.sampler import Source
@@ -19,11 +20,14 @@ class RunDemos:
         spaces: The demo sets, in the run's order.
         dims: By task of the run: index, obs_dim, action_dim.
         image_dim: Of the run; with images, demos without the same features are left out.
+        image_encoder: Of the run; empty if unknown.
     """
 
-    def __init__(self, spaces: Sequence[Space], dims: dict[str, tuple[int, int, int]], image_dim: int) -> None:
+    def __init__(
+        self, spaces: Sequence[Space], dims: dict[str, tuple[int, int, int]], image_dim: int, image_encoder: str = ""
+    ) -> None:
         self.spaces = spaces
-        self._dims, self._image_dim = dims, image_dim
+        self._dims, self._image_dim, self._image_encoder = dims, image_dim, image_encoder
         self._ranked: tuple[tuple[tuple[Mirror, int], ...], dict[TaskRing, Ints]] | None = None
 
     @property
@@ -70,7 +74,9 @@ class RunDemos:
     def _usable(self, task: str, ring: TaskRing) -> bool:
         dims = self._dims.get(task)
         fits = dims is not None and dims[1:] == (ring.obs_dim, ring.action_dim)
-        return fits and (not self._image_dim or self._image_dim == ring.image_dim)
+        if not fits or not self._image_dim:
+            return fits
+        return self._image_dim == ring.image_dim and not encoders_differ(self._image_encoder, ring.image_encoder)
 
     def _rows_from(self) -> dict[TaskRing, Ints]:
         """For each episode, the rows from it to the end of the last demo set, over the run's tasks only."""

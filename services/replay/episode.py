@@ -5,11 +5,11 @@ Layout, little-endian, version 1 (T transitions, O, A valid dims, X image column
     0   4s   magic "NEP1"
     4   u32  T
     8   u16  O        10  u16  A        12  u32  X (0: no images)
-    16  u8   flags (bit 0: terminated)  17  u8   behaviour
+    16  u8   flags (bit 0: terminated, bit 1: the image encoder is named)  17  u8   behaviour
     18  u8   length of the episode id   19  u8   length of the task's name
     20  f32  success  24  f32  score    28  u32  CRC-32 of everything from byte 56 on
     32  u64  min weights version   40  u64  max weights version   48  u64  seed
-    56  episode id, task, zeros up to a multiple of 8
+    56  episode id, task, image encoder (u8 length, name) if named, zeros up to a multiple of 8
         obs f32[T+1, O], action f32[T, A], reward f32[T], image f32[T+1, X]
 """
 
@@ -29,7 +29,7 @@ from newt.wire.v1 import replay_pb2
 
 _HEADER = struct.Struct("<4sIHHIBBBBffIQQQ")
 _MAGIC = b"NEP1"
-_TERMINATED = 1
+_TERMINATED, _ENCODER_NAMED = 1, 2
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,6 +52,7 @@ class Episode:
         min_weights_version: Lowest version that acted.
         max_weights_version: Highest version that acted.
         seed: Reproduces the episode in the simulator.
+        image_encoder: Identity of what made `image`; empty if unknown.
     """
 
     episode_id: str
@@ -67,6 +68,7 @@ class Episode:
     min_weights_version: int
     max_weights_version: int
     seed: int
+    image_encoder: str = ""
 
     @property
     def transitions(self) -> int:
@@ -80,7 +82,10 @@ class Episode:
 
     def pack(self) -> bytes:
         """The stored form (see the module)."""
+        encoder = self.image_encoder.encode()
         names = self.episode_id.encode() + self.task.encode()
+        if encoder:
+            names += bytes([len(encoder)]) + encoder
         parts = [names, bytes(-len(names) % 8), self.obs.tobytes(), self.action.tobytes(), self.reward.tobytes()]
         if self.image is not None:
             parts.append(self.image.tobytes())
@@ -91,7 +96,7 @@ class Episode:
             self.obs.shape[1],
             self.action.shape[1],
             self.image_dim,
-            _TERMINATED if self.terminated else 0,
+            (_TERMINATED if self.terminated else 0) | (_ENCODER_NAMED if encoder else 0),
             self.behaviour,
             len(self.episode_id),
             len(self.task),
@@ -117,7 +122,13 @@ class Episode:
             _HEADER.unpack_from(data)
         )
         names = _HEADER.size
-        start = names + id_length + task_length + (-(id_length + task_length) % 8)
+        end = names + id_length + task_length
+        encoder = ""
+        if flags & _ENCODER_NAMED:
+            length = data[end] if end < len(data) else 0
+            encoder = data[end + 1 : end + 1 + length].decode(errors="replace")
+            end += 1 + length
+        start = end + (names - end) % 8
         size = start + 4 * ((T + 1) * (obs_dim + X) + T * (A + 1))
         if len(data) != size or zlib.crc32(memoryview(data)[names:]) != crc:
             raise CorruptDataError(f"stored episode of {len(data)} bytes fails its checksum (expected {size} bytes)")
@@ -137,6 +148,7 @@ class Episode:
             min_weights_version=low,
             max_weights_version=high,
             seed=seed,
+            image_encoder=encoder,
         )
 
     def to_proto(self) -> replay_pb2.Episode:
@@ -155,5 +167,6 @@ class Episode:
             min_weights_version=self.min_weights_version,
             max_weights_version=self.max_weights_version,
             seed=self.seed,
+            image_encoder=self.image_encoder,
             **optional,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from newt.errors import InvalidInputError
+from services.replay.checks import encoders_differ
 from services.replay.episode import Episode
 from services.replay.ring import Ints, TaskRing
 from services.replay.store import EPISODE_OVERHEAD_BYTES
@@ -77,6 +78,11 @@ class Mirror:
         if got != want:
             raise InvalidInputError(
                 "episode.obs", f"got obs, action and image dims {got}, expected {want} as in {episode.task!r} before"
+            )
+        if encoders_differ(episode.image_encoder, ring.image_encoder):
+            raise InvalidInputError(
+                "episode.image_encoder",
+                f"got {episode.image_encoder!r}, expected {ring.image_encoder!r} as in {episode.task!r} before",
             )
 
     def append(self, number: int, episode: Episode, payload_bytes: int) -> None:

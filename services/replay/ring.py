@@ -50,10 +50,14 @@ class TaskRing:
 
     No episode straddles the end of the arrays, so a window is always consecutive rows. The arrays grow as needed;
     what bounds them is the eviction that the buffer asks for. Not thread-safe: its owner holds a lock.
+
+    Attributes:
+        image_encoder: Who made the image features; empty while unknown.
     """
 
     def __init__(self, obs_dim: int, action_dim: int, image_dim: int) -> None:
         self.obs_dim, self.action_dim, self.image_dim = obs_dim, action_dim, image_dim
+        self.image_encoder = ""
         self.version = 0
         self.held_rows = 0
         self._rows: Floats = np.zeros((0, obs_dim + action_dim + 1), np.float32)
@@ -78,6 +82,7 @@ class TaskRing:
         rows[-1, self.obs_dim :] = 0.0  # No transition leaves the last row.
         if episode.image is not None:
             self._images[start : start + length] = episode.image
+            self.image_encoder = self.image_encoder or episode.image_encoder
         self._note(start, length, episode.terminated)
         self.held_rows += length
         self.version += 1

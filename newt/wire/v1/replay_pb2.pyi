@@ -176,6 +176,7 @@ class CreateBufferRequest(_message.Message):
     DEMO_SETS_FIELD_NUMBER: _builtins.int
     DEMOS_IN_ONLINE_FIELD_NUMBER: _builtins.int
     IMAGE_DIM_FIELD_NUMBER: _builtins.int
+    IMAGE_ENCODER_FIELD_NUMBER: _builtins.int
     buffer_id: _builtins.str
     """1-128 characters of [A-Za-z0-9._-]; for runs, the run's id."""
     capacity_rows: _builtins.int
@@ -186,6 +187,10 @@ class CreateBufferRequest(_message.Message):
     """
     image_dim: _builtins.int
     """Columns of image features per row; 0 for state-only runs."""
+    image_encoder: _builtins.str
+    """Identity of the encoder that makes the features, and of its weights. Episodes that name another one are refused
+    (INVALID_ARGUMENT), so are demo sets (FAILED_PRECONDITION); those that name none are taken on trust. Empty: unknown.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskDims]:
         """Tasks of the run. The position is the task's index in every batch."""
@@ -206,10 +211,11 @@ class CreateBufferRequest(_message.Message):
         demo_sets: _abc.Iterable[_builtins.str] | None = ...,
         demos_in_online: _builtins.bool = ...,
         image_dim: _builtins.int = ...,
+        image_encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limiter", b"limiter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_id", b"buffer_id", "capacity_rows", b"capacity_rows", "demo_sets", b"demo_sets", "demos_in_online", b"demos_in_online", "image_dim", b"image_dim", "limiter", b"limiter", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_id", b"buffer_id", "capacity_rows", b"capacity_rows", "demo_sets", b"demo_sets", "demos_in_online", b"demos_in_online", "image_dim", b"image_dim", "image_encoder", b"image_encoder", "limiter", b"limiter", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +299,7 @@ class Episode(_message.Message):
     MAX_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_ENCODER_FIELD_NUMBER: _builtins.int
     episode_id: _builtins.str
     """Unique within the buffer or demo set; chosen by the writer, 1-128 characters of [A-Za-z0-9._:/-]."""
     task: _builtins.str
@@ -307,6 +314,10 @@ class Episode(_message.Message):
     max_weights_version: _builtins.int
     seed: _builtins.int
     """Seed that reproduces the episode in the simulator."""
+    image_encoder: _builtins.str
+    """Identity of the encoder that made `image`, up to 128 characters; empty: unknown (published files do not tell).
+    INVALID_ARGUMENT without `image`.
+    """
     @_builtins.property
     def obs(self) -> _tensor_pb2.Tensor:
         """float32[T+1, O], float32[T, A], float32[T], all finite, T >= 1."""
@@ -335,10 +346,11 @@ class Episode(_message.Message):
         max_weights_version: _builtins.int = ...,
         seed: _builtins.int = ...,
         image: _tensor_pb2.Tensor | None = ...,
+        image_encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "image", b"image", "obs", b"obs", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "behaviour", b"behaviour", "episode_id", b"episode_id", "image", b"image", "max_weights_version", b"max_weights_version", "min_weights_version", b"min_weights_version", "obs", b"obs", "reward", b"reward", "score", b"score", "seed", b"seed", "success", b"success", "task", b"task", "terminated", b"terminated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "behaviour", b"behaviour", "episode_id", b"episode_id", "image", b"image", "image_encoder", b"image_encoder", "max_weights_version", b"max_weights_version", "min_weights_version", b"min_weights_version", "obs", b"obs", "reward", b"reward", "score", b"score", "seed", b"seed", "success", b"success", "task", b"task", "terminated", b"terminated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,6 +781,8 @@ class DemoTask(_message.Message):
     MEAN_RETURN_FIELD_NUMBER: _builtins.int
     MEAN_SCORE_FIELD_NUMBER: _builtins.int
     MEAN_SUCCESS_FIELD_NUMBER: _builtins.int
+    IMAGE_DIM_FIELD_NUMBER: _builtins.int
+    IMAGE_ENCODER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     episodes: _builtins.int
     rows: _builtins.int
@@ -776,6 +790,9 @@ class DemoTask(_message.Message):
     mean_score: _builtins.float
     mean_success: _builtins.float
     """NaN where undefined."""
+    image_dim: _builtins.int
+    """Columns of image features, 0 for none, and the identity of the encoder that made them; empty: unknown."""
+    image_encoder: _builtins.str
     def __init__(
         self,
         *,
@@ -785,10 +802,12 @@ class DemoTask(_message.Message):
         mean_return: _builtins.float = ...,
         mean_score: _builtins.float = ...,
         mean_success: _builtins.float = ...,
+        image_dim: _builtins.int = ...,
+        image_encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["episodes", b"episodes", "mean_return", b"mean_return", "mean_score", b"mean_score", "mean_success", b"mean_success", "rows", b"rows", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["episodes", b"episodes", "image_dim", b"image_dim", "image_encoder", b"image_encoder", "mean_return", b"mean_return", "mean_score", b"mean_score", "mean_success", b"mean_success", "rows", b"rows", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -247,7 +247,6 @@ def test_a_fine_tuned_policy_acts_from_the_first_step(lab: LearnerStack, tuned: 
         ({"model": {"mlp_dim": 64}}, 422, "model.mlp_dim: got 64"),
         ({"algorithm": {"language": False}}, 422, "algorithm.language"),
         ({"algorithm": {"text_encoder": "clip-vit-b32"}}, 422, "algorithm.text_encoder"),
-        ({"obs": "state+rgb"}, 422, "obs"),
     ],
 )
 def test_impossible_fine_tuning_is_refused(lab: LearnerStack, changes: dict[str, Any], status: int, words: str) -> None:
@@ -256,15 +255,20 @@ def test_impossible_fine_tuning_is_refused(lab: LearnerStack, changes: dict[str,
     assert words in reply.json()["message"]
 
 
-def test_an_agent_that_needs_images_is_refused(lab: LearnerStack, tmp_path: Path) -> None:
+def test_an_agent_that_needs_images_needs_their_encoder(lab: LearnerStack, tmp_path: Path) -> None:
     write_agent(tmp_path / "seeing", [SEEN], image_dim=8)
     lab.http.put("/checkpoints/seeing", content=(tmp_path / "seeing").read_bytes())
-    for path, body in (
-        ("/runs", fine_tuning(init_from="imported/seeing")),
-        ("/evaluations", {"checkpoint": "imported/seeing"}),
+    for changes, words in (
+        ({}, "vision: feature_dim 768 times frames 1 must be the 8 columns"),
+        ({"obs": "state"}, "obs: got state"),
     ):
-        reply = lab.http.post(path, json=body)
-        assert (reply.status_code, "observes images" in reply.json()["message"]) == (409, True)
+        reply = lab.http.post("/runs", json=fine_tuning(init_from="imported/seeing", **changes))
+        assert (reply.status_code, words in reply.json()["message"]) == (422, True), reply.text
+    reply = lab.http.post("/evaluations", json={"checkpoint": "imported/seeing"})
+    assert reply.status_code == 202, reply.text
+    job_id = reply.json()["id"]
+    wait_until(lambda: lab.get(f"/evaluations/{job_id}")["state"] == "failed", "the evaluation ends", 120)
+    assert "NEWT_LEARNER_IMAGE_ENCODER" in lab.get(f"/evaluations/{job_id}")["error"]
     assert lab.http.delete("/checkpoints/seeing").status_code == 204
     assert lab.http.delete("/checkpoints/seeing").status_code == 404
 

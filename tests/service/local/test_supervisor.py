@@ -39,12 +39,14 @@ def test_a_taken_fixed_port_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 def test_services_get_their_own_settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWT_SIM_PORT", "1")
+    monkeypatch.setenv("NEWT_LEARNER_IMAGE_ENCODER", "/models/dinov2")
     specs = {
         spec.name: spec for spec in stack.build(stack.StackConfig(tmp_path, ("mujoco", "metaworld"), fixed_ports=False))
     }
     assert set(specs) == {"redis", "replay", "planner", "learner", "sim-mujoco", "sim-metaworld"}
     replay = stack.environment(specs["replay"])
     assert "NEWT_SIM_PORT" not in replay
+    assert stack.environment(specs["learner"])["NEWT_LEARNER_IMAGE_ENCODER"] == "/models/dinov2"
     assert replay["NEWT_REPLAY_PORT"] == str(specs["replay"].port)
     assert len({spec.port for spec in specs.values()}) == len(specs)
 

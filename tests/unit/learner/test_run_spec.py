@@ -19,7 +19,8 @@ NONSENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": -1}, "seed", "greater"),
     ({"seed": "1"}, "seed", "integer"),
     ({"name": "no/slashes"}, "name", "pattern"),
-    ({"obs": "state+rgb"}, "obs", "cannot be trained on yet"),
+    ({"obs": "rgb"}, "obs", "state+rgb"),
+    ({"obs": "state+rgb", "vision": {"frames": 0}}, "vision.frames", "greater than or equal to 1"),
     ({"model": {"size": "XXL"}}, "model.size", "XS"),
     ({"model": {"latent_dim": 13}}, "model", "multiple of simnorm_dim"),
     ({"model": {"depth": 3}}, "model.depth", "not permitted"),
@@ -132,3 +133,10 @@ def test_demonstrations_switch_pretraining_on() -> None:
 def test_without_language_the_model_sees_none() -> None:
     spec = RunSpec.model_validate({"tasks": ["walker-walk"], "algorithm": {"language": False}})
     assert spec.model_settings().language_dim == 0
+
+
+def test_image_columns_follow_the_observations() -> None:
+    vision = {"feature_dim": 24, "frames": 3}
+    spec = RunSpec.model_validate({"tasks": ["walker-walk"], "obs": "state+rgb", "vision": vision})
+    assert spec.image_dim() == spec.model_settings().image_dim == 72
+    assert RunSpec.model_validate({"tasks": ["walker-walk"], "vision": vision}).model_settings().image_dim == 0

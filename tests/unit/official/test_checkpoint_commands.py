@@ -9,6 +9,7 @@ import torch
 from published_files import SMALL, differences, multitask, single_task
 from typer.testing import CliRunner, Result
 
+from newt.agent.checkpoints import load_checkpoint
 from newt.cli.checkpoints import checkpoints_app
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError
 
@@ -44,6 +45,17 @@ def test_a_single_task_checkpoint_goes_in_and_comes_out_equal(tmp_path: Path) ->
         assert (shown["tasks"], shown["updates"], shown["config"]["num_critics"]) == (tasks, 2, 5)
     succeed("import", source, own, "--task", "walker-walk", "--add-images", "--force")
     assert json.loads(succeed("inspect", own, "--json"))["config"]["image_dim"] == 768
+
+
+def test_a_state_agent_gets_columns_for_images(tmp_path: Path) -> None:
+    torch.save(single_task(SMALL, 6).content, tmp_path / "agent.pt")
+    succeed("import", tmp_path / "agent.pt", tmp_path / "own", "--task", "walker-walk")
+    succeed("add-images", tmp_path / "own", tmp_path / "wide", "--image-dim", "24")
+    assert json.loads(succeed("inspect", tmp_path / "wide", "--json"))["config"]["image_dim"] == 24
+    assert "got image_dim 24" in refused(InvalidInputError, "add-images", tmp_path / "wide", tmp_path / "wider")
+    old, new = load_checkpoint(tmp_path / "own"), load_checkpoint(tmp_path / "wide")
+    obs, image, task = torch.randn(5, 128), torch.randn(5, 24), torch.zeros(5, dtype=torch.int64)
+    torch.testing.assert_close(new.model().encode(obs, task, image), old.model().encode(obs, task))
 
 
 def test_inspect_shows_both_formats(tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from services.replay.episode import Episode
 @pytest.mark.parametrize("transitions", [1, 7])
 def test_round_trip(transitions: int, image_dim: int) -> None:
     episode = dataclasses.replace(
-        numbered(3, transitions, terminated=True, image_dim=image_dim), success=1.0, seed=2**64 - 1, task="walker-walk"
+        numbered(3, transitions, terminated=True, image_dim=image_dim),
+        success=1.0,
+        seed=2**64 - 1,
+        task="walker-walk",
+        image_encoder="dinov2-768@0123456789ab" if image_dim else "",
     )
     packed = episode.pack()
     back = Episode.unpack(packed)
