@@ -156,7 +156,7 @@ def evaluate(
     table = Table("task", "score", "return", "success", "episodes")
     for task, stats in job.result.tasks.items():
         success = "-" if stats.success is None else f"{stats.success:.2f}"
-        table.add_row(task, f"{stats.score:.3f}", f"{stats.return_:.1f}", success, str(stats.episodes))
+        table.add_row(task, f"{stats.corrected_score:.3f}", f"{stats.return_:.1f}", success, str(stats.episodes))
     table.add_section()
     table.add_row("mean", f"{job.result.mean_score():.3f}", "", "", "")
     console.print(table)
