@@ -20,6 +20,10 @@ class RenderingError(RuntimeError):
     """There is no way to draw on this machine; the message says what to install."""
 
 
+class MissingAssetError(RuntimeError):
+    """A task needs files that are not on this machine and are not ours to ship; the message says how to get them."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What one agent step brought.

@@ -8,6 +8,7 @@ from importlib import resources
 import pytest
 
 from newt.tasks import registry
+from newt.tasks.corrected_scores import CORRECTED_SCORES
 from newt.tasks.domains import DOMAINS, IMPLEMENTED_DOMAINS, DomainNotImplementedError, check_implemented
 from newt.tasks.registry import (
     PADDED_ACTION_DIM,
@@ -184,6 +185,12 @@ def test_tasks_without_a_simulator_say_so() -> None:
         check_implemented(select_tasks(["walker-walk", "atari-pong", "lunarlander-land"]))
     assert caught.value.tasks == ("atari-pong", "lunarlander-land")
     assert caught.value.domains == ("atari", "box2d")
+
+
+def test_corrected_scores_are_named_in_the_registry() -> None:
+    corrected = {task.name for task in all_tasks() if task.corrected_score}
+    assert corrected == set(CORRECTED_SCORES)
+    assert get_task("cup-spin").corrected_score == CORRECTED_SCORES["cup-spin"]
 
 
 def test_examples_in_the_docstrings() -> None:
