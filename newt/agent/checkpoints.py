@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as unpack_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
@@ -81,6 +81,23 @@ class Checkpoint:
         return learner
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint file says about itself, read without its tensors.
+
+    Attributes:
+        model_config: sizes of the model.
+        tasks: names, in the order of its task table.
+        info: what the writer added.
+        sha256: digest of the whole content, as hex; names this very training state.
+    """
+
+    model_config: ModelConfig
+    tasks: tuple[str, ...]
+    info: Json
+    sha256: str
+
+
 def save_checkpoint(path: Path | str, learner: Learner, info: Mapping[str, Any] | None = None) -> None:
     """Write a learner's whole state; ``path`` holds the old content or all of the new, never a part.
 
@@ -125,6 +142,26 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     except (ConfigError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: settings cannot be used here: {error}") from error
     return Checkpoint(model_config, train_config, table, tensors, document["info"])
+
+
+def read_header(path: Path | str) -> Header:
+    """Read what a checkpoint says about itself. Damage to its tensors goes unnoticed here.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, or one of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: expected a complete safetensors file: {error}") from error
+    try:
+        document: Json = _document("checkpoint", metadata, str(path))
+        config = ModelConfig.from_dict(document["model_config"])
+        return Header(config, tuple(document["tasks"]["names"]), document["info"], metadata["sha256"])
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(f"{path}: settings cannot be used here: {error}") from error
 
 
 def weights_to_bytes(model: WorldModel, info: Mapping[str, Any] | None = None) -> bytes:
@@ -210,18 +247,26 @@ def _unpack(kind: str, data: bytes, source: str) -> tuple[Json, dict[str, Tensor
         raise CheckpointError(
             f"{source}: expected a complete safetensors file, got {len(data)} bytes that are not one: {error}"
         ) from error
-    if "newt" not in metadata or "sha256" not in metadata:
-        raise CheckpointError(f"{source}: a safetensors file, but not written by newt (no newt header)")
+    document = _document(kind, metadata, source)
     if _digest(metadata["newt"], tensors) != metadata["sha256"]:
         raise CheckpointError(f"{source}: content does not match its sha256: the file is damaged, use another")
-    document: Json = json.loads(metadata["newt"])
+    return document, tensors
+
+
+def _document(kind: str, metadata: Mapping[str, str], source: str) -> Json:
+    if "newt" not in metadata or "sha256" not in metadata:
+        raise CheckpointError(f"{source}: a safetensors file, but not written by newt (no newt header)")
+    try:
+        document: Json = json.loads(metadata["newt"])
+    except ValueError as error:
+        raise CheckpointError(f"{source}: its newt header is not JSON: the file is damaged, use another") from error
     if document["format"] != f"newt-{kind}":
         raise CheckpointError(f"{source}: expected newt-{kind}, got {document['format']}")
     if document["version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{source}: written in format {document['version']}, this version reads up to {FORMAT_VERSION}: update newt"
         )
-    return document, tensors
+    return document
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`newt checkpoints`: published checkpoints in and out, and a look into files of either format."""
+"""`newt checkpoints`: published checkpoints in and out, a look into files of either format, and to the learner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from newt.cli.rest import Api, UrlOption
 from newt.errors import AlreadyExistsError, InvalidInputError
+from newt.runs.record import ImportedCheckpoint, ImportedCheckpointList
 
 if TYPE_CHECKING:
     from newt.official.summary import Summary
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 # What reads and writes the files needs torch, which takes seconds to import: the commands import it themselves.
 
 console = Console()
-checkpoints_app = typer.Typer(help="Import, export and inspect checkpoint files.", no_args_is_help=True)
+checkpoints_app = typer.Typer(help="Import, export, inspect and upload checkpoint files.", no_args_is_help=True)
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
 
@@ -79,6 +81,43 @@ def inspect(
         console.print_json(data={"file": str(file), **asdict(summary)})
     else:
         console.print(_table(file, summary))
+
+
+@checkpoints_app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="Checkpoint of this project.")],
+    name: Annotated[str, typer.Argument(help="Name that requests use: imported/NAME.")],
+    url: UrlOption = None,
+) -> None:
+    """Bring a checkpoint to the learner, to evaluate or fine-tune it there."""
+    from newt.official.summary import open_checkpoint
+
+    open_checkpoint(file)  # said here rather than after the transfer
+    imported = ImportedCheckpoint.model_validate(Api(url).upload(f"/checkpoints/{name}", file))
+    console.print(f"imported/{imported.name}: {len(imported.tasks)} tasks, size {imported.model}")
+
+
+@checkpoints_app.command("list")
+def list_imported(url: UrlOption = None) -> None:
+    """List the checkpoints that were brought to the learner; `newt runs checkpoints RUN` lists a run's."""
+    table = Table("checkpoint", "size", "MB", "tasks", "text encoder", "since")
+    for item in ImportedCheckpointList.model_validate(Api(url).get("/checkpoints")).checkpoints:
+        table.add_row(
+            f"imported/{item.name}",
+            item.model,
+            f"{item.size_bytes / 1e6:.1f}",
+            str(len(item.tasks)),
+            item.text_encoder or "-",
+            f"{item.created_at:%Y-%m-%d %H:%M}",
+        )
+    console.print(table)
+
+
+@checkpoints_app.command()
+def delete(name: Annotated[str, typer.Argument(help="NAME of imported/NAME.")], url: UrlOption = None) -> None:
+    """Remove a checkpoint that was brought to the learner."""
+    Api(url).delete(f"/checkpoints/{name.removeprefix('imported/')}")
+    console.print(f"imported/{name.removeprefix('imported/')} deleted")
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from newt.cli import checkpoints, demo, demos, runs, stack, tasks
+from newt.cli import checkpoints, demo, demos, evaluations, play, runs, stack, tasks
 from newt.errors import NewtError
 
 app = typer.Typer(
@@ -17,8 +17,10 @@ app = typer.Typer(
 )
 stack.register(app)
 runs.register(app)
+app.command("eval")(evaluations.evaluate)
 tasks.register(app)
 demo.register(app)
+play.register(app)
 app.add_typer(checkpoints.checkpoints_app, name="checkpoints")
 app.add_typer(demos.demos_app, name="demos")
 

@@ -16,6 +16,7 @@ from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs import record
 
+UPLOAD_TIMEOUT_S = 600.0
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="Learner's base URL. Default: $NEWT_URL or the local stack.")
 ]
@@ -48,8 +49,13 @@ class Api:
         return self._call("POST", path, json=body)
 
     def delete(self, path: str) -> Any:
-        """DELETE; returns the decoded JSON."""
+        """DELETE; returns the decoded JSON, if there is any."""
         return self._call("DELETE", path)
+
+    def upload(self, path: str, source: Path) -> Any:
+        """PUT a file; returns the decoded JSON."""
+        with source.open("rb") as content:
+            return self._call("PUT", path, content=content, timeout=UPLOAD_TIMEOUT_S)
 
     def download(self, path: str, target: Path) -> None:
         """GET into a file, complete or not at all."""

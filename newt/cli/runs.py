@@ -1,9 +1,8 @@
-"""`newt train`, `newt runs`, `newt eval`: runs, through the REST API."""
+"""`newt train`, `newt runs`: runs, through the REST API."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,22 +12,26 @@ from rich.table import Table
 from newt.cli import watch
 from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console
-from newt.errors import InvalidInputError, NewtError
-from newt.runs.record import Deleted, EvaluationJob, Run, RunList, RunResults, RunState
+from newt.errors import InvalidInputError
+from newt.runs.record import Deleted, Run, RunList, RunResults, RunState
 
-runs_app = typer.Typer(help="List, watch, cancel, resume runs.", no_args_is_help=False, invoke_without_command=True)
+runs_app = typer.Typer(
+    help="List, watch, cancel, resume, delete runs.", no_args_is_help=False, invoke_without_command=True
+)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(train)
-    app.command("eval")(evaluate)
     app.add_typer(runs_app, name="runs")
 
 
 def train(
     tasks: Annotated[list[str] | None, typer.Argument(help="Task names, globs, domains or sets.")] = None,
     preset: Annotated[str | None, typer.Option(help="default (the published run) or laptop.")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Checkpoint to fine-tune: RUN (its newest), RUN/NAME or imported/NAME.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as path=value: schedule.total_env_steps=50000.")
     ] = None,
@@ -42,6 +45,8 @@ def train(
         request["tasks"] = tasks
     if preset:
         request["preset"] = preset
+    if init_from:
+        request["init_from"] = init_from
     for assignment in set_ or []:
         _assign(request, assignment)
     api = Api(url)
@@ -106,6 +111,21 @@ def delete_episodes(run_id: str, url: UrlOption = None) -> None:
 
 
 @runs_app.command()
+def delete(
+    run_ids: Annotated[list[str], typer.Argument(help="Runs that have ended.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Remove finished runs: replay buffers, checkpoints, evaluations and records."""
+    if not yes:
+        typer.confirm(f"Remove {', '.join(run_ids)} with all checkpoints?", abort=True)
+    api = Api(url)
+    for run_id in run_ids:
+        api.delete(f"/runs/{run_id}")
+        console.print(f"{run_id} deleted")
+
+
+@runs_app.command()
 def checkpoints(
     run_id: str,
     download: Annotated[str | None, typer.Option(help="Name of a checkpoint to download.")] = None,
@@ -123,42 +143,6 @@ def checkpoints(
     for item in api.get(f"/runs/{run_id}/checkpoints")["checkpoints"]:
         size = f"{item['size_bytes'] / 1e6:.1f}"
         table.add_row(item["name"], f"{item['env_steps']:,}", f"{item['updates']:,}", size, item["created_at"])
-    console.print(table)
-
-
-def evaluate(
-    run_id: str,
-    tasks: Annotated[list[str] | None, typer.Argument(help="Some of the run's tasks; nothing means all.")] = None,
-    episodes: Annotated[int, typer.Option(help="Episodes per task.")] = 2,
-    mode: Annotated[str, typer.Option(help="planner or policy.")] = "planner",
-    checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint. Default: the newest.")] = None,
-    seed: Annotated[int, typer.Option(help="Origin of the episodes' seeds.")] = 0,
-    videos: Annotated[bool, typer.Option("--videos", help="Record one video per task.")] = False,
-    url: UrlOption = None,
-) -> None:
-    """Evaluate a run's checkpoint and print the scores."""
-    api = Api(url)
-    request = {
-        "tasks": tasks or None,
-        "episodes": episodes,
-        "mode": mode,
-        "checkpoint": checkpoint,
-        "seed": seed,
-        "videos": videos,
-    }
-    job = EvaluationJob.model_validate(api.post(f"/runs/{run_id}/evaluate", request))
-    with console.status(f"evaluation {job.id} ..."):
-        while job.state == "running":
-            time.sleep(1)
-            job = EvaluationJob.model_validate(api.get(f"/runs/{run_id}/evaluations/{job.id}"))
-    if job.result is None:
-        raise NewtError(f"evaluation {job.id} failed: {job.error}")
-    table = Table("task", "score", "return", "success", "episodes")
-    for task, stats in job.result.tasks.items():
-        success = "-" if stats.success is None else f"{stats.success:.2f}"
-        table.add_row(task, f"{stats.corrected_score:.3f}", f"{stats.return_:.1f}", success, str(stats.episodes))
-    table.add_section()
-    table.add_row("mean", f"{job.result.mean_score():.3f}", "", "", "")
     console.print(table)
 
 

@@ -19,6 +19,14 @@ def overlay(preset: str, request: Mapping[str, Any]) -> dict[str, Any]:
         preset: A name of a preset; unknown names give nothing (validation refuses them later).
         request: The request; a preset may scale its values to the total number of environment steps.
     """
+    values = _values(preset, request)
+    if request.get("init_from") is None:
+        return values
+    # Fine-tuning: the model is the checkpoint's, and no demonstrations are needed.
+    return {**{name: value for name, value in values.items() if name != "model"}, "demos": {"scripted_episodes": 0}}
+
+
+def _values(preset: str, request: Mapping[str, Any]) -> dict[str, Any]:
     if preset == "laptop":
         schedule = request.get("schedule")
         total = schedule.get("total_env_steps") if isinstance(schedule, Mapping) else None

@@ -15,7 +15,8 @@ class RunState(StrEnum):
     """Where a run is in its life.
 
     queued -> pretraining -> evaluating -> training <-> evaluating -> succeeded; every state before that can become
-    failed or cancelled, and those two can be resumed, which makes them queued again.
+    failed or cancelled, and those two can be resumed, which makes them queued again. A finished run that is being
+    removed is deleting; if that was interrupted, it can be asked for again.
     """
 
     QUEUED = "queued"
@@ -25,6 +26,7 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DELETING = "deleting"
 
     @property
     def finished(self) -> bool:
@@ -37,7 +39,7 @@ class RunState(StrEnum):
         return self in ACTIVE
 
 
-FINISHED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+FINISHED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.DELETING})
 ACTIVE = frozenset({RunState.PRETRAINING, RunState.TRAINING, RunState.EVALUATING})
 
 
@@ -96,6 +98,26 @@ class EpisodeStats(_Record):
     episodes: int = Field(description="Episodes that were averaged.")
 
 
+class OpenLoopPoint(_Record):
+    """Where open-loop and closed-loop control stand after a share of the plan; means over the same episodes."""
+
+    share: float = Field(description="Share of the plan, in (0, 1].")
+    steps: int = Field(description="Steps that this is.")
+    open_return: float = Field(description="Sum of rewards so far without feedback.")
+    closed_return: float = Field(description="Sum of rewards so far with planning at every step.")
+    fraction: float | None = Field(
+        None, description="open_return over closed_return; null unless closed_return is positive."
+    )
+
+
+class OpenLoopStats(_Record):
+    """One plan, executed without feedback from the first observation on, of one task."""
+
+    plan_steps: int = Field(description="Length of the plan.")
+    episodes: int
+    points: list[OpenLoopPoint] = Field(description="After a third, two thirds and all of the plan.")
+
+
 EvaluationKind = Literal["random", "pretrained", "periodic", "final", "requested"]
 
 
@@ -103,12 +125,13 @@ class Evaluation(_Record):
     """One evaluation of one version of the weights."""
 
     kind: EvaluationKind
-    mode: Literal["random", "policy", "planner"]
+    mode: Literal["random", "policy", "planner", "open_loop"]
     env_steps: int = Field(description="Env steps of the run at that time.")
     weights_version: int = Field(0, description="Lowest version of the weights that acted; 0 for random actions.")
     checkpoint: str | None = None
     finished_at: datetime = Field(default_factory=now)
-    tasks: dict[str, EpisodeStats]
+    tasks: dict[str, EpisodeStats] = Field(description="Means by task; of an open loop, up to the end of the plan.")
+    open_loop: dict[str, OpenLoopStats] = Field(default_factory=dict, description="By task, in mode open_loop.")
 
     def mean_score(self) -> float:
         """Unweighted mean of the corrected scores over the tasks."""
@@ -226,36 +249,113 @@ class CheckpointList(_Record):
     checkpoints: list[Checkpoint]
 
 
+class ImportedCheckpoint(_Record):
+    """A checkpoint that was brought in; requests name it `imported/NAME`."""
+
+    name: str
+    size_bytes: int
+    model: str = Field(description="Named size of the model.")
+    tasks: list[str] = Field(description="Tasks of its table, in row order.")
+    text_encoder: str | None = Field(None, description="Who embedded its instructions, if the file tells.")
+    created_at: datetime
+
+
+class ImportedCheckpointList(_Record):
+    """GET /checkpoints."""
+
+    checkpoints: list[ImportedCheckpoint]
+
+
+MAX_PLAN_STEPS = 48
+
+
 class EvaluationRequest(_Record):
-    """POST /runs/{id}/evaluate."""
+    """What to evaluate, and how; the checkpoint is named beside it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    tasks: list[str] | None = Field(None, min_length=1, description="Some of the run's tasks; null: all of them.")
+    tasks: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Task names, globs, domains or sets, trained on or not; null: the checkpoint's tasks.",
+    )
     episodes: int = Field(2, ge=1, le=1000, description="Episodes per task.")
-    mode: Literal["planner", "policy"] = Field("planner", description="Who acts.")
-    checkpoint: str | None = Field(None, description="Name of a checkpoint; null: the newest.")
+    mode: Literal["planner", "policy", "open_loop"] = Field(
+        "planner",
+        description="planner: plans at every step; policy: the policy's mean; open_loop: executes one plan from each "
+        "episode's first observation without feedback, and compares it with planner on the same episodes.",
+    )
+    plan_steps: int = Field(
+        MAX_PLAN_STEPS,
+        ge=1,
+        le=MAX_PLAN_STEPS,
+        description="Length of the plan in mode open_loop; no longer than an episode.",
+    )
+    instructions: dict[str, str] = Field(
+        default_factory=dict,
+        description="Task to the whole text that replaces its instruction (GET /tasks shows the original).",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Origin of the episodes' seeds.")
     videos: bool = Field(False, description="Record one video per task.")
+
+
+class CheckpointEvaluationRequest(EvaluationRequest):
+    """POST /evaluations."""
+
+    checkpoint: str = Field(description="RUN (its newest), RUN/NAME, or imported/NAME.")
+
+
+class RunEvaluationRequest(EvaluationRequest):
+    """POST /runs/{id}/evaluate."""
+
+    checkpoint: str | None = Field(None, description="Name of one of the run's checkpoints; null: the newest.")
 
 
 class EvaluationJob(_Record):
     """An evaluation that was asked for."""
 
     id: str
-    run_id: str
+    run_id: str | None = Field(None, description="Run of the checkpoint; null for an imported one.")
     state: Literal["running", "succeeded", "failed"]
-    request: EvaluationRequest
+    attempt: int = Field(1, description="Grows when a restarted learner starts the evaluation again.")
+    request: CheckpointEvaluationRequest = Field(
+        description="As asked for, with the checkpoint named in full and the tasks by name."
+    )
+    checkpoint_sha256: str = Field(description="Digest of the checkpoint's content.")
     created_at: datetime
+    finished_at: datetime | None = None
+    progress: float = Field(0.0, description="Share of the steps that are done.")
+    waiting_on: str | None = Field(None, description="What it waits for, if a service is away.")
     error: str | None = None
     result: Evaluation | None = None
-    videos: dict[str, str] = Field(default_factory=dict)
+    videos: dict[str, str] = Field(default_factory=dict, description="Task to name of its video.")
 
 
 class EvaluationJobList(_Record):
-    """GET /runs/{id}/evaluations."""
+    """GET /evaluations."""
 
     evaluations: list[EvaluationJob]
+
+
+class PlayedEpisode(_Record):
+    """One episode of an evaluation."""
+
+    task: str
+    seed: int
+    mode: Literal["random", "policy", "planner", "open_loop"]
+    return_: float = Field(alias="return")
+    score: float
+    success: float | None = None
+    length: int
+
+
+class EvaluationReport(_Record):
+    """GET /evaluations/{id}/report: everything about a finished evaluation, its single episodes included."""
+
+    evaluation: EvaluationJob
+    plan: dict[str, Any] = Field(description="Planning settings that were used.")
+    instructions: dict[str, str] = Field(description="Text of every task that the agent was told.")
+    episodes: list[PlayedEpisode]
 
 
 class TaskInfo(_Record):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from newt.agent.config import ModelConfig, PlanConfig, TrainConfig
+from newt.agent.config import SIZES, ModelConfig, PlanConfig, TrainConfig
 from newt.runs import presets
 from newt.tasks.domains import check_implemented
 from newt.tasks.registry import Task, select_tasks
@@ -69,6 +69,15 @@ class ModelSpec(_Section):
         base = ModelConfig.from_size(self.size)
         return replace(base, language_dim=base.language_dim if language else 0, **overrides)
 
+    @classmethod
+    def of(cls, config: ModelConfig) -> ModelSpec:
+        """What describes an existing model."""
+        size = config.size if config.size in SIZES else "L"
+        base = ModelConfig.from_size(size)
+        names = [name for name in cls.model_fields if name != "size"]
+        differing = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+        return cls(size=size, **differing)  # type: ignore[arg-type]  # checked on the line before last
+
     @model_validator(mode="after")
     def _fits(self) -> ModelSpec:
         self.config()
@@ -80,7 +89,9 @@ class AlgorithmSpec(_Section):
 
     language: bool = Field(True, description="Condition every network on the task's instruction.")
     pretraining: bool | None = Field(
-        None, description="Pretrain on demonstrations before the first online step; null: if there are any."
+        None,
+        description="Pretrain on demonstrations before the first online step; null: if there are any and the run "
+        "does not fine-tune a checkpoint.",
     )
     text_encoder: Literal["minilm-l6-v2", "clip-vit-b32"] = Field(
         "minilm-l6-v2", description="What embeds the instructions; CLIP is the published one and needs its weights."
@@ -183,6 +194,13 @@ class RunSpec(_Section):
     name: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9 ._-]*$", description="Free label; part of the run's id.")
     preset: Literal["default", "laptop"] = Field("default", description="Values that unnamed settings take.")
     seed: int = Field(1, strict=True, ge=0, lt=2**63, description="Source of all randomness of the run.")
+    init_from: str | None = Field(
+        None,
+        strict=True,
+        description="Fine-tune this checkpoint instead of training from scratch: RUN (its newest), RUN/NAME, or "
+        "imported/NAME. The run takes over its model and text encoder; its policy acts during seeding; optimisers are "
+        "fresh; no demonstrations are collected unless asked for.",
+    )
     obs: Literal["state", "state+rgb"] = Field("state", description="What the agent observes.")
     model: ModelSpec = Field(default_factory=ModelSpec, description="Size of the world model.")
     algorithm: AlgorithmSpec = Field(default_factory=AlgorithmSpec, description="Switches of the algorithm.")
@@ -285,7 +303,7 @@ class RunSpec(_Section):
     def pretrains(self) -> bool:
         """Whether there is a pretraining phase."""
         wanted = self.algorithm.pretraining
-        return self.has_demos() if wanted is None else wanted
+        return self.has_demos() and self.init_from is None if wanted is None else wanted
 
     def seed_env_steps(self) -> int:
         """Env steps before planning and online updates begin."""
@@ -330,9 +348,13 @@ class RunSpec(_Section):
         """Training constants; the warm-up belongs to pretraining and is dropped without it."""
         return self.train if self.pretrains() else replace(self.train, warmup_updates=0)
 
+    def starts_with_policy(self) -> bool:
+        """Whether there is a policy worth following before the first online update."""
+        return self.pretrains() or self.init_from is not None
+
     def plan_settings(self) -> PlanConfig:
         """Planning settings; the constraint needs a pretrained policy to pull towards."""
-        return replace(self.plan, constrained=self.plan.constrained and self.pretrains())
+        return replace(self.plan, constrained=self.plan.constrained and self.starts_with_policy())
 
 
 def _at(path: tuple[str, ...], message: str) -> PydanticCustomError:

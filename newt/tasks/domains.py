@@ -32,7 +32,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
             Domain("metaworld", "Meta-World", "sim-metaworld", "metaworld"),
             Domain("maniskill", "ManiSkill3", "sim-maniskill", "mani_skill"),
             Domain("mujoco", "MuJoCo", "sim-mujoco", "gymnasium"),
-            Domain("box2d", "Box2D", "sim-box2d", "gymnasium"),
+            Domain("box2d", "Box2D", "sim-box2d", "Box2D"),
             Domain("robodesk", "RoboDesk", "sim-robodesk", "robodesk"),
             Domain("ogbench", "OGBench", "sim-ogbench", "ogbench"),
             Domain("miniarcade", "MiniArcade", "sim-miniarcade", "pygame"),
@@ -42,7 +42,15 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
 )
 """Every domain by name, in the order of the official task list."""
 
-IMPLEMENTED_DOMAINS: frozenset[str] = frozenset({"dmcontrol", "dmcontrol-ext", "mujoco", "metaworld"})
+IMPLEMENTED_DOMAINS: frozenset[str] = frozenset(
+    {
+        "dmcontrol",
+        "dmcontrol-ext",
+        "metaworld",
+        "miniarcade",
+        "mujoco",
+    }
+)
 """Domains that have a simulator in this version. The other tasks are registered, but cannot be run yet."""
 
 

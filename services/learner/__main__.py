@@ -22,6 +22,7 @@ from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
 from services.learner.hub import WeightsHub
 from services.learner.jobs import EvaluationJobs
+from services.learner.library import CheckpointLibrary
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 from services.learner.supervisor import Supervisor
@@ -41,15 +42,16 @@ def main() -> int:
         log.error("start_failed", error=str(error))
         return 1
     settings = settings.model_copy(update={"hub_port": hub_server.port, "port": rest.getsockname()[1]})
-    hub = WeightsHub()
+    store = RunStore.connect(settings.redis_url)
+    hub = WeightsHub(expected=_living_models(store))
     weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, hub_server.grpc)
     hub_server.start()
     hub_server.set_ready(True)
 
-    store = RunStore.connect(settings.redis_url)
     # A model that nobody trains any more leaves the planners; evaluations bring their own.
     supervisor = Supervisor(store, settings, on_ended=hub.retire)
-    jobs = EvaluationJobs(store, settings)
+    library = CheckpointLibrary(settings.data_dir)
+    jobs = EvaluationJobs(store, settings, library)
     dependencies = Dependencies(store, settings)
     demo_sets = DemoSets(settings.replay, store)
     demo_jobs = DemoJobs(store, settings, demo_sets, dependencies, retire=hub.retire)
@@ -58,7 +60,7 @@ def main() -> int:
         demo_jobs.recover()
     except NewtError as error:
         log.warning("jobs_not_recovered", error=str(error))
-    app = create_app(settings, store, supervisor, jobs, demo_sets, demo_jobs, dependencies)
+    app = create_app(settings, store, supervisor, jobs, library, demo_sets, demo_jobs, dependencies)
     BUILD.info({"version": __version__, "service": "learner"})
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
@@ -76,6 +78,15 @@ def main() -> int:
         hub_server.stop(grace_s=1.0)
         lock.close()
     return 0
+
+
+def _living_models(store: RunStore) -> set[str] | None:
+    """Models that runs will publish again; None if Redis does not answer. Evaluations start again under new names."""
+    try:
+        return {run_id for run_id, state in store.states().items() if not state.finished}
+    except NewtError as error:
+        log.warning("living_models_unknown", error=str(error))
+        return None
 
 
 def _bind(host: str, port: int) -> socket.socket:

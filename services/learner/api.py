@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import anyio.to_thread
@@ -13,7 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import newt
-from newt.errors import InvalidInputError, NotFoundError, PreconditionError
+from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import (
     AgentDemosRequest,
     ApiError,
@@ -22,9 +23,6 @@ from newt.runs.record import (
     DemoCollection,
     DemoSetInfo,
     DemoSetList,
-    EvaluationJob,
-    EvaluationJobList,
-    EvaluationRequest,
     MetricsHistory,
     Readiness,
     Run,
@@ -40,11 +38,16 @@ from newt.tasks.domains import IMPLEMENTED_DOMAINS
 from newt.tasks.registry import Task, all_tasks
 from newt.tasks.sets import TASK_SETS
 from services.learner import http_errors, metrics
+from services.learner.checkpoint_routes import checkpoint_routes
 from services.learner.checkpoints import CheckpointFolder
+from services.learner.deletion import delete_run
 from services.learner.demo_jobs import DemoJobs
 from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
+from services.learner.evaluation_routes import evaluation_routes, video_response
+from services.learner.fine_tuning import INITIAL_FILE, adopt
 from services.learner.jobs import EvaluationJobs
+from services.learner.library import CheckpointLibrary, hold
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 from services.learner.supervisor import Supervisor
@@ -59,6 +62,7 @@ def create_app(
     store: RunStore,
     supervisor: Supervisor,
     jobs: EvaluationJobs,
+    library: CheckpointLibrary,
     demo_sets: DemoSets,
     demo_jobs: DemoJobs,
     dependencies: Dependencies,
@@ -72,6 +76,8 @@ def create_app(
         responses={404: error, 409: error, 422: error, 429: error, 503: error},
     )
     http_errors.install(app)
+    app.include_router(evaluation_routes(settings, store, jobs))
+    app.include_router(checkpoint_routes(library))
 
     @app.middleware("http")
     async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -86,16 +92,19 @@ def create_app(
     @app.post("/runs", status_code=201)
     def create_run(spec: RunSpec) -> Run:
         """Starts a run, or queues it. Unknown or impossible settings are answered with 422 naming the field."""
-        unserved = sorted({task.domain for task in spec.task_list()} - set(settings.sims))
-        if unserved:
-            have = ", ".join(sorted(settings.sims)) or "none"
-            raise InvalidInputError(
-                "tasks",
-                f"no simulator is configured for {', '.join(unserved)} (configured: {have}); leave these tasks out, or "
-                "start the simulator and name it in NEWT_LEARNER_SIMS",
-            )
+        settings.require_sims({task.domain for task in spec.task_list()})
         demo_sets.require_usable(spec.demos.sets)
-        run = store.create(spec, lambda run_id: (settings.data_dir / "runs" / run_id).resolve())
+        source = library.resolve(spec.init_from, "init_from") if spec.init_from is not None else None
+        if source is not None:
+            spec = adopt(spec, source)
+
+        def prepare(run_id: str) -> Path:
+            directory = (settings.data_dir / "runs" / run_id).resolve()
+            if source is not None:
+                hold(source.path, directory / INITIAL_FILE)
+            return directory
+
+        run = store.create(spec, prepare)
         supervisor.wake()
         return run
 
@@ -122,6 +131,11 @@ def create_app(
         store.resume(run_id)
         supervisor.wake()
         return store.get(run_id)
+
+    @app.delete("/runs/{run_id}", status_code=204)
+    def remove_run(run_id: str) -> None:
+        """Removes a finished run: its replay buffer, checkpoints, evaluations and records. 409 while it runs."""
+        delete_run(run_id, store, supervisor, jobs, demo_sets)
 
     @app.delete("/runs/{run_id}/episodes")
     def delete_episodes(run_id: str) -> Deleted:
@@ -172,10 +186,9 @@ def create_app(
     def get_video(run_id: str, name: str) -> FileResponse:
         """One video as MP4; names are in the results."""
         folder = settings.data_dir / "runs" / store.get(run_id).id / "videos"
-        path = folder / name
-        if path.resolve().parent != folder.resolve() or not path.is_file():
-            raise NotFoundError(f"run {run_id} has no video {name!r}; GET /runs/{run_id}/results lists them")
-        return FileResponse(path, media_type="video/mp4", filename=name)
+        return video_response(
+            folder, name, f"run {run_id} has no video {name!r}; GET /runs/{run_id}/results lists them"
+        )
 
     @app.get("/runs/{run_id}/checkpoints")
     def list_checkpoints(run_id: str) -> CheckpointList:
@@ -196,24 +209,6 @@ def create_app(
 
     def _checkpoints(run_id: str) -> CheckpointFolder:
         return CheckpointFolder(settings.data_dir / "runs" / store.get(run_id).id)
-
-    # ---- evaluations on request
-
-    @app.post("/runs/{run_id}/evaluate", status_code=202)
-    def evaluate(run_id: str, request: EvaluationRequest) -> EvaluationJob:
-        """Evaluates a checkpoint, beside whatever else is going on."""
-        return jobs.start(store.get(run_id), request)
-
-    @app.get("/runs/{run_id}/evaluations")
-    def list_evaluations(run_id: str) -> EvaluationJobList:
-        """Evaluations that were asked for, oldest first."""
-        store.get(run_id)
-        return EvaluationJobList(evaluations=store.jobs(run_id))
-
-    @app.get("/runs/{run_id}/evaluations/{job_id}")
-    def get_evaluation(run_id: str, job_id: str) -> EvaluationJob:
-        """One evaluation that was asked for."""
-        return store.job(run_id, job_id)
 
     # ---- what there is
 

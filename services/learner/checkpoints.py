@@ -6,17 +6,15 @@ steps; `pretraining-3_000` lies inside of pretraining. Files appear whole or not
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
-from safetensors import SafetensorError, safe_open
 
 from newt.agent.checkpoints import Checkpoint as AgentCheckpoint
-from newt.agent.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from newt.agent.checkpoints import CheckpointError, load_checkpoint, read_header, save_checkpoint
 from newt.agent.learner import Learner
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.runs.record import Checkpoint
@@ -63,7 +61,7 @@ class CheckpointFolder:
         found = []
         for path in self._folder.glob(f"*{SUFFIX}"):
             try:
-                info = _info(path)
+                info = read_header(path).info
                 stat = path.stat()
                 found.append(
                     Checkpoint(
@@ -74,7 +72,7 @@ class CheckpointFolder:
                         created_at=datetime.fromtimestamp(stat.st_mtime, UTC),
                     )
                 )
-            except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            except (OSError, KeyError, ValueError, TypeError) as error:
                 log.warning("checkpoint_unreadable", path=str(path), error=str(error))
         return sorted(found, key=lambda checkpoint: (checkpoint.updates, checkpoint.created_at))
 
@@ -111,13 +109,6 @@ class CheckpointFolder:
             except CorruptDataError as error:
                 log.error("checkpoint_damaged", checkpoint=checkpoint.name, error=str(error))
         return None
-
-
-def _info(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    info: dict[str, Any] = json.loads(metadata["newt"])["info"]
-    return info
 
 
 def name_of(env_steps: int, pretrain_updates_left: int, updates: int) -> str:

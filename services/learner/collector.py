@@ -56,7 +56,9 @@ class Collector:
             self._evaluate_once("random", "random")
             self._stage = "waiting for pretraining" if self._spec.pretrains() else "waiting for the trainer"
             self._wait_for_trainer(lambda trainer: trainer.pretrained)
-            if self._spec.pretrains():
+            if self._spec.init_from is not None:
+                self._evaluate_once("pretrained", self._mode())  # zero-shot: as it was trained to act
+            elif self._spec.pretrains():
                 self._evaluate_once("pretrained", "policy")
             self._collect()
             self._stage = "waiting for the last updates"
@@ -131,7 +133,9 @@ class Collector:
             while not self._pace.is_over():
                 self._stage = "collecting"
                 if self._pace.env_steps < self._spec.seed_env_steps():
-                    self._stage = "collecting with the " + ("policy" if self._spec.pretrains() else "random policy")
+                    self._stage = "collecting with the " + (
+                        "policy" if self._spec.starts_with_policy() else "random policy"
+                    )
                 self._context.stop.sleep(POLL_S)
                 if every and self._pace.env_steps >= next_evaluation and not self._pace.is_over():
                     with self._pace.paused():

@@ -220,13 +220,7 @@ class DemoJobs:
 
     def _check_services(self, tasks: list[Task], *, with_planner: bool) -> None:
         domains = sorted({task.domain for task in tasks})
-        unserved = [domain for domain in domains if domain not in self._settings.sims]
-        if unserved:
-            raise InvalidInputError(
-                "tasks",
-                f"no simulator is configured for {', '.join(unserved)}; leave these tasks out, or start the simulator "
-                "and name it in NEWT_LEARNER_SIMS",
-            )
+        self._settings.require_sims(domains)
         needed = [f"sim-{domain}" for domain in domains] + (["planner"] if with_planner else [])
         missing = self._dependencies.missing()
         away = [f"{name} ({missing[name]})" for name in needed if name in missing]

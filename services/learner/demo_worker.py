@@ -116,7 +116,8 @@ class DemoWorker:
             reports.share = share
 
         run = self._store.get(run_id)
-        with served(self._settings, run, name, checkpoint, model_id_of(self._collection)) as model:
+        plan, model_id = run.spec.plan_settings(), model_id_of(self._collection)
+        with served(self._settings, checkpoint.model(), plan, model_id) as model:
             return collect_from_agent(services, model, self._tasks, request, on_progress)
 
 

@@ -47,6 +47,8 @@ class EvaluationPlan:
         model: The model that acts (unused by random actions).
         seed: Origin of all seeds.
         env_step: Env steps of the run, for constrained planning; None plans unconstrained.
+        max_steps: Episodes end after so many steps, if not before; also the length of the plan in mode open_loop.
+        marks: Shares of an episode, or of max_steps, after which to note the return so far.
         video_folder: Where to put one video per task; None for no videos.
         video_prefix: Put before the task in the names of the videos.
         on_episode: Called with the number of each episode among those of its task and the episode itself, whose id is
@@ -59,18 +61,47 @@ class EvaluationPlan:
     model: Model
     seed: int
     env_step: int | None = None
+    max_steps: int | None = None
+    marks: Sequence[float] = ()
     video_folder: Path | None = None
     video_prefix: str = ""
     on_episode: Callable[[int, ReplayEpisode], None] | None = None
 
+    def length(self, task: Task) -> int:
+        """Steps of an episode of a task."""
+        return task.episode_length if self.max_steps is None else min(self.max_steps, task.episode_length)
+
+    def episode_seed(self, task: str, index: int) -> int:
+        """What episode `index` of a task starts from."""
+        return derive(self.seed, task, index)
+
+    def mark_steps(self, task: Task) -> list[int]:
+        """The marks of a task, in steps."""
+        return [max(1, round(share * self.length(task))) for share in self.marks]
+
 
 @dataclass
-class _Episode:
-    """One episode to be played, and what came of it."""
+class Episode:
+    """One episode to be played, and what came of it.
+
+    Attributes:
+        task: What is played.
+        index: Number among the task's episodes.
+        seed: What it starts from.
+        reward: Sum of rewards.
+        marked: Sum of rewards up to each of the plan's marks, by step.
+        steps: Steps played.
+        success: At the last step; NaN where undefined.
+        score: At the last step.
+        crashes: Broken attempts.
+        frames: Of its video.
+    """
 
     task: Task
     index: int
+    seed: int
     reward: float = 0.0
+    marked: dict[int, float] = field(default_factory=dict)
     steps: int = 0
     success: float = float("nan")
     score: float = 0.0
@@ -84,7 +115,12 @@ class _Episode:
         if self.crashes > MAX_CRASHES:
             raise RunFailedError(f"the simulator of {self.task.name} broke {self.crashes} times in one episode")
         self.reward, self.steps = 0.0, 0
+        self.marked.clear()
         self.frames.clear()
+
+    def return_at(self, step: int) -> float:
+        """Sum of rewards up to a marked step; of an episode that ended before, its whole return."""
+        return self.marked.get(step, self.reward)
 
 
 @dataclass(frozen=True)
@@ -95,11 +131,13 @@ class EvaluationOutcome:
         tasks: Means by task.
         weights_version: Lowest version that acted; 0 for none.
         videos: File names by task.
+        episodes: Every episode, in the order of tasks and numbers; frames are gone.
     """
 
     tasks: dict[str, EpisodeStats]
     weights_version: int
     videos: dict[str, str]
+    episodes: list[Episode]
 
 
 def evaluate(
@@ -113,7 +151,7 @@ def evaluate(
         on_progress: Called with the share of steps done, from several threads.
     """
     sessions = _split(plan)
-    total = sum(episode.task.episode_length for rows in sessions for row in rows for episode in row)
+    total = sum(plan.length(episode.task) for rows in sessions for row in rows for episode in row)
     done, lock = 0, threading.Lock()
 
     def stepped(steps: int) -> None:
@@ -127,11 +165,13 @@ def evaluate(
         played = [pool.submit(_SessionPlayer(services, plan, rows, stepped).play) for rows in sessions]
         versions = [future.result() for future in played]
     episodes = [episode for rows in sessions for row in rows for episode in row]
-    stats = {task.name: _stats([e for e in episodes if e.task.name == task.name]) for task in plan.tasks}
-    return EvaluationOutcome(stats, min(versions), _write_videos(plan, episodes))
+    by_task = {task.name: sorted((e for e in episodes if e.task == task), key=lambda e: e.index) for task in plan.tasks}
+    stats = {name: _stats(played) for name, played in by_task.items()}
+    videos = _write_videos(plan, episodes)
+    return EvaluationOutcome(stats, min(versions), videos, [e for played in by_task.values() for e in played])
 
 
-def _split(plan: EvaluationPlan) -> list[list[list[_Episode]]]:
+def _split(plan: EvaluationPlan) -> list[list[list[Episode]]]:
     """Sessions of rows of episodes. A session has tasks of one domain and one length, so that its rows end together."""
     groups: dict[tuple[str, int], list[Task]] = {}
     for task in plan.tasks:
@@ -143,7 +183,10 @@ def _split(plan: EvaluationPlan) -> list[list[list[_Episode]]]:
             part = tasks[low : low + size]
             parallel = min(plan.episodes, max(1, MAX_ROWS // len(part)))
             rows = [
-                [_Episode(task, index) for index in range(first, plan.episodes, parallel)]
+                [
+                    Episode(task, index, plan.episode_seed(task.name, index))
+                    for index in range(first, plan.episodes, parallel)
+                ]
                 for task in part
                 for first in range(parallel)
             ]
@@ -158,13 +201,15 @@ class _SessionPlayer:
         self,
         services: Services,
         plan: EvaluationPlan,
-        rows: list[list[_Episode]],
+        rows: list[list[Episode]],
         stepped: Callable[[int], None],
     ) -> None:
         self._services, self._plan, self._stepped = services, plan, stepped
         self._queues = [list(row) for row in rows]
         self._tasks = [row[0].task for row in rows]
         self._domain = self._tasks[0].domain
+        self._length = plan.length(self._tasks[0])
+        self._marks = set(plan.mark_steps(self._tasks[0]))
         self._stage = EpisodeStage(self._tasks) if plan.on_episode else None
         self._version = 0
 
@@ -190,7 +235,15 @@ class _SessionPlayer:
         services, plan = self._services, self._plan
         # Fresh for every session: the same plan then makes the same draws.
         random = generator(plan.seed, "evaluation", plan.mode, self._domain, self._tasks[0].name)
-        actor = Actor(services.planner, services.planner_name, plan.model, self._tasks, random, services.patience)
+        actor = Actor(
+            services.planner,
+            services.planner_name,
+            plan.model,
+            self._tasks,
+            random,
+            services.patience,
+            plan_steps=self._length if plan.mode == "open_loop" else 1,
+        )
         obs = self._reset(session, list(range(len(self._tasks))))
         first = np.ones(len(self._tasks), np.bool_)
         while any(self._queues):
@@ -209,8 +262,8 @@ class _SessionPlayer:
     def _reset(self, session: SimSession, rows: list[int]) -> npt.NDArray[np.float32]:
         seeds = []
         for row in rows:
-            index = self._queues[row][0].index if self._queues[row] else 0
-            seeds.append(derive(self._plan.seed, self._tasks[row].name, index))
+            queue = self._queues[row]
+            seeds.append(queue[0].seed if queue else self._plan.episode_seed(self._tasks[row].name, 0))
         name = self._services.sim_name(self._domain)
         obs = self._services.patience.call(name, lambda: session.reset(rows, seeds)).obs
         if self._stage is not None:
@@ -237,14 +290,18 @@ class _SessionPlayer:
             if self._stage is not None:
                 action, reward = decision.action[row], float(step.reward[row])
                 self._stage.step(row, action, reward, step.observation.obs[row], decision.behaviour)
-            if over:
+            if episode.steps in self._marks:
+                episode.marked[episode.steps] = episode.reward
+            if over or episode.steps == self._length:
+                if not over:
+                    ended.append(row)
                 episode.success, episode.score = float(step.success[row]), float(step.score[row])
                 episode.corrected_score = float(step.corrected_score[row])
                 self._hand_over(row, episode, terminated=bool(step.terminated[row]))
                 queue.pop(0)
         return ended
 
-    def _hand_over(self, row: int, episode: _Episode, *, terminated: bool) -> None:
+    def _hand_over(self, row: int, episode: Episode, *, terminated: bool) -> None:
         if self._stage is not None and self._plan.on_episode is not None:
             episode_id = f"{episode.task.name}/{self._stage.seed(row)}"
             whole = self._stage.finish(
@@ -267,7 +324,7 @@ class _SessionPlayer:
                 self._queues[row][0].frames.append(frame)
 
 
-def _stats(episodes: Sequence[_Episode]) -> EpisodeStats:
+def _stats(episodes: Sequence[Episode]) -> EpisodeStats:
     successes = [episode.success for episode in episodes if not np.isnan(episode.success)]
     return EpisodeStats(
         score=float(np.mean([episode.score for episode in episodes])),
@@ -279,7 +336,7 @@ def _stats(episodes: Sequence[_Episode]) -> EpisodeStats:
     )
 
 
-def _write_videos(plan: EvaluationPlan, episodes: Sequence[_Episode]) -> dict[str, str]:
+def _write_videos(plan: EvaluationPlan, episodes: Sequence[Episode]) -> dict[str, str]:
     written: dict[str, str] = {}
     if plan.video_folder is not None:
         for episode in episodes:
@@ -287,4 +344,5 @@ def _write_videos(plan: EvaluationPlan, episodes: Sequence[_Episode]) -> dict[st
                 name = f"{plan.video_prefix}{episode.task.name}.mp4"
                 videos.write_mp4(plan.video_folder / name, episode.frames)
                 written[episode.task.name] = name
+                episode.frames = []
     return written

@@ -138,7 +138,7 @@ class CollectorGroup:
 
     def _mode(self, env_step: int) -> Mode:
         if env_step < self._seed_env_steps:
-            return "policy" if self._spec.pretrains() else "random"
+            return "policy" if self._spec.starts_with_policy() else "random"
         return "planner" if self._spec.algorithm.planning else "policy"
 
     def _stage_row(self, stage: EpisodeStage, step: Step, decision: Decision, row: int, final: int | None) -> None:

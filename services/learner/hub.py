@@ -1,13 +1,13 @@
 """The weights hub: trainers publish versions of models to it, planners subscribe to them.
 
-It keeps the newest complete version of every model in memory and nothing on disk: after a restart its owner offers
-what the newest checkpoints hold, and planners go on with what they have until then.
+It keeps the newest complete version of every model in memory and nothing on disk: after a restart, models that are
+expected to be published again stay with the planners that have them, and all others are forgotten.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import grpc
 import structlog
@@ -33,13 +33,21 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
     Args:
         max_model_bytes: Larger models are refused.
         max_subscribers: Subscriptions at once. Each holds a thread of the server, so stay well below its threads.
+        expected: Models that live and will be published, from before this hub was there; None if that cannot be told,
+            and then planners keep whatever they have.
     """
 
-    def __init__(self, max_model_bytes: int = MAX_MODEL_BYTES, max_subscribers: int = 32) -> None:
+    def __init__(
+        self,
+        max_model_bytes: int = MAX_MODEL_BYTES,
+        max_subscribers: int = 32,
+        expected: Collection[str] | None = (),
+    ) -> None:
         self._max_model_bytes = max_model_bytes
         self._max_subscribers = max_subscribers
         self._changed = threading.Condition()
         self._models: dict[str, Weights] = {}
+        self._expected = None if expected is None else set(expected)
         self._subscribers = 0
         self._closed = False
 
@@ -64,6 +72,8 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
         """Removes a model from the hub and from planners; an unknown one is not an error."""
         with self._changed:
             gone = self._models.pop(model_id, None)
+            if self._expected is not None:
+                self._expected.discard(model_id)
             self._changed.notify_all()
         if gone is not None:
             log.info("weights_retired", model_id=model_id, weights_version=gone.weights_version)
@@ -145,19 +155,30 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
         with self._changed:
             self._changed.notify_all()
 
+    def _live(self) -> set[str]:
+        """With the lock held."""
+        return self._models.keys() | (self._expected or set())
+
     def _changes(self, context: grpc.ServicerContext) -> Iterator[weights_pb2.SubscribeResponse]:
         """Yields the differences between what this subscriber was sent and what the hub holds.
 
         Differences instead of a queue of events: what a slow subscriber misses costs no memory, and it always ends
         with the newest. gRPC takes the next message only when the last one has left, so waiting happens here.
         """
-        sent: dict[str, tuple[int, bytes]] = {}  # version and digest, not the payload: it may be replaced by now
+        # Version and digest, not the payload: it may be replaced by now. None: named as living, but not sent.
+        sent: dict[str, tuple[int, bytes] | None] = {}
+        with self._changed:
+            live = None if self._expected is None else sorted(self._live())
+        if live is not None:
+            sent = dict.fromkeys(live)
+            yield weights_pb2.SubscribeResponse(live=weights_pb2.LiveModels(model_ids=live))
         while True:
             with self._changed:
                 gone: list[str] = []
                 changed: Weights | None = None
                 while context.is_active() and not self._closed:
-                    gone = [model_id for model_id in sent if model_id not in self._models]
+                    alive = self._live()
+                    gone = [model_id for model_id in sent if model_id not in alive]
                     changed = next((w for w in self._models.values() if sent.get(w.model_id) != _identity(w)), None)
                     if gone or changed is not None:
                         break

@@ -1,20 +1,27 @@
-"""Evaluations on request: each is a process of its own beside the run, watched by a thread."""
+"""Evaluations on request: each is a process of its own beside the runs, watched by a thread."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 import uuid
+from collections.abc import Collection
 
 import structlog
 
-from newt.errors import ExhaustedError, InvalidInputError, NewtError, NotFoundError
-from newt.runs.record import EvaluationJob, EvaluationRequest, Run, now
-from services.learner.checkpoints import CheckpointFolder
+from newt.errors import ExhaustedError, InvalidInputError, NewtError
+from newt.runs.record import CheckpointEvaluationRequest, EvaluationJob, now
+from newt.tasks.registry import UnknownTaskError, select_tasks
+from services.learner.evaluator import CHECKPOINT_FILE, job_folder
+from services.learner.library import CheckpointLibrary, hold
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 from services.learner.supervisor import Child
+from services.learner.task_tables import check_usable
 
 MAX_JOBS = 2
+MAX_ATTEMPTS = 3
+STOP_GRACE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -22,81 +29,123 @@ log = structlog.get_logger(__name__)
 class EvaluationJobs:
     """Starts requested evaluations and records how they end.
 
+    An evaluation that was under way when the learner stopped starts again with the next learner: it is deterministic,
+    and its checkpoint was put aside when it was asked for. One whose process dies by itself ends with the cause.
+
     Args:
-        store: Run records.
+        store: Records.
         settings: Of the learner.
+        library: Where checkpoints are.
     """
 
-    def __init__(self, store: RunStore, settings: LearnerSettings) -> None:
+    def __init__(self, store: RunStore, settings: LearnerSettings, library: CheckpointLibrary) -> None:
         self._store = store
         self._settings = settings
+        self._library = library
         self._lock = threading.Lock()
         self._children: dict[str, Child] = {}
         self._stopping = False
 
     def recover(self) -> None:
-        """Marks evaluations that an earlier process left running as failed: their processes died with it."""
-        for run_id in self._store.list_ids():
-            for job in self._store.jobs(run_id):
-                if job.state == "running":
-                    self._fail(job, "the learner was restarted; ask for the evaluation again")
+        """Starts again what an earlier learner left running: the processes ended with it."""
+        for job in self._store.jobs():
+            if job.state != "running":
+                continue
+            if job.attempt >= MAX_ATTEMPTS:
+                self._fail(job, f"the learner was restarted {MAX_ATTEMPTS} times under it; ask for it again")
+                continue
+            again = job.model_copy(update={"attempt": job.attempt + 1, "progress": 0.0})
+            with self._lock:
+                self._launch(again)
 
-    def start(self, run: Run, request: EvaluationRequest) -> EvaluationJob:
+    def start(self, request: CheckpointEvaluationRequest) -> EvaluationJob:
         """Starts an evaluation.
 
         Raises:
-            InvalidInputError: A task is not the run's.
+            InvalidInputError: The tasks or instructions make no sense, or have no simulator here.
             NotFoundError: No such checkpoint, or none yet.
+            PreconditionError: The checkpoint's agent cannot act here.
             ExhaustedError: Too many evaluations are under way.
         """
-        foreign = [task for task in request.tasks or () if task not in run.tasks]
-        if foreign:
-            raise InvalidInputError("tasks", f"{', '.join(foreign)}: not among the run's tasks {', '.join(run.tasks)}")
-        folder = CheckpointFolder(self._settings.data_dir / "runs" / run.id)
-        if request.checkpoint is None:
-            names = [checkpoint.name for checkpoint in folder.list()]
-            if not names:
-                raise NotFoundError(f"run {run.id} has no checkpoint yet; evaluate it later")
-            request = request.model_copy(update={"checkpoint": names[-1]})
-        assert request.checkpoint is not None
-        folder.path(request.checkpoint)
-        job = EvaluationJob(id=uuid.uuid4().hex[:8], run_id=run.id, state="running", request=request, created_at=now())
+        checkpoint = self._library.resolve(request.checkpoint)
+        try:
+            tasks = select_tasks(request.tasks or checkpoint.header.tasks)
+        except UnknownTaskError as error:
+            raise InvalidInputError("tasks", str(error)) from error
+        self._settings.require_sims({task.domain for task in tasks})
+        check_usable(checkpoint.header, tasks, request.instructions)
+        job = EvaluationJob(
+            id=uuid.uuid4().hex[:8],
+            run_id=checkpoint.run_id,
+            state="running",
+            request=request.model_copy(
+                update={"checkpoint": checkpoint.reference, "tasks": [task.name for task in tasks]}
+            ),
+            checkpoint_sha256=checkpoint.header.sha256,
+            created_at=now(),
+        )
         with self._lock:
             if len(self._children) >= MAX_JOBS:
                 raise ExhaustedError(f"{MAX_JOBS} evaluations are under way, which is the limit; ask again later")
-            self._store.put_job(job)
-            child = Child(
-                "services.learner.evaluator",
-                ["--run", run.id, "--job", job.id],
-                self._settings,
-                self._settings.data_dir / "runs" / run.id / "logs" / f"evaluation-{job.id}.log",
-            )
-            self._children[job.id] = child
-        threading.Thread(target=self._watch, args=(job, child), name=f"job-{job.id}", daemon=True).start()
+            hold(checkpoint.path, job_folder(self._settings, job.id) / CHECKPOINT_FILE)
+            self._launch(job)
         return job
 
+    def delete(self, job_id: str) -> None:
+        """Ends an evaluation, if it is under way, and removes its record, videos and report. Raises NotFoundError."""
+        self._store.job(job_id)
+        with self._lock:
+            child = self._children.pop(job_id, None)
+        if child is not None:
+            _end([child])
+        shutil.rmtree(job_folder(self._settings, job_id), ignore_errors=True)
+        self._store.delete_job(job_id)
+
     def stop(self) -> None:
-        """Ends all evaluations."""
+        """Ends all processes; the evaluations start again with the next learner."""
         with self._lock:
             self._stopping = True
             children = list(self._children.values())
-        for child in children:
-            child.terminate()
-        for child in children:
-            if not child.wait(5.0):
-                child.kill()
+        _end(children)
+
+    def _launch(self, job: EvaluationJob) -> None:
+        """With the lock held."""
+        self._store.put_job(job)
+        child = Child(
+            "services.learner.evaluator",
+            ["--job", job.id],
+            self._settings,
+            job_folder(self._settings, job.id) / "evaluator.log",
+        )
+        self._children[job.id] = child
+        threading.Thread(target=self._watch, args=(job, child), name=f"job-{job.id}", daemon=True).start()
 
     def _watch(self, job: EvaluationJob, child: Child) -> None:
         while not child.wait(3600.0):
             pass
         with self._lock:
-            self._children.pop(job.id, None)
+            deleted = self._children.get(job.id) is not child
+            if deleted or self._stopping:
+                return
         try:
             # The process itself records success, and failures that it understands.
-            if self._store.job(job.run_id, job.id).state == "running":
-                self._fail(job, "the learner was stopped" if self._stopping else f"the evaluation {child.epitaph()}")
+            if self._store.job(job.id).state == "running":
+                self._fail(job, f"the evaluation {child.epitaph()}")
+            (job_folder(self._settings, job.id) / CHECKPOINT_FILE).unlink(missing_ok=True)
         except NewtError as error:
             log.warning("evaluation_not_recorded", job=job.id, error=str(error))
+        finally:
+            with self._lock:
+                self._children.pop(job.id, None)
 
     def _fail(self, job: EvaluationJob, error: str) -> None:
-        self._store.put_job(job.model_copy(update={"state": "failed", "error": error}))
+        self._store.put_job(job.model_copy(update={"state": "failed", "error": error, "finished_at": now()}))
+
+
+def _end(children: Collection[Child]) -> None:
+    for child in children:
+        child.terminate()
+    for child in children:
+        if not child.wait(STOP_GRACE_S):
+            child.kill()
+            child.wait(STOP_GRACE_S)

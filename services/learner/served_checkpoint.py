@@ -6,31 +6,31 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from newt.agent.checkpoints import Checkpoint, weights_to_bytes
+from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.config import PlanConfig
+from newt.agent.world_model import WorldModel
 from newt.client.weights import publish, retire
-from newt.runs.record import Run
 from services.learner.acting import Model
+from services.learner.child import loosely
 from services.learner.settings import LearnerSettings
 
 HUB_TIMEOUT_S = 60.0
 
 
 @contextmanager
-def served(settings: LearnerSettings, run: Run, name: str, checkpoint: Checkpoint, model_id: str) -> Iterator[Model]:
-    """The model that acts with a checkpoint's weights, with the run's settings of planning.
+def served(settings: LearnerSettings, model: WorldModel, plan: PlanConfig, model_id: str) -> Iterator[Model]:
+    """Gives weights to the planners, and takes them back at the end.
 
     Args:
         settings: With the address of the hub.
-        run: Whose checkpoint it is.
-        name: Of the checkpoint.
-        checkpoint: Its content.
+        model: The weights, with the task table to act with.
+        plan: Settings of planning.
         model_id: What the planners call it.
     """
     hub = f"{settings.hub_host}:{settings.hub_port}"
-    plan_json = json.dumps(run.spec.plan_settings().to_dict())
-    payload = weights_to_bytes(checkpoint.model(), {"run_id": run.id, "checkpoint": name})
-    publish(hub, model_id, 1, payload, plan_json, timeout_s=HUB_TIMEOUT_S)
+    publish(hub, model_id, 1, weights_to_bytes(model), json.dumps(plan.to_dict()), timeout_s=HUB_TIMEOUT_S)
     try:
-        yield Model(model_id, checkpoint.table.names)
+        yield Model(model_id, model.table.names)
     finally:
-        retire(hub, model_id, timeout_s=HUB_TIMEOUT_S)
+        # A hub that is gone has forgotten the model, and the next one tells the planners.
+        loosely(lambda: retire(hub, model_id, timeout_s=HUB_TIMEOUT_S))

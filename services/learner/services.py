@@ -38,8 +38,16 @@ class Services:
     settings: LearnerSettings
 
     @classmethod
-    def connect(cls, settings: LearnerSettings, domains: Iterable[str], stop: StopFlag) -> Self:
+    def connect(
+        cls, settings: LearnerSettings, domains: Iterable[str], stop: StopFlag, limit_s: float | None = None
+    ) -> Self:
         """Opens the channels; nothing is sent yet.
+
+        Args:
+            settings: Where the services are.
+            domains: Whose simulators are needed.
+            stop: Ends every wait.
+            limit_s: How long a service may be away; None: for as long as it takes.
 
         Raises:
             RunFailedError: A domain has no simulator configured.
@@ -57,7 +65,7 @@ class Services:
             },
             PlannerClient(settings.planner),
             ReplayClient(settings.replay),
-            Patience(stop),
+            Patience(stop, limit_s),
             settings,
         )
 

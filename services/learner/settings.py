@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from newt.errors import InvalidInputError
 from newt.settings import ServiceSettings
 
 
@@ -45,6 +47,17 @@ class LearnerSettings(ServiceSettings):
     dependency_timeout_s: float = Field(
         120.0, gt=0, description="How long a run waits for an unreachable service before it fails."
     )
+
+    def require_sims(self, domains: Iterable[str]) -> None:
+        """Raises InvalidInputError, naming field `tasks`, unless all domains have a simulator configured."""
+        unserved = sorted(set(domains) - set(self.sims))
+        if unserved:
+            have = ", ".join(sorted(self.sims)) or "none"
+            raise InvalidInputError(
+                "tasks",
+                f"no simulator is configured for {', '.join(unserved)} (configured: {have}); leave these tasks out, or "
+                "start the simulator and name it in NEWT_LEARNER_SIMS",
+            )
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for child processes."""

@@ -18,6 +18,7 @@ from typing import Any
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import (
     ACTIVE,
+    FINISHED,
     DemoCollection,
     Evaluation,
     EvaluationJob,
@@ -32,6 +33,7 @@ from services.learner import redis_client
 from services.learner.progress import CollectorProgress, TrainerProgress, merge
 
 PREFIX = "newt:learner:"
+_JOBS = f"{PREFIX}evaluations"
 MAX_METRICS_ROWS = 20_000
 MAX_EVENTS = 2_000
 
@@ -193,6 +195,19 @@ class RunStore:
             fields={"error": error, "finished_at": now().isoformat()},
         )
 
+    def begin_deletion(self, run_id: str) -> None:
+        """Marks a finished run as being removed: it cannot be resumed any more. Raises PreconditionError for others."""
+        if not self.transition(run_id, RunState.DELETING, FINISHED):
+            state = self.get(run_id).state
+            raise PreconditionError(f"run {run_id} is {state}; cancel it first, only a finished run can be deleted")
+
+    def delete(self, run_id: str) -> None:
+        """Removes a run's record and history."""
+        pipe = self._redis.pipeline()
+        pipe.delete(_run(run_id), *(_key(run_id, name) for name in ("events", "metrics", "evaluations")))
+        pipe.zrem(f"{PREFIX}runs", run_id)
+        pipe.execute()
+
     def count_restart(self, run_id: str, message: str) -> None:
         """Notes that a crashed process of the run is being restarted."""
         self._redis.hincrby(_run(run_id), "restarts", 1)
@@ -263,19 +278,23 @@ class RunStore:
 
     def put_job(self, job: EvaluationJob) -> None:
         """Stores or replaces a requested evaluation."""
-        self._redis.hset(_key(job.run_id, "jobs"), job.id, job.model_dump_json())
+        self._redis.hset(_JOBS, job.id, job.model_dump_json())
 
-    def job(self, run_id: str, job_id: str) -> EvaluationJob:
+    def job(self, job_id: str) -> EvaluationJob:
         """A requested evaluation. Raises NotFoundError."""
-        value = self._redis.hget(_key(run_id, "jobs"), job_id)
+        value = self._redis.hget(_JOBS, job_id)
         if value is None:
-            raise NotFoundError(f"unknown evaluation {job_id!r} of run {run_id!r}")
+            raise NotFoundError(f"unknown evaluation {job_id!r}; GET /evaluations lists all")
         return EvaluationJob.model_validate_json(value)
 
-    def jobs(self, run_id: str) -> list[EvaluationJob]:
-        """All requested evaluations of a run, oldest first."""
-        values = self._redis.hvals(_key(run_id, "jobs"))
-        return sorted((EvaluationJob.model_validate_json(value) for value in values), key=lambda job: job.created_at)
+    def jobs(self, run_id: str | None = None) -> list[EvaluationJob]:
+        """All requested evaluations, or those of a run's checkpoints, oldest first."""
+        found = [EvaluationJob.model_validate_json(value) for value in self._redis.hvals(_JOBS)]
+        return sorted((job for job in found if run_id in (None, job.run_id)), key=lambda job: job.created_at)
+
+    def delete_job(self, job_id: str) -> None:
+        """Removes a requested evaluation's record."""
+        self._redis.hdel(_JOBS, job_id)
 
     # ---- demonstration sets that are, or were, collected on request
 

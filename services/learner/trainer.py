@@ -31,7 +31,7 @@ from newt.agent.task_table import TaskTable
 from newt.agent.world_model import WorldModel
 from newt.client.replay import Batch as ReplayBatch
 from newt.client.replay import Batches, ReplayClient
-from newt.errors import NotFoundError, UnavailableError
+from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.runs.record import RunState
 from newt.runs.spec import RunSpec
 from newt.tasks.embeddings import embed_tasks
@@ -40,6 +40,7 @@ from newt.wire.v1 import replay_pb2
 from services.learner.batch_feed import BatchFeed
 from services.learner.checkpoints import CheckpointFolder, name_of
 from services.learner.child import Context, RunFailedError, Stopped, patiently, run_child
+from services.learner.fine_tuning import initial_agent
 from services.learner.publisher import Publisher
 from services.learner.seeds import derive
 from services.learner.training_report import TrainingReport
@@ -89,6 +90,8 @@ class Trainer:
                     self._report.stage = "pretraining"
                     self._train(replay, online=False)
                     self._save()
+                elif self._spec.init_from is not None and self._learner.updates == 0:
+                    self._save()  # what fine-tuning began with, on the run's own task table
                 self._publish()
                 self._report.pretrained = True
                 if self._online_left():
@@ -114,32 +117,33 @@ class Trainer:
         if compile_with:
             prepare(settings.data_dir / "compiled")
         try:
-            embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if spec.algorithm.language else None
+            # A fine-tuned agent brings the vectors that it knows.
+            embeds = spec.algorithm.language and spec.init_from is None
+            embedded = embed_tasks(spec.task_list(), spec.algorithm.text_encoder) if embeds else None
         except EncoderUnavailableError as error:
             raise RunFailedError(str(error)) from error
         encoder = embedded.encoder if embedded else ""
         newest = self._folder.newest()
         if newest is not None:
             name, checkpoint = newest
-            if checkpoint.info["text_encoder"] != encoder:
+            if spec.init_from is None and checkpoint.info["text_encoder"] != encoder:
                 raise RunFailedError(
                     f"checkpoint {name} was trained with the text encoder {checkpoint.info['text_encoder']!r}, here is "
                     f"{encoder!r}; a run never mixes encoders: install the old one, or start a new run"
                 )
             learner = checkpoint.learner(self._ranks.device, self._ranks, compile_with)
             log.info("resumed", checkpoint=name, updates=learner.updates)
-            return learner, int(checkpoint.info["env_steps"]), encoder
-        tasks = spec.task_list()
-        table = TaskTable.build(
-            [task.name for task in tasks],
-            embedded.vectors if embedded else torch.zeros(len(tasks), 0),
-            [task.action_dim for task in tasks],
-            [task.discount for task in tasks],
-        )
-        initial = torch.Generator().manual_seed(derive(spec.seed, "weights"))
-        model = WorldModel(spec.model_settings(), table, initial).to(self._ranks.device)
+            return learner, int(checkpoint.info["env_steps"]), checkpoint.info["text_encoder"]
+        if spec.init_from is not None:
+            try:
+                model, encoder = initial_agent(self._context.directory, spec)
+            except NewtError as error:
+                raise RunFailedError(f"cannot start from {spec.init_from}: {error}") from error
+        else:
+            vectors = embedded.vectors if embedded else torch.zeros(len(spec.task_list()), 0)
+            model = _fresh_model(spec, vectors)
         learner = Learner(
-            model,
+            model.to(self._ranks.device),
             spec.train_settings(),
             seed=derive(spec.seed, "updates"),
             ranks=self._ranks,
@@ -268,6 +272,17 @@ class Trainer:
     def _payload(self) -> bytes:
         info = {"run_id": self._context.run.id, "updates": self._learner.updates}
         return weights_to_bytes(self._learner.model, info)
+
+
+def _fresh_model(spec: RunSpec, embeddings: object) -> WorldModel:
+    tasks = spec.task_list()
+    table = TaskTable.build(
+        [task.name for task in tasks],
+        embeddings,
+        [task.action_dim for task in tasks],
+        [task.discount for task in tasks],
+    )
+    return WorldModel(spec.model_settings(), table, torch.Generator().manual_seed(derive(spec.seed, "weights")))
 
 
 def _sampler(spec: RunSpec) -> replay_pb2.Sampler.ValueType:

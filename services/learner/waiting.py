@@ -32,10 +32,12 @@ class Patience:
 
     Args:
         stop: Ends every wait with Stopped.
+        limit_s: How long a service may be away where a call says nothing; None: for as long as it takes.
     """
 
-    def __init__(self, stop: StopFlag) -> None:
+    def __init__(self, stop: StopFlag, limit_s: float | None = None) -> None:
         self.stop = stop
+        self._limit_s = limit_s
         self._lock = threading.Lock()
         self._waits: dict[str, str] = {}
 
@@ -51,13 +53,14 @@ class Patience:
         Args:
             name: Whom it needs, for people.
             function: The call; is repeated when its service is unavailable, full, or has lost work.
-            timeout_s: How long the service may be away; None waits for as long as the run lives.
+            timeout_s: How long the service may be away; None: `limit_s`.
 
         Raises:
             RunFailedError: The service stayed away.
             Stopped: The process must stop.
         """
         start, pause = time.monotonic(), _PAUSE_S
+        timeout_s = self._limit_s if timeout_s is None else timeout_s
         try:
             while True:
                 self.stop.check()
@@ -70,7 +73,7 @@ class Patience:
                     if timeout_s is not None and time.monotonic() - start > timeout_s:
                         raise RunFailedError(
                             f"{name} did not answer for {timeout_s:g} s ({reason}); start it, or correct its address "
-                            "in the learner's settings, and resume the run"
+                            "in the learner's settings, and resume the run, or ask for the evaluation again"
                         ) from error
                     with self._lock:
                         if name not in self._waits:

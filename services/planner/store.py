@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -87,6 +87,16 @@ class ModelStore:
             self._evicted.pop(model_id, None)
             self._models.pop(model_id, None)
             metrics.MODELS.set(len(self._models))
+
+    def keep_only(self, model_ids: Collection[str]) -> list[str]:
+        """Forgets all models but these; returns the ids of those that were loaded."""
+        with self._lock:
+            dropped = [model_id for model_id in self._models if model_id not in model_ids]
+            for models in (self._models, self._evicted):
+                for model_id in [model_id for model_id in models if model_id not in model_ids]:
+                    del models[model_id]
+            metrics.MODELS.set(len(self._models))
+        return dropped
 
     def all(self) -> list[LoadedModel]:
         """All models, the least recently used one first."""

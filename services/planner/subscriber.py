@@ -123,7 +123,14 @@ class Subscriber:
         if call.is_active():
             self._set_connected(True)
         for event in call:
-            if event.WhichOneof("event") == "retired_model_id":
+            kind = event.WhichOneof("event")
+            if kind == "live":
+                # Models can be retired while this process does not listen.
+                for model_id in self._store.keep_only(set(event.live.model_ids)):
+                    log.info("model_retired", model_id=model_id)
+                self._on_change()
+                continue
+            if kind == "retired_model_id":
                 log.info("model_retired", model_id=event.retired_model_id)
                 self._store.drop(event.retired_model_id)
                 self._on_change()

@@ -104,13 +104,32 @@ def test_a_checkpoint_is_evaluated_again(home: Path, run_id: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_checkpoint_moves_and_is_evaluated_open_loop(home: Path, run_id: str, tmp_path: Path) -> None:
+    file, report = tmp_path / "agent", tmp_path / "report.json"
+    assert newt(home, "runs", "checkpoints", run_id, "--download", "newest", "--to", str(file)).returncode == 0
+    uploaded = newt(home, "checkpoints", "upload", str(file), "mine")
+    assert uploaded.returncode == 0, uploaded.stderr
+    assert "imported/mine" in newt(home, "checkpoints", "list").stdout
+    task, text = "mujoco-inverted-pendulum", "A cart with a pole. Keep the pole upright."  # not one of the run's tasks
+    options = ["--mode", "open-loop", "--plan-steps", "6", "--episodes", "1", "--instruction", f"{task}={text}"]
+    result = newt(home, "eval", "imported/mine", task, *options, "--out", str(report))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "100 %" in result.stdout
+    written = json.loads(report.read_text())
+    assert written["instructions"] == {task: text}
+    assert [episode["length"] for episode in written["episodes"]] == [6, 6]
+    assert newt(home, "checkpoints", "delete", "mine").returncode == 0
+    assert "there are: none" in newt(home, "eval", "imported/mine", task).stderr
+
+
+@pytest.mark.slow
 def test_nonsense_is_refused_in_one_line_that_names_the_field(home: Path) -> None:
     for arguments, complaint in (
         (["train", "walker-wlak"], "walker-walk"),
         (["train", "mujoco-reacher", "--set", "schedule.total_env_steps=-1"], "schedule.total_env_steps"),
         (["train", "mujoco-reacher", "--set", "train.lr=fast"], "lr"),
         (["train", "mujoco-reacher", "--set", "colour=red"], "colour"),
-        (["train", "atari-pong"], "simulator"),
+        (["train", "rd-push-red"], "simulator"),
         (["runs", "show", "no-such-run"], "no-such-run"),
     ):
         result = newt(home, *arguments)
@@ -132,6 +151,14 @@ def test_a_run_on_a_domain_that_is_not_served_fails_with_the_remedy(home: Path) 
             time.sleep(0.5)
         text = record["error"]
     assert "dmcontrol" in text
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_deleted(home: Path, run_id: str) -> None:
+    result = newt(home, "runs", "delete", run_id, "--yes")
+    assert result.returncode == 0, result.stderr
+    assert run_id not in newt(home, "runs").stdout
+    assert run_id in newt(home, "runs", "delete", run_id, "--yes").stderr
 
 
 def test_without_a_stack_the_command_says_how_to_start_one(tmp_path: Path) -> None:

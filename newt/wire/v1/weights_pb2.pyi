@@ -3,8 +3,10 @@
 isort:skip_file
 Weights on their way from trainers to planners, through a hub in the learner."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -152,6 +154,7 @@ class SubscribeResponse(_message.Message):
 
     CHUNK_FIELD_NUMBER: _builtins.int
     RETIRED_MODEL_ID_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     retired_model_id: _builtins.str
     """The model with this id is gone."""
     @_builtins.property
@@ -160,21 +163,49 @@ class SubscribeResponse(_message.Message):
         that a planner can build the model from these bytes alone.
         """
 
+    @_builtins.property
+    def live(self) -> Global___LiveModels:
+        """The first event of every subscription, unless a restarted hub cannot tell: models that are not named were retired
+        while nobody listened, and are to be forgotten. Named ones may arrive later; until then, what the planner has of
+        them stays in use.
+        """
+
     def __init__(
         self,
         *,
         chunk: Global___WeightsChunk | None = ...,
         retired_model_id: _builtins.str = ...,
+        live: Global___LiveModels | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "retired_model_id", b"retired_model_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "live", b"live", "retired_model_id", b"retired_model_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "retired_model_id", b"retired_model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "live", b"live", "retired_model_id", b"retired_model_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "retired_model_id"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["chunk", "retired_model_id", "live"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SubscribeResponse: _TypeAlias = SubscribeResponse  # noqa: Y015
+
+@_typing.final
+class LiveModels(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        model_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_ids", b"model_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveModels: _TypeAlias = LiveModels  # noqa: Y015
 
 @_typing.final
 class RetireRequest(_message.Message):

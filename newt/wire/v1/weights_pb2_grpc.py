@@ -63,8 +63,8 @@ class WeightsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Subscribe(self, request, context):
-        """A planner receives the newest version of every model at once, then each new version as it arrives, for as long as the
-        call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
+        """A planner is first told which models live, then receives the newest version of each that the hub holds, then each new
+        version as it arrives, for as long as the call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,8 @@ class WeightsServiceStub:
     FAILED_PRECONDITION: the hub holds a newer one. DATA_LOSS: size or checksum differ; the old version stays.
     """
     Subscribe: _grpc.UnaryStreamMultiCallable[_weights_pb2.SubscribeRequest, _weights_pb2.SubscribeResponse]
-    """A planner receives the newest version of every model at once, then each new version as it arrives, for as long as the
-    call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
+    """A planner is first told which models live, then receives the newest version of each that the hub holds, then each new
+    version as it arrives, for as long as the call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
     """
     Retire: _grpc.UnaryUnaryMultiCallable[_weights_pb2.RetireRequest, _weights_pb2.RetireResponse]
     """Removes a model from the hub and from planners. Unknown models are not an error."""
@@ -50,8 +50,8 @@ class WeightsServiceAsyncStub(WeightsServiceStub):
     FAILED_PRECONDITION: the hub holds a newer one. DATA_LOSS: size or checksum differ; the old version stays.
     """
     Subscribe: _aio.UnaryStreamMultiCallable[_weights_pb2.SubscribeRequest, _weights_pb2.SubscribeResponse]  # type: ignore[assignment]
-    """A planner receives the newest version of every model at once, then each new version as it arrives, for as long as the
-    call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
+    """A planner is first told which models live, then receives the newest version of each that the hub holds, then each new
+    version as it arrives, for as long as the call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
     """
     Retire: _aio.UnaryUnaryMultiCallable[_weights_pb2.RetireRequest, _weights_pb2.RetireResponse]  # type: ignore[assignment]
     """Removes a model from the hub and from planners. Unknown models are not an error."""
@@ -73,8 +73,8 @@ class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _weights_pb2.SubscribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_weights_pb2.SubscribeResponse], _abc.AsyncIterator[_weights_pb2.SubscribeResponse]]:
-        """A planner receives the newest version of every model at once, then each new version as it arrives, for as long as the
-        call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
+        """A planner is first told which models live, then receives the newest version of each that the hub holds, then each new
+        version as it arrives, for as long as the call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
         """
 
     @_abc_1.abstractmethod

@@ -44,10 +44,16 @@ class Domain:
 DOMAINS: dict[str, Domain] = {
     domain.name: domain
     for domain in (
+        Domain("atari", "services.sim.domains.atari", ("ale_py", "gymnasium"), "sim-atari"),
         Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
         Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
+        Domain("maniskill", "services.sim.domains.maniskill", ("mani_skill", "sapien"), "sim-maniskill"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
+        Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade"),
+        Domain("box2d", "services.sim.domains.box2d", ("Box2D", "pygame", "PIL"), "sim-box2d"),
+        Domain("robodesk", "services.sim.domains.robodesk", ("robodesk", "PIL"), "sim-robodesk"),
+        Domain("ogbench", "services.sim.domains.ogbench", ("ogbench", "mujoco", "PIL"), "sim-ogbench"),
         Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
     )
 }

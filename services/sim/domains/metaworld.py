@@ -13,7 +13,8 @@ from metaworld.policies import ENV_POLICY_MAP
 
 from newt.tasks.registry import get_task
 from services.sim.domains.base import SimEnv, StepResult
-from services.sim.domains.mujoco_frames import fixed_camera, renderer_for, resize
+from services.sim.domains.frames import resize
+from services.sim.domains.mujoco_frames import fixed_camera, renderer_for
 
 _NATIVE_SIZE = 480
 _CAMERA = "corner2"

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from newt.tasks.registry import get_task
 from services.sim.domains.base import SimEnv, StepResult
-from services.sim.domains.mujoco_frames import fixed_camera, renderer_for, resize
+from services.sim.domains.frames import resize
+from services.sim.domains.mujoco_frames import fixed_camera, renderer_for
 
 _NATIVE_SIZE = 480
 

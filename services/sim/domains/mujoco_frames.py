@@ -19,20 +19,13 @@ from typing import Any
 import mujoco
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from services.sim.domains.base import FRAME_SIZE, RENDER_BACKEND_VARIABLE, RenderingError
+from services.sim.domains.base import RENDER_BACKEND_VARIABLE, RenderingError
 
 _INSTALL = {
     "egl": "install the GPU's driver and libegl1 (apt-get install libegl1)",
     "osmesa": "install OSMesa (apt-get install libosmesa6)",
 }
-
-
-def resize(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Antialiased bilinear resize of uint8[H, W, 3] to uint8[224, 224, 3]."""
-    image = Image.fromarray(frame).resize((FRAME_SIZE, FRAME_SIZE), Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def fixed_camera(camera_id: int) -> Any:

@@ -72,11 +72,11 @@ def test_unknown_things_are_404(alone: LearnerStack) -> None:
 def test_tasks_tell_where_they_can_run(alone: LearnerStack) -> None:
     tasks = {task["name"]: task for task in alone.get("/tasks")["tasks"]}
     assert len(tasks) >= 200
-    states = {name: tasks[name]["simulator"] for name in ("mujoco-reacher", "walker-walk", "atari-pong")}
+    states = {name: tasks[name]["simulator"] for name in ("mujoco-reacher", "walker-walk", "rd-push-red")}
     assert states == {
         "mujoco-reacher": "unreachable",
         "walker-walk": "not configured",
-        "atari-pong": "not implemented",
+        "rd-push-red": "not implemented",
     }
 
 

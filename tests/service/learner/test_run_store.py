@@ -103,7 +103,7 @@ def test_unknown_runs_are_not_found(store: RunStore) -> None:
         with pytest.raises(NotFoundError, match="run-x"):
             call("run-x")
     with pytest.raises(NotFoundError, match="job"):
-        store.job("run-x", "job")
+        store.job("job")
 
 
 def test_both_processes_write_beside_each_other(store: RunStore, run_id: str) -> None:

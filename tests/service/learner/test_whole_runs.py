@@ -135,7 +135,7 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
     def evaluate(**request: Any) -> dict[str, Any]:
         reply = stack.http.post(f"/runs/{finished['id']}/evaluate", json=request)
         assert reply.status_code == 202, reply.text
-        path = f"/runs/{finished['id']}/evaluations/{reply.json()['id']}"
+        path = f"/evaluations/{reply.json()['id']}"
         job: dict[str, Any] = reply.json()
         while job["state"] == "running":
             job = stack.get(path)
@@ -147,9 +147,9 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
     assert set(first["result"]["tasks"]) == {"mujoco-reacher"}
     assert first["result"]["tasks"]["mujoco-reacher"]["episodes"] == 2
     assert first["result"]["tasks"] == again["result"]["tasks"]
-    video = stack.http.get(f"/runs/{finished['id']}/videos/{first['videos']['mujoco-reacher']}")
+    video = stack.http.get(f"/evaluations/{first['id']}/videos/{first['videos']['mujoco-reacher']}")
     assert video.content[4:8] == b"ftyp"
-    foreign = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"tasks": ["walker-walk"]})
+    foreign = stack.http.post(f"/runs/{finished['id']}/evaluate", json={"tasks": ["no-task"]})
     assert (foreign.status_code, foreign.json()["fields"][0]["field"]) == (422, "tasks")
 
 

@@ -69,11 +69,12 @@ class Hub:
 
     port: int = 0
     servicer: type[WeightsHub] = WeightsHub
+    expected: tuple[str, ...] | None = ()
     hub: WeightsHub = field(init=False)
     server: Server = field(init=False)
 
     def start(self) -> Hub:
-        self.hub = self.servicer()
+        self.hub = self.servicer(expected=self.expected)
         self.server = Server("newt.v1.WeightsService", "127.0.0.1", self.port)
         weights_pb2_grpc.add_WeightsServiceServicer_to_server(self.hub, self.server.grpc)
         self.server.start()

@@ -32,10 +32,14 @@ class Listener:
             weights_pb2.SubscribeRequest(subscriber="test"), timeout=30
         )
         self._assembler = Assembler()
+        self.live: list[str] | None = None  # what the hub named as living, if it did
 
     def next(self) -> tuple[str, int]:
         """The next complete model as (id, version), or (id, 0) for one that was retired."""
         for event in self.call:
+            if event.WhichOneof("event") == "live":
+                self.live = list(event.live.model_ids)
+                continue
             if event.WhichOneof("event") == "retired_model_id":
                 return event.retired_model_id, 0
             weights = self._assembler.add(event.chunk)
@@ -104,6 +108,32 @@ def test_a_retired_model_is_announced(hub: Hub, listener: Listener) -> None:
     # A new life of the id may start from version 1.
     publish(hub.address, "a", 1, payload("y"), "{}", timeout_s=10)
     assert listener.next() == ("a", 1)
+
+
+def test_a_subscriber_is_first_told_what_lives() -> None:
+    hub = Hub(expected=("early",)).start()
+    hub.hub.offer("a", 1, payload("x"), "{}")
+    listener = Listener(hub)
+    assert listener.next() == ("a", 1)
+    assert listener.live == ["a", "early"]
+    hub.hub.retire("early")  # nobody published it before it ended
+    assert listener.next() == ("early", 0)
+    listener.close()
+    again = Listener(hub)
+    assert again.next() == ("a", 1)
+    assert again.live == ["a"]
+    again.close()
+    hub.stop()
+
+
+def test_a_hub_that_does_not_know_what_lives_says_nothing() -> None:
+    hub = Hub(expected=None).start()
+    hub.hub.offer("a", 1, payload("x"), "{}")
+    listener = Listener(hub)
+    assert listener.next() == ("a", 1)
+    assert listener.live is None
+    listener.close()
+    hub.stop()
 
 
 def test_an_older_version_and_other_weights_under_a_version_are_refused(hub: Hub) -> None:

@@ -95,6 +95,21 @@ def test_the_planner_outlives_the_hub(hub: Hub, planner: PlannerService, client:
     until(lambda: version_served(client, "run") == 1)
 
 
+def test_a_retirement_that_a_planner_missed_reaches_it_later(
+    hub: Hub, planner: PlannerService, client: PlannerClient
+) -> None:
+    for model_id in ("run", "ended"):
+        publish(hub.address, model_id, 1, weights_to_bytes(tiny_model(1)), PLAN_JSON, timeout_s=10)
+    until(lambda: {model.model_id for model in client.models(timeout_s=5)} == {"run", "ended"})
+    hub.kill()
+    hub.expected = ("run",)  # it restarts with nothing, and "ended" was retired meanwhile
+    hub.start()
+    until(lambda: {model.model_id for model in client.models(timeout_s=5)} == {"run"})
+    assert ask(client).weights_version == 1  # it serves on until its trainer publishes again
+    hub.hub.retire("run")
+    until(lambda: client.models(timeout_s=5) == [])
+
+
 def test_a_planner_that_starts_before_the_hub_finds_it() -> None:
     hub = Hub().start()
     hub.stop()

@@ -183,7 +183,7 @@ class HarmfulHub(WeightsHub):
         self, request: weights_pb2.SubscribeRequest, context: grpc.ServicerContext
     ) -> Iterator[weights_pb2.SubscribeResponse]:
         for event in super().Subscribe(request, context):
-            if not self.harmed:
+            if event.HasField("chunk") and not self.harmed:
                 self.harmed += 1
                 event.chunk.data = event.chunk.data[:-1] + b"?"
             yield event

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from conftest import build_batch, build_model
+from small_agents import build_batch, build_model
 
 from newt.agent import Batch, Learner, Ranks, TrainConfig, process_group
 from newt.agent.distributed import SOLO, PeerLostError
@@ -28,7 +28,7 @@ def train(learner: Learner, ranks: Ranks, pretrain: int = UPDATES, online: int =
     history = []
     for index in range(pretrain + online):
         whole = build_batch(learner.model, rows=12, seed=100 + index)
-        whole = replace(whole, reward=20 * whole.reward)
+        whole = replace(whole, reward=200 * whole.reward)
         batch = columns(whole, ranks.columns(12 // ranks.world))
         update = learner.pretrain_update if index < pretrain else learner.rl_update
         history.append({name: float(value) for name, value in update(batch).items()})

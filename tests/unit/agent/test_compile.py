@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_batch, build_model
+from small_agents import build_batch, build_model
 from torch import Tensor
 
 from newt.agent import ConfigError, InferenceModel, Learner, PlanConfig, Planner, PlanResult, TrainConfig, WorldModel

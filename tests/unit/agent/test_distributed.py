@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_model
 from replica_worker import CONFIG, train
+from small_agents import build_model
 
 from newt.agent import ConfigError, Learner, Ranks, process_group
 from newt.agent.distributed import SOLO

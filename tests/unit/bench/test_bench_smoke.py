@@ -15,6 +15,7 @@ KEYS = {
     "updates": {"updates.XS.b8"},
     "replay": {"replay.b16", "replay.b16.growing", "replay.b16.one_at_a_time"},
     "sims": {"sims.walker-walk.n2", "sims.noop.n2"},
+    "arcade": {"arcade.pygame-pong", "arcade.pygame-highway"},
     "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
     "loop": {"loop.laptop_demo"},
 }

@@ -29,7 +29,9 @@ def test_tasks_come_from_the_registry_in_its_order() -> None:
 def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(NotFoundError, match="walker-walk"):
         Catalogue(["dmcontrol"]).get("walker-wlak")
-    with pytest.raises(NotFoundError, match="known are dmcontrol"):
+    with pytest.raises(NotFoundError, match="on this server"):
+        Catalogue(["dmcontrol"]).get("og-ant")
+    with pytest.raises(NotFoundError, match=r"known are .*dmcontrol"):
         Catalogue(["dmcontrl"])
 
 
@@ -55,6 +57,11 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         ("walker-walk", "dmcontrol", ("gymnasium", "metaworld")),
         ("giraffe-run", "dmcontrol-ext", ("gymnasium", "metaworld")),
         ("mw-reach", "metaworld", ("dm_control",)),
+        ("pygame-pong", "miniarcade", ("pygame", "mujoco", "dm_control", "metaworld", "PIL")),
+        ("lunarlander-land", "box2d", ("mujoco", "dm_control", "gymnasium", "pygame", "PIL")),
+        ("rd-push-red", "robodesk", ("gymnasium", "metaworld")),
+        ("atari-pong", "atari", ("dm_control", "metaworld", "mujoco", "PIL")),
+        ("og-antball", "ogbench", ("dm_control", "gymnasium", "metaworld", "ogbench")),
         ("noop", "noop", ("mujoco", "dm_control", "metaworld", "PIL")),
     ],
 )

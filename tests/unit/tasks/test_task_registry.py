@@ -100,7 +100,9 @@ def test_every_task_fits_the_padded_shapes_and_a_known_domain() -> None:
 
 def test_success_and_experts() -> None:
     with_expert = {task.domain for task in all_tasks() if task.has_expert}
-    assert with_expert == {"metaworld"}
+    assert with_expert == {"metaworld", "miniarcade"}
+    assert with_expert == {"metaworld", "ogbench"}
+    assert {task.name for task in select_tasks(["og-*"]) if task.has_expert} == set(names("og-point-*"))
     assert all(task.has_expert and task.has_success for task in select_tasks(["metaworld"]))
     no_success = {"dmcontrol", "dmcontrol-ext", "mujoco", "box2d", "atari"}
     assert not any(task.has_success for task in all_tasks() if task.domain in no_success)
@@ -181,10 +183,14 @@ def test_a_plain_string_or_nothing_is_refused() -> None:
 
 def test_tasks_without_a_simulator_say_so() -> None:
     check_implemented(task for task in all_tasks() if task.domain in IMPLEMENTED_DOMAINS)
-    with pytest.raises(DomainNotImplementedError, match="no simulator yet for atari, box2d") as caught:
-        check_implemented(select_tasks(["walker-walk", "atari-pong", "lunarlander-land"]))
-    assert caught.value.tasks == ("atari-pong", "lunarlander-land")
-    assert caught.value.domains == ("atari", "box2d")
+    with pytest.raises(DomainNotImplementedError, match="no simulator yet for atari, maniskill") as caught:
+        check_implemented(select_tasks(["walker-walk", "atari-pong", "ms-push-cube"]))
+    assert caught.value.tasks == ("atari-pong", "ms-push-cube")
+    assert caught.value.domains == ("atari", "maniskill")
+    with pytest.raises(DomainNotImplementedError, match="no simulator yet for box2d, robodesk") as caught:
+        check_implemented(select_tasks(["walker-walk", "lunarlander-land", "rd-push-red"]))
+    assert caught.value.tasks == ("lunarlander-land", "rd-push-red")
+    assert caught.value.domains == ("box2d", "robodesk")
 
 
 def test_corrected_scores_are_named_in_the_registry() -> None:
