@@ -19,8 +19,9 @@ help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Set up
-.PHONY: setup
+.PHONY: setup all-domains
 setup: $(VENV)/.dev ## Virtual environment with everything for development
+all-domains: $(VENV)/.all-domains ## Simulators of all ten domains, side by side
 $(PYTHON):
 	@scripts/system-packages.sh
 	$(PYTHON3) -m venv $(VENV)
@@ -28,11 +29,17 @@ $(VENV)/.local: pyproject.toml constraints.txt | $(PYTHON)
 	@echo "Installing Newt and its simulators into $(VENV) (about 2 GB, a few minutes the first time) ..."
 	$(PIP) install -c constraints.txt -e '.[local]'
 	@touch $@
-$(VENV)/.dev: pyproject.toml constraints.txt | $(PYTHON)
-	@scripts/system-packages.sh --dev
-	@echo "Installing Newt and its development tools into $(VENV) ..."
-	$(PIP) install -c constraints.txt -e '.[dev]'
+$(VENV)/.all-domains: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYTHON)
+	@echo "Installing Newt and the simulators of all ten domains into $(VENV) ..."
+	$(PIP) install -c constraints/maniskill.txt -e '.[all-domains]'
+	@PYTHON=$(PYTHON) scripts/maniskill-vulkan.sh
 	@touch $@ $(VENV)/.local
+$(VENV)/.dev: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYTHON)
+	@scripts/system-packages.sh --dev
+	@echo "Installing Newt, the simulators of all domains and development tools into $(VENV) ..."
+	$(PIP) install -c constraints/maniskill.txt -e '.[dev]'
+	@PYTHON=$(PYTHON) scripts/maniskill-vulkan.sh
+	@touch $@ $(VENV)/.local $(VENV)/.all-domains
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(PYTHON)
 	@echo "Installing Newt and what its benchmarks compare it with into $(VENV) ..."

@@ -12,7 +12,7 @@ from newt.cli.terminal import console
 from newt.errors import InvalidInputError
 from newt.local import control
 from newt.local.stack import StackConfig
-from newt.tasks.domains import IMPLEMENTED_DOMAINS
+from newt.tasks.domains import DOMAINS
 
 HomeOption = Annotated[
     Path | None,
@@ -38,12 +38,12 @@ def up(
     ] = False,
 ) -> None:
     """Start Redis, the simulators, replay, planner and learner as processes on this machine."""
-    domains = tuple(domain or sorted(IMPLEMENTED_DOMAINS))
-    for name in domains:
-        if name not in IMPLEMENTED_DOMAINS:
-            raise InvalidInputError(
-                "--domain", f"got {name!r}, expected one of {', '.join(sorted(IMPLEMENTED_DOMAINS))}"
-            )
+    from services.sim.domains import installed_domains  # The command line alone may be installed without services.
+
+    for name in domain or ():
+        if name not in DOMAINS:
+            raise InvalidInputError("--domain", f"got {name!r}, expected one of {', '.join(DOMAINS)}")
+    domains = tuple(domain or installed_domains())
     config = StackConfig(home=home or control.default_home(), domains=domains, fixed_ports=not any_port)
     with console.status("Starting services ..."):
         state = control.up(config)

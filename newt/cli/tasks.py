@@ -9,7 +9,6 @@ from rich.table import Table
 
 from newt.cli.terminal import console
 from newt.errors import InvalidInputError
-from newt.tasks.domains import IMPLEMENTED_DOMAINS
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
 from newt.tasks.sets import TASK_SETS
 
@@ -26,7 +25,7 @@ def list_tasks(
     texts: Annotated[bool, typer.Option("--texts", help="Show the instructions too.")] = False,
     sets: Annotated[bool, typer.Option("--sets", help="List the named task sets instead.")] = False,
 ) -> None:
-    """List tasks: dimensions, lengths, whether a simulator is there yet."""
+    """List tasks: dimensions, lengths, scripted experts."""
     if sets:
         table = Table("set", "tasks", "what")
         for name, task_set in TASK_SETS.items():
@@ -41,7 +40,7 @@ def list_tasks(
 
 
 def _table(tasks: list[Task], texts: bool) -> Table:
-    columns = ["task", "domain", "split", "obs", "act", "length", "success", "expert", "simulator"]
+    columns = ["task", "domain", "split", "obs", "act", "length", "success", "expert"]
     table = Table(*columns, *(["instruction"] if texts else []))
     for task in tasks:
         row = [
@@ -53,7 +52,6 @@ def _table(tasks: list[Task], texts: bool) -> Table:
             str(task.episode_length),
             "yes" if task.has_success else "-",
             "yes" if task.has_expert else "-",
-            "yes" if task.domain in IMPLEMENTED_DOMAINS else "not yet",
         ]
         table.add_row(*row, *([task.instruction] if texts else []))
     return table

@@ -370,7 +370,7 @@ class TaskInfo(_Record):
     has_success: bool
     has_expert: bool
     instruction: str
-    simulator: Literal["reachable", "unreachable", "not configured", "not implemented"]
+    simulator: Literal["reachable", "unreachable", "not configured"]
 
 
 class TaskList(_Record):

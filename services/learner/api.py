@@ -34,7 +34,6 @@ from newt.runs.record import (
     TaskList,
 )
 from newt.runs.spec import RunSpec
-from newt.tasks.domains import IMPLEMENTED_DOMAINS
 from newt.tasks.registry import Task, all_tasks
 from newt.tasks.sets import TASK_SETS
 from services.learner import http_errors, metrics
@@ -216,9 +215,7 @@ def create_app(
     def list_tasks() -> TaskList:
         """All registered tasks, and whether they can be simulated here and now."""
 
-        def simulator(task: Task) -> Literal["reachable", "unreachable", "not configured", "not implemented"]:
-            if task.domain not in IMPLEMENTED_DOMAINS:
-                return "not implemented"
+        def simulator(task: Task) -> Literal["reachable", "unreachable", "not configured"]:
             if task.domain not in settings.sims:
                 return "not configured"
             return "reachable" if dependencies.has_sim(task.domain) else "unreachable"

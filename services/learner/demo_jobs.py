@@ -28,7 +28,6 @@ from newt.errors import (
 )
 from newt.runs.record import AgentDemosRequest, DemoCollection, Run, ScriptedDemosRequest, now
 from newt.runs.spec import SCRIPTED_SET_NAME
-from newt.tasks.domains import DomainNotImplementedError, check_implemented
 from newt.tasks.registry import Task, UnknownTaskError, get_task, select_tasks
 from services.learner.checkpoints import CheckpointFolder
 from services.learner.child import StopFlag, Stopped, lock_file
@@ -292,11 +291,9 @@ def model_id_of(collection: DemoCollection) -> str:
 
 def _select(specs: list[str]) -> list[Task]:
     try:
-        tasks = select_tasks(specs)
-        check_implemented(tasks)
-    except (UnknownTaskError, DomainNotImplementedError) as error:
+        return select_tasks(specs)
+    except UnknownTaskError as error:
         raise InvalidInputError("tasks", str(error)) from error
-    return tasks
 
 
 def _shown(names: list[str]) -> str:

@@ -243,7 +243,7 @@ def test_wrong_requests_are_refused_with_the_remedy(stack: LearnerStack) -> None
     for tasks, field, complaint in (
         (["mw-buton-press"], "tasks", BUTTON),
         ([REACHER], "tasks", "no scripted expert"),
-        (["atari-pong"], "tasks", "no simulator"),
+        (["og-point-var1"], "tasks", "no simulator"),
     ):
         reply = scripted(stack, "y", tasks=tasks)
         assert (reply.status_code, reply.json()["fields"][0]["field"]) == (422, field)

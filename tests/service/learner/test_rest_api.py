@@ -76,7 +76,7 @@ def test_tasks_tell_where_they_can_run(alone: LearnerStack) -> None:
     assert states == {
         "mujoco-reacher": "unreachable",
         "walker-walk": "not configured",
-        "rd-push-red": "not implemented",
+        "rd-push-red": "not configured",
     }
 
 

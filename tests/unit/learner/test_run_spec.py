@@ -13,7 +13,6 @@ NONSENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"tasks": ["walker-wlak"]}, "tasks", "walker-walk"),
     ({"tasks": []}, "tasks", "at least 1"),
     ({"tasks": "walker-walk"}, "tasks", "list"),
-    ({"tasks": ["rd-push-red"]}, "tasks", "no simulator yet"),
     ({}, "tasks", "required"),
     ({"learning_rate": 1}, "learning_rate", "not permitted"),
     ({"preset": "desktop"}, "preset", "laptop"),

@@ -15,7 +15,16 @@ from services.sim.domains.base import SimEnv, flat_float32
 
 DOMAIN_NAMES = [name for name, domain in DOMAINS.items() if domain.registered]
 ALL_TASKS = list(Catalogue(DOMAIN_NAMES).tasks)
-ONE_PER_DOMAIN = ["quadruped-walk", "mujoco-hopper", "mw-assembly", "pygame-cartpole-tremor", "lunarlander-hover", "rd-push-red", "og-antball", "atari-assault"]
+ONE_PER_DOMAIN = [
+    "quadruped-walk",
+    "mujoco-hopper",
+    "mw-assembly",
+    "pygame-cartpole-tremor",
+    "lunarlander-hover",
+    "rd-push-red",
+    "og-antball",
+    "atari-assault",
+]
 
 
 def play(env: SimEnv, seed: int, actions: npt.NDArray[np.float32]) -> list[Any]:
