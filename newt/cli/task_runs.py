@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from newt.cli.terminal import console
+from newt.cli.terminal import console, print_whole
 from newt.errors import InvalidInputError, NewtError, PreconditionError
 from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
@@ -61,7 +61,7 @@ def check(
             reports[task.name] = result
             status.update(f"{len(reports)} of {len(tasks)} tasks; {task.name} {_verdict(result)}")
     ordered = [reports[task.name] for task in tasks]
-    console.print(_table(ordered))
+    print_whole(_table(ordered))
     for report in ordered:
         for remark in (*report.problems, *([report.missing_asset] if report.missing_asset else [])):
             console.print(f"{report.task}: {escape(remark)}", highlight=False, soft_wrap=True)
@@ -79,7 +79,7 @@ def sheet(
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes and their random actions.")] = 0,
     jobs: JobsOption = _JOBS,
 ) -> None:
-    """Draw a contact sheet of every domain: its tasks, a tenth of an episode of random actions in."""
+    """Draw a contact sheet of every domain: its tasks, a little way into an episode of random actions."""
     from functools import partial
 
     from services.sim.isolation import Failed, for_each_task

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from newt.cli import task_runs
-from newt.cli.terminal import console
+from newt.cli.terminal import console, print_whole
 from newt.errors import InvalidInputError
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
 from newt.tasks.sets import TASK_SETS
@@ -49,7 +49,7 @@ def list_tasks(
         tasks = select_tasks(specs) if specs else list(all_tasks())
     except UnknownTaskError as error:
         raise InvalidInputError("tasks", str(error)) from error
-    console.print(_table(tasks, texts))
+    print_whole(_table(tasks, texts))
 
 
 def _table(tasks: list[Task], texts: bool) -> Table:

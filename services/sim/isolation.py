@@ -10,13 +10,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
 from newt.tasks.registry import Task
 
@@ -40,6 +41,7 @@ class Failed:
 class _Child(Generic[R]):
     process: SpawnProcess
     pending: deque[Task]
+    stderr: IO[bytes]
     started: float
     stuck: bool = False
 
@@ -73,6 +75,7 @@ def for_each_task(
                     child.process.join()
                     if child.pending:
                         yield child.pending.popleft(), Failed(_cause(child, timeout_s))
+                    child.stderr.close()
                     if child.pending:
                         waiting.appendleft(list(child.pending))
                 else:
@@ -86,6 +89,7 @@ def for_each_task(
         for child in children.values():
             child.process.kill()
             child.process.join()
+            child.stderr.close()
 
 
 def _portions(tasks: Sequence[Task]) -> Iterator[list[Task]]:
@@ -100,13 +104,16 @@ def _portions(tasks: Sequence[Task]) -> Iterator[list[Task]]:
 def _start(work: Callable[[Task], R], tasks: list[Task]) -> tuple[Connection, _Child[R]]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(work, tasks, theirs), daemon=True)
+    # Drivers talk much that matters only if they crash. Closed with the child.
+    stderr = tempfile.NamedTemporaryFile(prefix="newt-tasks-")  # noqa: SIM115
+    process = context.Process(target=_serve, args=(work, tasks, theirs, stderr.name), daemon=True)
     process.start()
     theirs.close()
-    return ours, _Child(process, deque(tasks), time.monotonic())
+    return ours, _Child(process, deque(tasks), stderr, time.monotonic())
 
 
-def _serve(work: Callable[[Task], R], tasks: list[Task], connection: Connection) -> None:
+def _serve(work: Callable[[Task], R], tasks: list[Task], connection: Connection, stderr: str) -> None:
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Without a traceback: the parent has one already.
     for task in tasks:
         try:
@@ -123,4 +130,7 @@ def _cause(child: _Child[R], timeout_s: float) -> str:
     if child.stuck:
         return f"not done after {timeout_s:.0f} s"
     code = child.process.exitcode or 0
-    return f"its process died of {signal.Signals(-code).name}" if code < 0 else f"its process ended with status {code}"
+    end = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    child.stderr.seek(0)
+    last = child.stderr.read()[-2000:].decode(errors="replace").strip()
+    return f"its process {end}" + (f"; its last words:\n{last}" if last else "")

@@ -22,15 +22,14 @@ _TILE_SIZES = (192, 160, 144, 128, 112, 96, 80)  # Pixels; the largest whose she
 _LABEL_HEIGHT = 14
 _GAP = 4
 _BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
-_COLOURS = 192  # Of the palette: frames are drawn with few, and files are a third of the size.
 
 
 def picture(task: Task, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A frame of the task after a tenth of an episode of random actions, uint8[224, 224, 3]."""
+    """A frame of the task a little way into an episode of random actions, uint8[224, 224, 3]."""
     env = domains.make(task.domain, task.name, rendering=True)
     try:
         env.reset(seed)
-        for action in islice(random_actions(task, seed), task.episode_length // 10):
+        for action in islice(random_actions(task, seed), max(5, task.episode_length // 20)):
             env.step(action)
         return env.render()
     finally:
@@ -45,9 +44,13 @@ def sheet(pictures: Mapping[str, npt.NDArray[np.uint8]]) -> bytes:
     """
     encoded = b""
     for size in _TILE_SIZES:
-        encoded = _encode(_compose(pictures, size))
-        if len(encoded) <= MAX_SHEET_BYTES:
-            break
+        canvas = _compose(pictures, size)
+        for image in (canvas, canvas.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)):
+            stream = io.BytesIO()
+            image.save(stream, "PNG", optimize=True)
+            encoded = stream.getvalue()
+            if len(encoded) <= MAX_SHEET_BYTES:
+                return encoded
     return encoded
 
 
@@ -71,9 +74,3 @@ def _font(pen: ImageDraw.ImageDraw, text: str, width: int) -> ImageFont.FreeType
         if pen.textlength(text, font) <= width:
             break
     return font
-
-
-def _encode(canvas: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    canvas.quantize(_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
-    return stream.getvalue()
