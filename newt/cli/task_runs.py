@@ -101,7 +101,9 @@ def sheet(
         if pictures:
             path = folder / f"{name}.png"
             path.write_bytes(make_sheet(pictures))
-            console.print(f"{path}: {len(pictures)} tasks, {path.stat().st_size / 1000:.0f} kB")
+            empty = sum(frame is None for frame in pictures.values())
+            note = f" ({empty} of them without their assets, see `newt tasks check`)" if empty else ""
+            console.print(f"{path}: {len(pictures)} tasks{note}, {path.stat().st_size / 1000:.0f} kB")
     for task_name, cause in failures.items():
         console.print(f"{task_name}: {escape(cause)}", highlight=False, soft_wrap=True)
     if failures:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from newt.tasks.registry import Task
 from services.sim import domains
+from services.sim.domains.base import MissingAssetError
 from services.sim.task_check import random_actions
 
 MAX_SHEET_BYTES = 300_000
@@ -21,12 +22,19 @@ _COLUMNS = 8
 _TILE_SIZES = (192, 160, 144, 128, 112, 96, 80)  # Pixels; the largest whose sheet is small enough.
 _LABEL_HEIGHT = 14
 _GAP = 4
-_BACKGROUND, _INK = (255, 255, 255), (40, 40, 40)
+_BACKGROUND, _EMPTY, _INK = (255, 255, 255), (225, 225, 225), (40, 40, 40)
+_MISSING = "meshes to be downloaded"
 
 
-def picture(task: Task, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A frame of the task a little way into an episode of random actions, uint8[224, 224, 3]."""
-    env = domains.make(task.domain, task.name, rendering=True)
+def picture(task: Task, seed: int = 0) -> npt.NDArray[np.uint8] | None:
+    """A frame of the task a little way into an episode of random actions, uint8[224, 224, 3].
+
+    None if the task needs files that are not on this machine.
+    """
+    try:
+        env = domains.make(task.domain, task.name, rendering=True)
+    except MissingAssetError:
+        return None
     try:
         env.reset(seed)
         for action in islice(random_actions(task, seed), max(5, task.episode_length // 20)):
@@ -36,11 +44,11 @@ def picture(task: Task, seed: int = 0) -> npt.NDArray[np.uint8]:
         env.close()
 
 
-def sheet(pictures: Mapping[str, npt.NDArray[np.uint8]]) -> bytes:
+def sheet(pictures: Mapping[str, npt.NDArray[np.uint8] | None]) -> bytes:
     """A PNG of at most `MAX_SHEET_BYTES` (if that is possible at all) with the pictures and their names below.
 
     Args:
-        pictures: By task name, in order: uint8[224, 224, 3].
+        pictures: By task name, in order: uint8[224, 224, 3], or None for a task whose files are missing.
     """
     encoded = b""
     for size in _TILE_SIZES:
@@ -54,7 +62,7 @@ def sheet(pictures: Mapping[str, npt.NDArray[np.uint8]]) -> bytes:
     return encoded
 
 
-def _compose(pictures: Mapping[str, npt.NDArray[np.uint8]], size: int) -> Image.Image:
+def _compose(pictures: Mapping[str, npt.NDArray[np.uint8] | None], size: int) -> Image.Image:
     columns = min(_COLUMNS, math.ceil(math.sqrt(len(pictures)) * 1.3))
     rows = math.ceil(len(pictures) / columns)
     step_x, step_y = size + _GAP, size + _LABEL_HEIGHT + _GAP
@@ -62,7 +70,11 @@ def _compose(pictures: Mapping[str, npt.NDArray[np.uint8]], size: int) -> Image.
     pen = ImageDraw.Draw(canvas)
     for number, (name, frame) in enumerate(pictures.items()):
         x, y = _GAP + number % columns * step_x, _GAP + number // columns * step_y
-        canvas.paste(Image.fromarray(frame).resize((size, size), Image.Resampling.LANCZOS), (x, y))
+        if frame is None:
+            pen.rectangle((x, y, x + size - 1, y + size - 1), _EMPTY)
+            pen.text((x + size / 2, y + size / 2), _MISSING, _INK, _font(pen, _MISSING, size), anchor="mm")
+        else:
+            canvas.paste(Image.fromarray(frame).resize((size, size), Image.Resampling.LANCZOS), (x, y))
         pen.text((x + size / 2, y + size + 1), name, _INK, _font(pen, name, size), anchor="ma")
     return canvas
 
