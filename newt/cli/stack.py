@@ -11,7 +11,7 @@ from rich.table import Table
 from newt.cli.terminal import console
 from newt.errors import InvalidInputError
 from newt.local import control
-from newt.local.stack import StackConfig
+from newt.local.stack import StackConfig, installed_domains
 from newt.tasks.domains import DOMAINS
 
 HomeOption = Annotated[
@@ -38,8 +38,6 @@ def up(
     ] = False,
 ) -> None:
     """Start Redis, the simulators, replay, planner and learner as processes on this machine."""
-    from services.sim.domains import installed_domains  # The command line alone may be installed without services.
-
     for name in domain or ():
         if name not in DOMAINS:
             raise InvalidInputError("--domain", f"got {name!r}, expected one of {', '.join(DOMAINS)}")

@@ -24,6 +24,13 @@ STATE_FILE = "stack.json"
 STOP_GRACE_S = 20.0
 
 
+def installed_domains() -> tuple[str, ...]:
+    """The simulator domains whose packages are installed here."""
+    from services.sim import domains  # The command line can be installed without the services.
+
+    return tuple(domains.installed_domains())
+
+
 @dataclass(frozen=True)
 class StackConfig:
     """What `newt up` was asked for.
