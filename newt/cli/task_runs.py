@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from newt.cli.terminal import console, print_whole
@@ -59,7 +60,7 @@ def check(
             if isinstance(result, Failed):
                 result = TaskReport(task.name, task.domain, [result.cause], action_dim=task.action_dim)
             reports[task.name] = result
-            status.update(f"{len(reports)} of {len(tasks)} tasks; {task.name} {_verdict(result)}")
+            _tell(status, f"{len(reports)} of {len(tasks)}: {task.name} {_verdict(result)}")
     ordered = [reports[task.name] for task in tasks]
     print_whole(_table(ordered))
     for report in ordered:
@@ -94,7 +95,7 @@ def sheet(
                 failures[task.name] = result.cause
             else:
                 frames[task.name] = result
-            status.update(f"{len(frames) + len(failures)} of {len(tasks)} tasks")
+            _tell(status, f"{len(frames) + len(failures)} of {len(tasks)}: {task.name}")
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(task.domain for task in tasks):
         pictures = {task.name: frames[task.name] for task in tasks if task.domain == name and task.name in frames}
@@ -108,6 +109,13 @@ def sheet(
         console.print(f"{task_name}: {escape(cause)}", highlight=False, soft_wrap=True)
     if failures:
         raise NewtError(f"no picture of {len(failures)} of {len(tasks)} tasks, see above")
+
+
+def _tell(status: Status, progress: str) -> None:
+    if console.is_terminal:
+        status.update(progress)
+    else:  # A log shows no status line.
+        console.print(progress, highlight=False)
 
 
 def _installed(specs: list[str] | None, wanted: list[str] | None) -> list[Task]:
