@@ -88,6 +88,7 @@ def sheet(
     from services.sim.task_sheet import sheet as make_sheet
 
     tasks = _installed(specs, domain)
+    folder.mkdir(parents=True, exist_ok=True)
     frames, failures = {}, {}
     with console.status("") as status:
         for task, result in for_each_task(partial(picture, seed=seed), tasks, jobs, _TIMEOUT_S):
@@ -96,15 +97,14 @@ def sheet(
             else:
                 frames[task.name] = result
             _tell(status, f"{len(frames) + len(failures)} of {len(tasks)}: {task.name}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys(task.domain for task in tasks):
-        pictures = {task.name: frames[task.name] for task in tasks if task.domain == name and task.name in frames}
-        if pictures:
-            path = folder / f"{name}.png"
-            path.write_bytes(make_sheet(pictures))
-            empty = sum(frame is None for frame in pictures.values())
-            note = f" ({empty} of them without their assets, see `newt tasks check`)" if empty else ""
-            console.print(f"{path}: {len(pictures)} tasks{note}, {path.stat().st_size / 1000:.0f} kB")
+            members = [member.name for member in tasks if member.domain == task.domain]
+            pictures = {name: frames[name] for name in members if name in frames}
+            if pictures and all(name in frames or name in failures for name in members):
+                path = folder / f"{task.domain}.png"
+                path.write_bytes(make_sheet(pictures))
+                empty = sum(frame is None for frame in pictures.values())
+                note = f" ({empty} of them without their assets, see `newt tasks check`)" if empty else ""
+                console.print(f"{path}: {len(pictures)} tasks{note}, {path.stat().st_size / 1000:.0f} kB")
     for task_name, cause in failures.items():
         console.print(f"{task_name}: {escape(cause)}", highlight=False, soft_wrap=True)
     if failures:
