@@ -78,7 +78,7 @@ def scores_table(job: EvaluationJob, result: Evaluation) -> Table:
         told = " (told otherwise)" if task in job.request.instructions else ""
         table.add_row(
             task + told,
-            f"{stats.score:.3f}",
+            f"{stats.corrected_score:.3f}",
             f"{stats.return_:.1f}",
             success,
             str(stats.episodes),

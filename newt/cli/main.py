@@ -18,9 +18,9 @@ app = typer.Typer(
 stack.register(app)
 runs.register(app)
 app.command("eval")(evaluations.evaluate)
-tasks.register(app)
 demo.register(app)
 play.register(app)
+app.add_typer(tasks.tasks_app, name="tasks")
 app.add_typer(checkpoints.checkpoints_app, name="checkpoints")
 app.add_typer(demos.demos_app, name="demos")
 

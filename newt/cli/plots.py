@@ -35,7 +35,7 @@ def score_curves(
         points = [(row.env_steps, row.values[key]) for row in rows if key in row.values]
         axis.plot([x for x, _ in points], [y for _, y in points], ".-", color="tab:blue", alpha=0.6, linewidth=1)
         axis.set_title(task, fontsize=10)
-        _milestones(axis, {e.kind: e.tasks[task].score for e in evaluations if task in e.tasks})
+        _milestones(axis, {e.kind: e.tasks[task].corrected_score for e in evaluations if task in e.tasks})
     axes[0].set_title("mean over tasks", fontsize=10, fontweight="bold")
     axes[0].plot(
         [e.env_steps for e in evaluations if e.kind != "random"],

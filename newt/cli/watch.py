@@ -144,7 +144,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _score(stats: EpisodeStats | None) -> str:
-    return _number(stats.score if stats else None, 3)
+    return _number(stats.corrected_score if stats else None, 3)
 
 
 def _number(value: float | None, digits: int) -> str:

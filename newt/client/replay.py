@@ -43,7 +43,7 @@ class Episode:
         reward: float32[T].
         terminated: The last transition ended the task itself.
         success: At the last step; NaN where undefined.
-        score: At the last step, in [0, 1].
+        score: At the last step, in [0, 1]; the one that reports use (Step.corrected_score).
         behaviour: Who chose the actions.
         weights_versions: Lowest and highest version that acted; 0 for none.
         seed: Reproduces the episode in the simulator.

@@ -91,7 +91,9 @@ class Step:
         terminated: bool[N].
         truncated: bool[N].
         success: float32[N], NaN where undefined.
-        score: float32[N].
+        score: float32[N], the published score of the episode so far.
+        corrected_score: float32[N], the score that reports use: `score` but for the tasks of
+            newt.tasks.corrected_scores.
         final_rows: int32[F], rows whose episode has ended, ascending.
         final_obs: float32[F, O].
         final_rgb: uint8[F, 3, 224, 224], or None in state mode.
@@ -104,6 +106,7 @@ class Step:
     truncated: npt.NDArray[np.bool_]
     success: npt.NDArray[np.float32]
     score: npt.NDArray[np.float32]
+    corrected_score: npt.NDArray[np.float32]
     final_rows: npt.NDArray[np.int32]
     final_obs: npt.NDArray[np.float32]
     final_rgb: npt.NDArray[np.uint8] | None
@@ -406,13 +409,16 @@ def _step(message: sim_pb2.StepResponse) -> Step:
     reward = column(message.reward, "reward", np.float32)
     ended = message.HasField("final_rows")
     failed = message.HasField("errors")
+    score = column(message.score, "score", np.float32)
+    corrected = message.HasField("corrected_score")
     return Step(
         observation=_observation(message.observation),
         reward=reward,
         terminated=column(message.terminated, "terminated", np.bool_),
         truncated=column(message.truncated, "truncated", np.bool_),
         success=column(message.success, "success", np.float32),
-        score=column(message.score, "score", np.float32),
+        score=score,
+        corrected_score=column(message.corrected_score, "corrected_score", np.float32) if corrected else score,
         final_rows=column(message.final_rows, "final_rows", np.int32) if ended else _NO_ROWS,
         final_obs=decode(message.final_obs, "final_obs", dtype=np.float32, shape=(None, None)) if ended else _NO_OBS,
         final_rgb=_optional(message, "final_rgb", np.uint8, 4),

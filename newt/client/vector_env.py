@@ -34,9 +34,10 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
     Seeding: `reset(seed=s)` seeds row i with s + i; the same seed and actions give the same episodes, those after the
     first included. Without a seed, episodes are random.
 
-    `info` has `success` (NaN where the task defines none) and `score` of every row, each with its mask, and
-    `episode_seed` for rows that have just been reset. Episodes end as gymnasium's SAME_STEP or DISABLED mode says;
-    under SAME_STEP, `final_obs` and `final_info` hold what belongs to the ended episodes. If a simulator crashes, its
+    `info` has `success` (NaN where the task defines none), `score` (as published) and `corrected_score` (the same but
+    for the tasks of newt.tasks.corrected_scores: report this one) of every row, each with its mask, and `episode_seed`
+    for rows that have just been reset. Episodes end as gymnasium's SAME_STEP or DISABLED mode says; under SAME_STEP,
+    `final_obs` and `final_info` hold what belongs to the ended episodes. If a simulator crashes, its
     row is truncated with reward 0 and its last observation as the final one, and `info["env_error"]` marks it.
 
     Actions outside [-1, 1] are refused; gymnasium.wrappers.vector.ClipAction clips them.
@@ -212,7 +213,8 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
     @staticmethod
     def _outcome(step: Step, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
         outcome: dict[str, Any] = {}
-        for name, values in (("success", step.success), ("score", step.score)):
+        columns = (("success", step.success), ("score", step.score), ("corrected_score", step.corrected_score))
+        for name, values in columns:
             outcome |= {name: np.where(mask, values, np.float32(0)), f"_{name}": mask.copy()}
         return outcome if mask.any() else {}
 

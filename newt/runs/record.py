@@ -59,7 +59,7 @@ class TaskProgress(_Record):
     episodes: int = Field(0, description="Episodes stored.")
     demo_episodes: int = Field(0, description="Demonstrations available.")
     last_return: float | None = Field(None, description="Return of the latest training episode.")
-    last_score: float | None = Field(None, description="Normalised score in [0, 1] of the latest training episode.")
+    last_score: float | None = Field(None, description="Corrected score in [0, 1] of the latest training episode.")
     last_success: float | None = Field(None, description="Success of the latest training episode, if it is defined.")
 
 
@@ -86,7 +86,12 @@ class Progress(_Record):
 class EpisodeStats(_Record):
     """Means over the episodes of one task in one evaluation."""
 
-    score: float = Field(description="Normalised score in [0, 1].")
+    score: float = Field(description="Normalised score in [0, 1], as published.")
+    corrected_score: float = Field(
+        # Records of before it was stored have none: there it is the score.
+        default_factory=lambda stats: stats["score"],
+        description="Score in [0, 1] that tables and means use: `score`, but for the tasks in docs/scores.md.",
+    )
     return_: float = Field(alias="return", description="Sum of rewards.")
     success: float | None = Field(None, description="Share of successes; null where the task defines none.")
     length: float = Field(description="Steps.")
@@ -129,8 +134,8 @@ class Evaluation(_Record):
     open_loop: dict[str, OpenLoopStats] = Field(default_factory=dict, description="By task, in mode open_loop.")
 
     def mean_score(self) -> float:
-        """Unweighted mean over the tasks."""
-        return sum(stats.score for stats in self.tasks.values()) / len(self.tasks)
+        """Unweighted mean of the corrected scores over the tasks."""
+        return sum(stats.corrected_score for stats in self.tasks.values()) / len(self.tasks)
 
 
 class TaskResults(_Record):
@@ -142,7 +147,7 @@ class TaskResults(_Record):
 
 
 class MeanScores(_Record):
-    """Unweighted mean of the normalised scores over the tasks."""
+    """Unweighted mean of the corrected scores over the tasks."""
 
     random: float | None = None
     pretrained: float | None = None

@@ -16,6 +16,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Literal, cast
 
+from newt.tasks.corrected_scores import CORRECTED_SCORES, CorrectedScore
 from newt.tasks.discounts import discount
 from newt.tasks.domains import DOMAINS
 from newt.tasks.instructions import load_instructions
@@ -45,6 +46,7 @@ class Task:
         discount: γ per agent step.
         has_success: whether the task defines success; if not, success is NaN.
         has_expert: whether a scripted expert can collect demonstrations.
+        corrected_score: what reports show instead of the published score, and why; None for nearly all tasks.
         embodiment: what the agent's body is and what each action dimension does.
         goal: what to do with it.
     """
@@ -60,6 +62,7 @@ class Task:
     discount: float
     has_success: bool
     has_expert: bool
+    corrected_score: CorrectedScore | None = field(repr=False)
     embodiment: str = field(repr=False)
     goal: str = field(repr=False)
 
@@ -166,6 +169,7 @@ def _parse(rows: Iterable[Mapping[str, str]]) -> dict[str, Task]:
             discount=discount(episode_length, float(row["discount"]) if row["discount"] else None),
             has_success=row["has_success"] == "1",
             has_expert=row["has_expert"] == "1",
+            corrected_score=CORRECTED_SCORES.get(name),
             embodiment=text.embodiment,
             goal=text.goal,
         )

@@ -223,7 +223,7 @@ class Collector:
         )
         patiently(lambda: self._writer.evaluation(evaluation), self._context.stop)
         updates = run.progress.pretrain_updates + run.progress.updates
-        values = {f"eval_score/{task}": stats.score for task, stats in outcome.tasks.items()}
+        values = {f"eval_score/{task}": stats.corrected_score for task, stats in outcome.tasks.items()}
         values |= {f"eval_return/{task}": stats.return_ for task, stats in outcome.tasks.items()}
         values["eval_score"] = evaluation.mean_score()
         loosely(lambda: self._writer.metrics("evaluation", env_steps, updates, values))

@@ -106,6 +106,7 @@ class Episode:
     steps: int = 0
     success: float = float("nan")
     score: float = 0.0
+    corrected_score: float = 0.0
     crashes: int = 0
     frames: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
@@ -305,6 +306,7 @@ class _SessionPlayer:
                 if not over:
                     ended.append(row)
                 episode.success, episode.score = float(step.success[row]), float(step.score[row])
+                episode.corrected_score = float(step.corrected_score[row])
                 self._hand_over(row, episode, terminated=bool(step.terminated[row]))
                 queue.pop(0)
         return ended
@@ -313,7 +315,7 @@ class _SessionPlayer:
         if self._stage is not None and self._plan.on_episode is not None:
             episode_id = f"{episode.task.name}/{self._stage.seed(row)}"
             whole = self._stage.finish(
-                row, episode_id, terminated=terminated, success=episode.success, score=episode.score
+                row, episode_id, terminated=terminated, success=episode.success, score=episode.corrected_score
             )
             self._plan.on_episode(episode.index, whole)
 
@@ -336,6 +338,7 @@ def _stats(episodes: Sequence[Episode]) -> EpisodeStats:
     successes = [episode.success for episode in episodes if not np.isnan(episode.success)]
     return EpisodeStats(
         score=float(np.mean([episode.score for episode in episodes])),
+        corrected_score=float(np.mean([episode.corrected_score for episode in episodes])),
         return_=float(np.mean([episode.reward for episode in episodes])),
         success=float(np.mean(successes)) if successes else None,
         length=float(np.mean([episode.steps for episode in episodes])),

@@ -176,7 +176,7 @@ class CollectorGroup:
             f"{instance.task.name}/{instance.number}/{self._next_episode[row]}",
             terminated=bool(step.terminated[row]),
             success=float(step.success[row]),
-            score=float(step.score[row]),
+            score=float(step.corrected_score[row]),
         )
         self._next_episode[row] += 1
         services = self._services

@@ -157,7 +157,7 @@ class _DemoSession:
             f"{task.name}/{stage.seed(row)}",
             terminated=bool(step.terminated[row]),
             success=success,
-            score=float(step.score[row]),
+            score=float(step.corrected_score[row]),
         )
         if not self._wanted[task.name]:
             return

@@ -41,7 +41,8 @@ class SessionBlock:
         expert_action: float32[N, A].
         episode_seed: uint64[N].
         episode_step: int32[N].
-        reward: float32[N], with `terminated`, `truncated`: bool[N], and `success`, `score`: float32[N].
+        reward: float32[N], with `terminated`, `truncated`: bool[N], and `success`, `score`,
+            `corrected_score`: float32[N].
         final_obs: float32[N, O], valid where an episode has just ended; `final_rgb` likewise.
         error: int32[N], an EnvError.
         frames: uint8[N, 224, 224, 3]: what Render asked for.
@@ -64,6 +65,7 @@ class SessionBlock:
             ("truncated", np.bool_, ()),
             ("success", np.float32, ()),
             ("score", np.float32, ()),
+            ("corrected_score", np.float32, ()),
             ("final_obs", np.float32, (PADDED_OBS_DIM,)),
             ("error", np.int32, ()),
             ("rgb", np.uint8, (3, *_FRAME)),
@@ -102,6 +104,7 @@ class SessionBlock:
         self.truncated: npt.NDArray[np.bool_] = view("truncated")
         self.success: npt.NDArray[np.float32] = view("success")
         self.score: npt.NDArray[np.float32] = view("score")
+        self.corrected_score: npt.NDArray[np.float32] = view("corrected_score")
         self.final_obs: npt.NDArray[np.float32] = view("final_obs")
         self.error: npt.NDArray[np.int32] = view("error")
         self.rgb: npt.NDArray[np.uint8] = view("rgb")

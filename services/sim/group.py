@@ -111,6 +111,7 @@ class Group:
                 result = env.step(block.action[row, : self._members[row].action_dim])
                 if not (np.isfinite(result.obs).all() and math.isfinite(result.reward)):
                     raise FloatingPointError("the simulator returned a number that is not finite")
+                corrected = env.corrected_score
                 frame = self._frame(env)
                 ended = result.terminated or result.truncated
                 expert = None if ended and self._spec.same_step else self._expert(env)
@@ -118,7 +119,7 @@ class Group:
                 log.exception("simulator_failed", task=self._members[row].task, row=row)
                 self._replace(row)
             else:
-                self._store(row, result, frame, expert)
+                self._store(row, result, corrected, frame, expert)
 
     def draw(self) -> None:
         """Draws the active rows."""
@@ -141,6 +142,7 @@ class Group:
         self,
         row: int,
         result: StepResult,
+        corrected_score: float | None,
         frame: npt.NDArray[np.uint8] | None,
         expert: npt.NDArray[np.float32] | None,
     ) -> None:
@@ -150,6 +152,7 @@ class Group:
         block.truncated[row] = result.truncated
         block.success[row] = result.success
         block.score[row] = result.score
+        block.corrected_score[row] = result.score if corrected_score is None else corrected_score
         block.error[row] = sim_pb2.ENV_ERROR_UNSPECIFIED
         ended = result.terminated or result.truncated
         if ended:

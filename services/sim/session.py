@@ -184,6 +184,8 @@ class Session:
             reply.final_obs.CopyFrom(encode(block.final_obs[final_rows]))
             if self._rgb:
                 reply.final_rgb.CopyFrom(encode(block.final_rgb[final_rows]))
+        if (block.corrected_score != block.score).any():
+            reply.corrected_score.CopyFrom(encode(block.corrected_score))
         if block.error.any():
             reply.errors.CopyFrom(encode(block.error))
         self._reply = reply

@@ -306,7 +306,9 @@ class Episode(_message.Message):
     terminated: _builtins.bool
     """True if the last transition ended the task itself: no bootstrap beyond it."""
     success: _builtins.float
-    """At the last step; success is NaN where undefined."""
+    """At the last step; success is NaN where undefined. The score is the one that reports use: the simulators'
+    corrected_score.
+    """
     score: _builtins.float
     behaviour: Global___Behaviour.ValueType
     min_weights_version: _builtins.int

@@ -451,6 +451,7 @@ class StepResponse(_message.Message):
     FINAL_OBS_FIELD_NUMBER: _builtins.int
     FINAL_RGB_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    CORRECTED_SCORE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Echo of the request."""
     @_builtins.property
@@ -475,7 +476,7 @@ class StepResponse(_message.Message):
 
     @_builtins.property
     def score(self) -> _tensor_pb2.Tensor:
-        """float32[N]: the episode's score so far, in [0, 1]; at the last step, the episode's score."""
+        """float32[N]: the episode's published score so far, in [0, 1]; at the last step, the episode's score."""
 
     @_builtins.property
     def final_rows(self) -> _tensor_pb2.Tensor:
@@ -491,6 +492,12 @@ class StepResponse(_message.Message):
     def errors(self) -> _tensor_pb2.Tensor:
         """int32[N] of EnvError; absent if no instance has an error."""
 
+    @_builtins.property
+    def corrected_score(self) -> _tensor_pb2.Tensor:
+        """float32[N]: the score that reports use, in [0, 1]. It differs from `score` in the few tasks whose published score
+        cannot leave 0, cannot reach 1 or pays for the wrong thing. Absent if it is the same in every row.
+        """
+
     def __init__(
         self,
         *,
@@ -505,10 +512,11 @@ class StepResponse(_message.Message):
         final_obs: _tensor_pb2.Tensor | None = ...,
         final_rgb: _tensor_pb2.Tensor | None = ...,
         errors: _tensor_pb2.Tensor | None = ...,
+        corrected_score: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "sequence", b"sequence", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "sequence", b"sequence", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,10 @@ class RenderingError(RuntimeError):
     """There is no way to draw on this machine; the message says what to install."""
 
 
+class MissingAssetError(RuntimeError):
+    """A task needs files that are not on this machine and are not ours to ship; the message says how to get them."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What one agent step brought.
@@ -30,7 +34,7 @@ class StepResult:
         terminated: The task itself ended; there is nothing to bootstrap from.
         truncated: The time limit was reached.
         success: 0 or 1 after this step, NaN where the task defines none.
-        score: The episode's score so far.
+        score: The episode's published score so far, in [0, 1].
     """
 
     obs: npt.NDArray[np.float32]
@@ -46,7 +50,13 @@ class SimEnv(ABC):
 
     A domain module has a function `make(task, rendering) -> SimEnv`; a worker calls it, and then these methods, all
     from one thread. An exception out of any of them costs the instance (it is rebuilt), not its neighbours.
+
+    Attributes:
+        corrected_score: Of the episode so far, in [0, 1]; None where the published score needs no correction. Which
+            tasks have one, and why, is in newt.tasks.corrected_scores.
     """
+
+    corrected_score: float | None = None
 
     @abstractmethod
     def reset(self, seed: int) -> npt.NDArray[np.float32]:

@@ -36,9 +36,12 @@ class DmControlEnv(SimEnv):
         environment: dm_control's environment of the task, with one of the suite's kind of tasks.
         rendering: Whether frames will be wanted.
         camera: Number of the model's camera that draws them.
+        best_score: The highest score that the task allows, if it is below 1.
     """
 
-    def __init__(self, task: str, environment: Any, rendering: bool, camera: int = 0) -> None:
+    def __init__(
+        self, task: str, environment: Any, rendering: bool, camera: int = 0, best_score: float | None = None
+    ) -> None:
         facts = get_task(task)
         self._env = environment
         self._task, self._repeat, self._length = task, facts.action_repeat, facts.episode_length
@@ -47,6 +50,7 @@ class DmControlEnv(SimEnv):
         self._action_scale = (spec.maximum - spec.minimum) / 2
         self._action_offset = (spec.maximum + spec.minimum) / 2
         self._camera = fixed_camera(camera)
+        self._best_score = best_score
         self._steps = 0
         self._return = 0.0
         if rendering:
@@ -67,13 +71,16 @@ class DmControlEnv(SimEnv):
             reward += time_step.reward
         self._steps += 1
         self._return += reward
+        score = self._return / _MAX_RETURN
+        if self._best_score is not None:
+            self.corrected_score = min(score / self._best_score, 1.0)
         return StepResult(
             obs=flat_float32(time_step.observation.values()),
             reward=reward,
             terminated=False,
             truncated=self._steps >= self._length,
             success=math.nan,
-            score=self._return / _MAX_RETURN,
+            score=score,
         )
 
     def render(self) -> npt.NDArray[np.uint8]:

@@ -54,7 +54,8 @@ class LocalEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         result = self._env.step(action)
-        info = {"success": np.float32(result.success), "score": np.float32(result.score)}
+        score = np.float32(result.score)
+        info = {"success": np.float32(result.success), "score": score, "corrected_score": score}
         return result.obs, float(np.float32(result.reward)), result.terminated, result.truncated, info
 
 
@@ -132,6 +133,17 @@ def test_step_by_step_like_gymnasiums_sync_vector_env(
     _check_same(ours.reset(seed=seeds, options=dict(mask)), theirs.reset(seed=seeds, options=dict(mask)))  # type: ignore[arg-type]
     _check_same(ours.reset(seed=[3, None, 4]), theirs.reset(seed=[3, None, 4]))  # type: ignore[arg-type]
     theirs.close()
+
+
+def test_corrected_scores_come_beside_the_published_ones(remote: Make) -> None:
+    envs = remote(["cup-spin", "pendulum-spin"])
+    envs.reset(seed=[0, 1])
+    envs.action_space.seed(0)
+    for _ in range(60):
+        info = envs.step(envs.action_space.sample())[-1]
+    assert (info["score"] > 0).all()
+    assert info["corrected_score"] == pytest.approx(info["score"] / [0.905, 1])
+    assert info["_corrected_score"].all()
 
 
 def _check_same(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> None:

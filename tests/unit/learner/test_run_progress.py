@@ -61,10 +61,28 @@ def test_results_hold_the_three_milestones() -> None:
     evaluations = [evaluation("random", 0.1), evaluation("periodic", 0.3), evaluation("final", 0.9)]
     results = RunResults.build("run-1", RunState.SUCCEEDED, ["mw-reach"], evaluations, {})
     row = results.model_dump(mode="json")["tasks"]["mw-reach"]
-    assert row["final"] == {"score": 0.9, "return": 9.0, "success": None, "length": 5.0, "episodes": 2}
+    assert row["final"] == {
+        "score": 0.9,
+        "return": 9.0,
+        "corrected_score": 0.9,
+        "success": None,
+        "length": 5.0,
+        "episodes": 2,
+    }
     assert (row["random"]["score"], row["pretrained"]) == (0.1, None)
     assert results.mean_score.model_dump() == {"random": 0.1, "pretrained": None, "final": 0.9}
     assert len(results.evaluations) == 3
+
+
+def test_means_are_of_the_corrected_scores() -> None:
+    stats = {"return": 5, "length": 5, "episodes": 1}
+    tasks = {"cup-spin": {"score": 0.4, "corrected_score": 0.5, **stats}, "mw-reach": {"score": 1.0, **stats}}
+    evaluation = Evaluation.model_validate({"kind": "final", "mode": "planner", "env_steps": 0, "tasks": tasks})
+    assert evaluation.tasks["mw-reach"].corrected_score == 1.0  # A record of before there were any.
+    results = RunResults.build("run-1", RunState.SUCCEEDED, list(tasks), [evaluation], {})
+    assert results.mean_score.final == 0.75
+    assert results.tasks["cup-spin"].final == evaluation.tasks["cup-spin"]
+    assert evaluation.tasks["cup-spin"].score == 0.4
 
 
 def test_seeds_depend_on_every_part() -> None:

@@ -12,6 +12,7 @@ import pytest
 from sim_building import build
 
 from newt.tasks.registry import all_tasks, get_task
+from services.sim.domains.dmcontrol_extended import cup
 
 TASKS = [task.name for task in all_tasks() if task.domain == "dmcontrol-ext"]
 OWN_BODIES = ["reacher-three-easy", "jumper-jump", "spinner-spin", "spinner-spin-four", "giraffe-run"]
@@ -154,6 +155,19 @@ def test_cup_spin(ball: tuple[float, float], velocity: tuple[float, float], expe
         ball_z=ball[1],
     )
     assert paid == pytest.approx(expected)
+
+
+def test_the_string_of_cup_spin_keeps_the_score_below_one() -> None:
+    # The lowest point that the string allows is 8 mm below where the ball starts.
+    paid = reward_of("cup-spin", {"ball_x": 60.0}, ball_z=-0.008)
+    assert paid == pytest.approx(cup.BEST_SCORES["cup-spin"], abs=1e-3)
+    env = build("cup-spin")
+    env.reset(3)
+    for angle in np.linspace(0, 40, 100):  # The cup is moved in circles.
+        result = env.step(np.array([np.cos(angle), np.sin(angle)], np.float32))
+    assert env.corrected_score == pytest.approx(result.score / 0.905)
+    assert result.score > 0.01
+    env.close()
 
 
 def test_nine_in_ten_episodes_of_cup_spin_start_in_the_cup() -> None:

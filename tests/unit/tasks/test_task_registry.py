@@ -8,6 +8,7 @@ from importlib import resources
 import pytest
 
 from newt.tasks import registry
+from newt.tasks.corrected_scores import CORRECTED_SCORES
 from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import (
     PADDED_ACTION_DIM,
@@ -176,6 +177,12 @@ def test_a_plain_string_or_nothing_is_refused() -> None:
         select_tasks("walker-walk")
     with pytest.raises(ValueError, match="expected a list"):
         select_tasks([])
+
+
+def test_corrected_scores_are_named_in_the_registry() -> None:
+    corrected = {task.name for task in all_tasks() if task.corrected_score}
+    assert corrected == set(CORRECTED_SCORES)
+    assert get_task("cup-spin").corrected_score == CORRECTED_SCORES["cup-spin"]
 
 
 def test_examples_in_the_docstrings() -> None:

@@ -12,6 +12,7 @@ import Box2D
 import numpy as np
 import numpy.typing as npt
 
+from services.sim.domains.base import StepResult
 from services.sim.domains.box2d.episode import GROUND, STEPS_PER_SECOND, Box2DEnv, Touch, advance
 
 WIDTH = 400 / 30
@@ -106,16 +107,16 @@ class LanderEnv(Box2DEnv):
         self._kind = task.removeprefix("lunarlander-")
         self._picture: Any = None
 
-    @property
-    def corrected_score(self) -> float | None:
-        """The landing's score on a scale that reaches 1, without what a wreck is paid; None for the other tasks.
+    def step(self, action: npt.NDArray[np.float32]) -> StepResult:
+        """As for every craft; landings also have a score on a scale that reaches 1, without what a wreck is paid.
 
-        The official score of `lunarlander-land` is return / 500, but no return exceeds 250, and a wreck that has come
+        The published score of `lunarlander-land` is return / 500, but no return exceeds 250, and a wreck that has come
         to rest is paid like a craft that has landed: doing nothing scores more than trying.
         """
-        if self._kind != "land":
-            return None
-        return min(max((self._return - self._wreck_pay) / _BEST_LANDING, 0.0), 1.0)
+        result = super().step(action)
+        if self._kind == "land":
+            self.corrected_score = min(max((self._return - self._wreck_pay) / _BEST_LANDING, 0.0), 1.0)
+        return result
 
     def _begin(self, rng: np.random.Generator) -> None:
         self._picture = None

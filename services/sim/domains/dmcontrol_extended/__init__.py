@@ -27,4 +27,4 @@ TASKS = {name: build for body in _BODIES for name, build in body.TASKS.items()}
 
 def make(task: str, rendering: bool) -> SimEnv:
     """Builds an instance of an extended task."""
-    return DmControlEnv(task, TASKS[task](), rendering)
+    return DmControlEnv(task, TASKS[task](), rendering, best_score=cup.BEST_SCORES.get(task))

@@ -11,7 +11,7 @@ from services.sim.domains.dmcontrol_extended.building import environment, suite_
 from services.sim.domains.dmcontrol_extended.rewards import linear_above
 
 _CONTROL_TIMESTEP = 0.02
-_DISTANCE = 0.5  # More than the string allows: the ball is never quite far enough out.
+_DISTANCE = 0.5  # The string allows 0.358 (0.3 from the cup's bottom, 0.058 below the target): see BEST_SCORES.
 _BALL_SPEED = 6.0
 _ANYWHERE_PROBABILITY = 0.1
 
@@ -45,3 +45,6 @@ def _build() -> Any:
 
 TASKS = {"cup-spin": _build}
 """By task name."""
+
+BEST_SCORES = {"cup-spin": 0.905}
+"""The reward of a ball that is fast and as far out as the string lets it."""

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from services.sim.domains.base import MissingAssetError
+
 _MODULE = "services.sim.domains.maniskill.assets"
 
 PACKS: Mapping[str, str] = MappingProxyType(
@@ -25,10 +27,6 @@ PACKS: Mapping[str, str] = MappingProxyType(
     }
 )
 """A file of each pack, below ManiSkill's asset folder, that is there if and only if the pack is."""
-
-
-class MissingAssetError(RuntimeError):
-    """A task's meshes are not on this machine; the message says how to get them."""
 
 
 def require(task: str, pack: str, model_id: str | None) -> None:

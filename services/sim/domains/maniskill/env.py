@@ -16,12 +16,7 @@ from services.sim.domains.maniskill.variants import VARIANTS
 
 
 class ManiSkillEnv(SimEnv):
-    """Two control steps per agent step, fixed length, ManiSkill's normalised dense reward.
-
-    Attributes:
-        corrected_score: The score so far in [0, 1], in the tasks where the published one cannot reach 1; the
-            published one otherwise.
-    """
+    """Two control steps per agent step, fixed length, ManiSkill's normalised dense reward."""
 
     def __init__(self, task: str, rendering: bool) -> None:
         facts = get_task(task)
@@ -31,14 +26,13 @@ class ManiSkillEnv(SimEnv):
         self._env: Any = build_scene(task, reconfiguration_freq=0)
         self._steps = 0
         self._return = 0.0
-        self.corrected_score = 0.0
         if rendering:
             drawing_for(task)
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """Resets the environment with 32 bits made of the seed: it takes no more."""
         obs, _ = self._env.reset(seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        self._steps, self._return, self.corrected_score = 0, 0.0, 0.0
+        self._steps, self._return = 0, 0.0
         return self._flat(obs)
 
     def step(self, action: npt.NDArray[np.float32]) -> StepResult:
@@ -70,11 +64,11 @@ class ManiSkillEnv(SimEnv):
     def _score(self, success: float) -> float:
         best, published = self._variant.max_return, self._variant.published_max_return
         if best is None:
-            self.corrected_score = success
             return success
-        self.corrected_score = min(self._return / best, 1.0)  # A sum of many rounded ones may exceed it by a hair.
+        score = min(self._return / best, 1.0)  # A sum of many rounded ones may exceed it by a hair.
         if published is None:
-            return self.corrected_score
+            return score
+        self.corrected_score = score
         return self._return / published if published else 0.0
 
     def _flat(self, obs: Any) -> npt.NDArray[np.float32]:

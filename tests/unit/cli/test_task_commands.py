@@ -1,0 +1,81 @@
+"""`newt tasks`: list, check and sheet on real simulators."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from newt.cli.main import app
+from newt.errors import InvalidInputError, PreconditionError
+from services.sim.domains import DOMAINS, Domain
+from services.sim.task_sheet import MAX_SHEET_BYTES
+
+
+def newt(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["tasks", *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+@pytest.mark.parametrize("arguments", [["cup-*"], ["list", "cup-*"]])
+def test_listing_is_the_default(arguments: list[str]) -> None:
+    output = newt(*arguments)
+    assert re.search(r"cup-spin .* corrected", output)
+    assert re.search(r"cup-catch .* - ", output)
+    assert "walker" not in output
+
+
+def test_everything_and_the_sets_are_listed() -> None:
+    assert newt().count("│ mw-") == 49
+    assert "test20" in newt("--sets")
+    assert "pendulum" in newt("pendulum-swingup", "--texts").lower()
+
+
+def test_check_prints_a_row_per_task() -> None:
+    output = newt("check", "mujoco-reacher", "pygame-point-maze-var1", "--seed", "1", "--jobs", "2")
+    assert re.search(r"mujoco-reacher +│ mujoco +│ 11 +│ 2 +│ 50 +│ -\d+\.\d\d +│ 0\.\d{3} +│ - +│ .*ok +│ ok", output)
+    assert "pygame-point-maze-var1" in output
+    assert "2 ok, 0 failed, 0 without their assets" in output
+
+
+def test_a_domain_selects_its_held_out_tasks_too() -> None:
+    output = newt("check", "pygame-point-maze-var[34]", "--domain", "miniarcade")
+    assert "2 ok" in output
+
+
+def test_a_task_that_fails_is_reported_and_ends_with_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The processes that play the tasks are new ones: they see their environment, not this one's patches.
+    monkeypatch.setenv("NEWT_SIM_RENDER_BACKEND", "nonsense")
+    with pytest.raises(SystemExit) as caught:
+        newt("check", "mujoco-reacher")
+    assert caught.value.code == 1
+
+
+def test_what_cannot_be_selected() -> None:
+    with pytest.raises(InvalidInputError, match="got 'mojoco', expected one of dmcontrol, "):
+        newt("check", "--domain", "mojoco")
+    with pytest.raises(InvalidInputError, match="did you mean walker-walk"):
+        newt("check", "walker-wal")
+    with pytest.raises(InvalidInputError, match="nothing is selected"):
+        newt("sheet", "mw-reach", "--domain", "mujoco")
+
+
+def test_a_domain_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DOMAINS, "mujoco", Domain("mujoco", "nowhere", ("no_such_package",), "sim-mujoco"))
+    with pytest.raises(PreconditionError, match=r"not installed: mujoco; install newt\[sim-mujoco\]"):
+        newt("check", "mujoco-reacher")
+
+
+def test_sheet_writes_a_picture_per_domain(tmp_path: Path) -> None:
+    output = newt("sheet", "mujoco-reacher", "mujoco-ant", "pygame-pong", "--folder", str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["miniarcade.png", "mujoco.png"]
+    assert "mujoco.png: 2 tasks" in output.replace("\n", "")
+    for path in tmp_path.iterdir():
+        assert path.stat().st_size <= MAX_SHEET_BYTES
+        image = Image.open(io.BytesIO(path.read_bytes()))
+        assert min(image.size) > 190
+        assert len(image.convert("RGB").getcolors(1 << 20) or []) > 4
