@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from newt.cli.rest import Api, UrlOption
+from newt.cli.terminal import name_table
 from newt.errors import AlreadyExistsError, InvalidInputError
 from newt.runs.record import ImportedCheckpoint, ImportedCheckpointList
 
@@ -122,7 +123,7 @@ def upload(
 @checkpoints_app.command("list")
 def list_imported(url: UrlOption = None) -> None:
     """List the checkpoints that were brought to the learner; `newt runs checkpoints RUN` lists a run's."""
-    table = Table("checkpoint", "size", "MB", "tasks", "text encoder", "since")
+    table = name_table("checkpoint", "size", "MB", "tasks", "text encoder", "since")
     for item in ImportedCheckpointList.model_validate(Api(url).get("/checkpoints")).checkpoints:
         table.add_row(
             f"imported/{item.name}",

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from newt.cli.checkpoints import ForceOption, check_output
-from newt.cli.terminal import console
+from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs.spec import SET_NAME
@@ -64,7 +63,7 @@ def import_files(
     encoder = _encoder(image_encoder, device) if strips else None
     sources = sorted(_tasks_of(files, task), key=lambda pair: pair[1].index if pair[1].index is not None else 10**6)
     limit = None if all_episodes else MANISKILL_EPISODES
-    table = Table("task", "episodes", "new", "file")
+    table = name_table("task", "episodes", "new", "file")
     try:
         with ReplayClient(_replay_address(replay)) as client:
             for path, its_task in sources:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from newt.cli import demo_files
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import console
+from newt.cli.terminal import console, name_table
 from newt.errors import NewtError
 from newt.runs.record import Deleted, DemoCollection, DemoSetInfo, DemoSetList, FeatureDemosRequest
 
@@ -27,7 +27,7 @@ FollowOption = Annotated[bool, typer.Option("--follow/--no-follow", help="Wait u
 @demos_app.command("list")
 def list_sets(url: UrlOption = None) -> None:
     """List the demonstration sets."""
-    table = Table("set", "state", "from", "tasks", "episodes", "return", "score", "success", "MB")
+    table = name_table("set", "state", "from", "tasks", "episodes", "return", "score", "success", "MB")
     for info in DemoSetList.model_validate(Api(url).get("/demos")).demo_sets:
         episodes = sum(task.episodes for task in info.tasks)
         successes = [task.mean_success for task in info.tasks if task.mean_success is not None]
@@ -140,7 +140,7 @@ def _collect(api: Api, path: str, request: dict[str, object], *, follow: bool) -
 
 
 def _table(info: DemoSetInfo) -> Table:
-    table = Table("task", "episodes", "rows", "return", "score", "success", "image", "missing")
+    table = name_table("task", "episodes", "rows", "return", "score", "success", "image", "missing")
     yields = info.collection.yields if info.collection else {}
     held = {task.task: task for task in info.tasks}
     for name in list(held) + [name for name in yields if name not in held]:

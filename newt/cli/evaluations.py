@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import console
+from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError, NewtError
 from newt.runs.record import MAX_PLAN_STEPS, Evaluation, EvaluationJob
 
@@ -71,7 +71,7 @@ def evaluate(
 
 def scores_table(job: EvaluationJob, result: Evaluation) -> Table:
     """Means by task."""
-    table = Table("task", "score", "return", "success", "episodes", "steps")
+    table = name_table("task", "score", "return", "success", "episodes", "steps")
     table.title = f"{job.request.checkpoint}, {result.mode}, seed {job.request.seed}"
     for task, stats in result.tasks.items():
         success = "-" if stats.success is None else f"{stats.success:.2f}"
@@ -91,7 +91,7 @@ def scores_table(job: EvaluationJob, result: Evaluation) -> Table:
 
 def open_loop_table(result: Evaluation) -> Table:
     """Share of the closed loop's return after a third, two thirds and all of the plan."""
-    table = Table("task", "plan", "33 %", "66 %", "100 %", "open return", "closed return")
+    table = name_table("task", "plan", "33 %", "66 %", "100 %", "open return", "closed return")
     table.title = "open loop: share of the closed loop's return"
     for task, stats in result.open_loop.items():
         shares = ["-" if point.fraction is None else f"{point.fraction:.2f}" for point in stats.points]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from newt.cli import watch
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import console
+from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError
 from newt.runs.record import Deleted, Run, RunList, RunResults, RunState
 
@@ -61,7 +60,7 @@ def list_runs(context: typer.Context, url: UrlOption = None) -> None:
     """List all runs."""
     if context.invoked_subcommand:
         return
-    table = Table("run", "state", "tasks", "env steps", "updates", "stage", "error")
+    table = name_table("run", "state", "tasks", "env steps", "updates", "stage", "error")
     for run in RunList.model_validate(Api(url).get("/runs")).runs:
         progress = run.progress
         table.add_row(
@@ -139,7 +138,7 @@ def checkpoints(
         api.download(f"/runs/{run_id}/checkpoints/{download}", target)
         console.print(str(target))
         return
-    table = Table("checkpoint", "env steps", "updates", "MB", "written")
+    table = name_table("checkpoint", "env steps", "updates", "MB", "written")
     for item in api.get(f"/runs/{run_id}/checkpoints")["checkpoints"]:
         size = f"{item['size_bytes'] / 1e6:.1f}"
         table.add_row(item["name"], f"{item['env_steps']:,}", f"{item['updates']:,}", size, item["created_at"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from newt.cli.terminal import console
+from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError
 from newt.local import control
 from newt.local.stack import StackConfig, installed_domains
@@ -71,7 +71,7 @@ def status(home: HomeOption = None) -> None:
 
 def table_of(state: control.StackState) -> Table:
     """The services of a stack as a table."""
-    table = Table("service", "state", "address", "metrics port", "pid", "restarts", title=f"stack: {state.state}")
+    table = name_table("service", "state", "address", "metrics port", "pid", "restarts", title=f"stack: {state.state}")
     for service in state.services:
         metrics = str(service["metrics"] or "REST port" * (service["name"] == "learner"))
         table.add_row(

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from newt.cli.terminal import console, print_whole
+from newt.cli.terminal import console, name_table, print_whole
 from newt.errors import InvalidInputError, NewtError, PreconditionError
 from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
@@ -144,7 +144,7 @@ def _installed(specs: list[str] | None, wanted: list[str] | None) -> list[Task]:
 
 
 def _table(reports: list[TaskReport]) -> Table:
-    table = Table("task", "domain", "obs", "act", "length", "return", "score", "corrected", "ms/step", "RGB", "")
+    table = name_table("task", "domain", "obs", "act", "length", "return", "score", "corrected", "ms/step", "RGB", "")
     for report in reports:
         table.add_row(
             report.task,

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from newt.cli import task_runs
-from newt.cli.terminal import console, print_whole
+from newt.cli.terminal import console, name_table, print_whole
 from newt.errors import InvalidInputError
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
 from newt.tasks.sets import TASK_SETS
@@ -40,7 +40,7 @@ def list_tasks(
 ) -> None:
     """List tasks: dimensions, lengths, scripted experts, whether the published score is corrected (docs/scores.md)."""
     if sets:
-        table = Table("set", "tasks", "what")
+        table = name_table("set", "tasks", "what")
         for name, task_set in TASK_SETS.items():
             table.add_row(name, str(len(select_tasks([name]))), task_set.description)
         console.print(table)
@@ -54,7 +54,7 @@ def list_tasks(
 
 def _table(tasks: list[Task], texts: bool) -> Table:
     columns = ["task", "domain", "split", "obs", "act", "length", "success", "expert", "score"]
-    table = Table(*columns, *(["instruction"] if texts else []))
+    table = name_table(*columns, *(["instruction"] if texts else []))
     for task in tasks:
         row = [
             task.name,

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from newt.cli.rest import Api
+from newt.cli.terminal import name_table
 from newt.errors import UnavailableError
 from newt.runs.record import EpisodeStats, Run, RunResults
 
@@ -98,7 +99,7 @@ def returns_line(run: Run) -> str:
 
 def progress_table(run: Run) -> RenderableType:
     """Headline and one row per task."""
-    table = Table("task", "env steps", "episodes", "demos", "return", "score", "success", title=f"run {run.id}")
+    table = name_table("task", "env steps", "episodes", "demos", "return", "score", "success", title=f"run {run.id}")
     for name in run.tasks:
         task = run.progress.tasks.get(name)
         if task is None:
@@ -121,7 +122,9 @@ def progress_table(run: Run) -> RenderableType:
 
 def results_table(results: RunResults) -> Table:
     """Normalised score of every task at the three milestones."""
-    table = Table("task", "random", "pretrained", "final", "final return", "final success", title="normalised score")
+    table = name_table(
+        "task", "random", "pretrained", "final", "final return", "final success", title="normalised score"
+    )
     for name, row in results.tasks.items():
         final = row.final
         table.add_row(
