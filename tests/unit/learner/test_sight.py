@@ -32,7 +32,19 @@ def step(now: tuple[int, ...], ended: dict[int, int]) -> Step:
     zeros, flags = np.zeros(len(now), np.float32), np.zeros(len(now), np.bool_)
     rows = np.array(sorted(ended), np.int32)
     last = np.stack([frame(ended[row]) for row in rows]) if ended else None
-    return Step(shown(*now), zeros, flags, flags, zeros, zeros, rows, np.zeros((len(rows), 128), "f4"), last, flags)
+    return Step(
+        observation=shown(*now),
+        reward=zeros,
+        terminated=flags,
+        truncated=flags,
+        success=zeros,
+        score=zeros,
+        corrected_score=zeros,
+        final_rows=rows,
+        final_obs=np.zeros((len(rows), 128), "f4"),
+        final_rgb=last,
+        crashed=flags,
+    )
 
 
 def test_features_follow_auto_resets(folder: Path) -> None:
