@@ -13,7 +13,7 @@ from newt.wire.server import LIVENESS, Server
 SERVICE = "newt.v1.SimService"
 
 
-@pytest.fixture()
+@pytest.fixture
 def server() -> Iterator[Server]:
     running = Server(SERVICE, "127.0.0.1", 0, max_threads=4)
     running.start()
