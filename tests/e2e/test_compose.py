@@ -39,6 +39,7 @@ def engine() -> docker.DockerClient | None:
 
 
 def compose(*arguments: str, environment: dict[str, str], timeout_s: float) -> str:
+    """Runs docker compose on our file; fails the test with its last output if it fails."""
     command = ["docker", "compose", "--project-directory", str(ROOT), *arguments]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
@@ -93,7 +94,11 @@ def stack() -> Iterator[Stack]:
     }
     try:
         compose("build", *OURS, environment=environment, timeout_s=BUILD_TIMEOUT_S)
-        compose("up", "--detach", "--wait", *SERVICES, environment=environment, timeout_s=900)
+        try:
+            compose("up", "--detach", "--wait", *SERVICES, environment=environment, timeout_s=900)
+        except AssertionError:
+            print(compose("logs", "--tail", "20", environment=environment, timeout_s=60))
+            raise
         yield Stack(
             client,
             project,
