@@ -8,6 +8,7 @@ NEWT_TEST_BUILD=0 the images are taken as they are.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import pytest
 from docker.errors import DockerException
 from docker.models.containers import Container
 
+import newt
 from newt.local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,21 @@ def compose(*arguments: str, environment: dict[str, str], timeout_s: float) -> s
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def base(version: str) -> str:
+    """Without the label of a build: torch 2.13.0+cpu is torch 2.13.0."""
+    return version.partition("+")[0]
+
+
+def constraints() -> dict[str, str]:
+    """Version by normalised name, from both files."""
+    text = (ROOT / "constraints.txt").read_text() + (ROOT / "constraints/maniskill.txt").read_text()
+    return {normal(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)}
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
@@ -139,6 +156,20 @@ def test_images_say_what_they_are(stack: Stack, service: str) -> None:
 @pytest.mark.parametrize("service", ["replay", "sim-mujoco", "sim-miniarcade"])
 def test_no_torch_where_none_is_needed(stack: Stack, service: str) -> None:
     assert stack.container(service).exec_run(["python", "-c", "import torch"]).exit_code == 1
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_package_has_its_tested_version(stack: Stack, service: str) -> None:
+    program = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions(path=['PATH'])]"
+    path = stack.container(service).exec_run(["python", "-c", "import newt; print(newt.__path__[0])"]).output.decode()
+    program = program.replace("PATH", str(Path(path.strip()).parent))
+    listing = stack.container(service).exec_run(["python", "-c", program]).output.decode()
+    installed = dict(line.split() for line in listing.splitlines())
+    assert installed.pop("newt") == newt.__version__
+    assert len(installed) > 5
+    pinned = constraints()
+    unlike = {name: version for name, version in installed.items() if pinned.get(normal(name)) != base(version)}
+    assert not unlike, "not in constraints.txt, or in another version"
 
 
 def test_a_run_trains_shows_its_metrics_and_leaves_a_checkpoint(stack: Stack) -> None:
