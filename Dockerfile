@@ -44,7 +44,7 @@ COPY --from=build /opt/newt /opt/newt
 ENV NEWT_REPLAY_HOST=0.0.0.0 NEWT_REPLAY_PORT=50061 NEWT_REPLAY_METRICS_HOST=0.0.0.0 NEWT_REPLAY_METRICS_PORT=9100
 USER 10001:10001
 EXPOSE 50061 9100
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=5 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=5 \
     CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50061", "newt.v1.ReplayService"]
 ENTRYPOINT ["tini", "--", "python", "-m", "services.replay"]
 ARG REVISION=""
@@ -57,7 +57,7 @@ COPY --from=build /opt/newt /opt/newt
 ENV NEWT_PLANNER_HOST=0.0.0.0 NEWT_PLANNER_PORT=50071 NEWT_PLANNER_METRICS_HOST=0.0.0.0 NEWT_PLANNER_METRICS_PORT=9100
 USER 10001:10001
 EXPOSE 50071 9100
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=5 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
     CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50071", "newt.v1.PlannerService"]
 ENTRYPOINT ["tini", "--", "python", "-m", "services.planner"]
 ARG REVISION=""
@@ -74,7 +74,7 @@ ENV NEWT_LEARNER_HOST=0.0.0.0 NEWT_LEARNER_PORT=8000 NEWT_LEARNER_HUB_HOST=0.0.0
     NEWT_LEARNER_DATA_DIR=/data
 USER 10001:10001
 EXPOSE 8000 50081
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=5 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
     CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50081", "newt.v1.WeightsService"]
 ENTRYPOINT ["tini", "--", "python", "-m", "services.learner"]
 ARG REVISION=""
@@ -90,7 +90,7 @@ ENV NEWT_SIM_HOST=0.0.0.0 NEWT_SIM_PORT=50051 NEWT_SIM_METRICS_HOST=0.0.0.0 NEWT
     NEWT_SIM_DOMAINS=${DOMAINS}
 USER 10001:10001
 EXPOSE 50051 9100
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=5 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
     CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50051", "newt.v1.SimService"]
 ENTRYPOINT ["tini", "--", "python", "-m", "services.sim"]
 ARG REVISION=""
