@@ -5,12 +5,10 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
-import grpc
 import redis
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from newt.local.stack import ServiceSpec
-from newt.wire.channels import connect
+from newt.wire import probe
 
 
 def is_ready(spec: ServiceSpec, timeout_s: float = 1.0) -> bool:
@@ -19,7 +17,7 @@ def is_ready(spec: ServiceSpec, timeout_s: float = 1.0) -> bool:
         return _redis(spec, timeout_s)
     if spec.health == "http":
         return _http(spec, timeout_s)
-    return _grpc(spec, timeout_s)
+    return probe.check(spec.address, spec.health, timeout_s) is None
 
 
 def _redis(spec: ServiceSpec, timeout_s: float) -> bool:
@@ -38,13 +36,3 @@ def _http(spec: ServiceSpec, timeout_s: float) -> bool:
             return int(reply.status) == 200
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _grpc(spec: ServiceSpec, timeout_s: float) -> bool:
-    with connect(spec.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            reply = stub.Check(health_pb2.HealthCheckRequest(service=spec.health), timeout=timeout_s)
-        except grpc.RpcError:
-            return False
-        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

@@ -486,7 +486,7 @@ class Deleted(_Record):
 
 
 class Readiness(_Record):
-    """GET /readyz; status 503 unless everything is there."""
+    """GET /readyz; status 503 unless Redis, replay, planner and at least one simulator are there."""
 
     ready: bool
     missing: dict[str, str] = Field(default_factory=dict, description="What is missing: name to reason.")

@@ -1,0 +1,118 @@
+# All images of Newt. One target per service; the simulators share one and differ by their arguments:
+#
+#   docker build --target replay .
+#   docker build --target planner --build-arg EXTRA=planner .
+#   docker build --target sim --build-arg EXTRA=sim-metaworld --build-arg DOMAINS=metaworld --build-arg PACKAGES=libosmesa6 .
+#
+# compose.yaml has the arguments of every image: `docker compose build sim-metaworld`. Needs BuildKit.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+# The image to build in; another one than to run in may bring package caches or an index's settings.
+ARG BUILD_IMAGE=${PYTHON_IMAGE}
+
+# ---- everything that is installed by pip, in /opt/newt
+FROM ${BUILD_IMAGE} AS build
+ARG EXTRA
+ARG TORCH=""
+ARG TORCH_INDEX_URL=""
+WORKDIR /src
+COPY deploy/images/install.sh deploy/images/
+COPY constraints.txt pyproject.toml README.md ./
+COPY constraints constraints
+RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh dependencies
+COPY newt newt
+COPY services services
+RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh newt
+
+# ---- what all images share
+FROM ${PYTHON_IMAGE} AS runtime
+ARG PACKAGES=""
+# tini is the first process: it passes signals on from the first moment, and buries orphans.
+RUN apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tini ${PACKAGES} \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 newt \
+    && useradd --uid 10001 --gid newt --home-dir /tmp --no-create-home --shell /usr/sbin/nologin newt
+# HOME is the one folder that is writable in a container with a read-only root file system.
+ENV PATH=/opt/newt/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /tmp
+LABEL org.opencontainers.image.vendor="Newt" org.opencontainers.image.version="0.1.0"
+STOPSIGNAL SIGTERM
+
+# ---- services
+FROM runtime AS replay
+COPY --from=build /opt/newt /opt/newt
+ENV NEWT_REPLAY_HOST=0.0.0.0 NEWT_REPLAY_PORT=50061 NEWT_REPLAY_METRICS_HOST=0.0.0.0 NEWT_REPLAY_METRICS_PORT=9100
+USER 10001:10001
+EXPOSE 50061 9100
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=5 \
+    CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50061", "newt.v1.ReplayService"]
+ENTRYPOINT ["tini", "--", "python", "-m", "services.replay"]
+ARG REVISION=""
+LABEL org.opencontainers.image.title="newt-replay" \
+      org.opencontainers.image.description="Newt's replay service: episodes in Redis, training sequences out" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM runtime AS planner
+COPY --from=build /opt/newt /opt/newt
+ENV NEWT_PLANNER_HOST=0.0.0.0 NEWT_PLANNER_PORT=50071 NEWT_PLANNER_METRICS_HOST=0.0.0.0 NEWT_PLANNER_METRICS_PORT=9100
+USER 10001:10001
+EXPOSE 50071 9100
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
+    CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50071", "newt.v1.PlannerService"]
+ENTRYPOINT ["tini", "--", "python", "-m", "services.planner"]
+ARG REVISION=""
+LABEL org.opencontainers.image.title="newt-planner" \
+      org.opencontainers.image.description="Newt's planner: plans in the world model, batched over all clients" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM runtime AS learner
+COPY --from=build /opt/newt /opt/newt
+# A named volume takes its owner from here.
+RUN install -d -o newt -g newt /data
+VOLUME /data
+ENV NEWT_LEARNER_HOST=0.0.0.0 NEWT_LEARNER_PORT=8000 NEWT_LEARNER_HUB_HOST=0.0.0.0 NEWT_LEARNER_HUB_PORT=50081 \
+    NEWT_LEARNER_DATA_DIR=/data
+USER 10001:10001
+EXPOSE 8000 50081
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
+    CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50081", "newt.v1.WeightsService"]
+ENTRYPOINT ["tini", "--", "python", "-m", "services.learner"]
+ARG REVISION=""
+LABEL org.opencontainers.image.title="newt-learner" \
+      org.opencontainers.image.description="Newt's learner: runs by REST, training, weights for the planners" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM runtime AS sim
+COPY --from=build /opt/newt /opt/newt
+ARG EXTRA
+ARG DOMAINS
+ENV NEWT_SIM_HOST=0.0.0.0 NEWT_SIM_PORT=50051 NEWT_SIM_METRICS_HOST=0.0.0.0 NEWT_SIM_METRICS_PORT=9100 \
+    NEWT_SIM_DOMAINS=${DOMAINS}
+USER 10001:10001
+EXPOSE 50051 9100
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
+    CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50051", "newt.v1.SimService"]
+ENTRYPOINT ["tini", "--", "python", "-m", "services.sim"]
+ARG REVISION=""
+LABEL org.opencontainers.image.title="newt-${EXTRA}" \
+      org.opencontainers.image.description="Newt's simulators: ${DOMAINS}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# ---- ManiSkill: a Vulkan driver that needs no GPU, and the meshes that its package does not have
+FROM ${BUILD_IMAGE} AS vulkan
+WORKDIR /src
+COPY scripts/maniskill-vulkan.sh scripts/
+RUN python -m venv --without-pip /opt/newt && PYTHON=/opt/newt/bin/python scripts/maniskill-vulkan.sh
+
+FROM build AS assets
+# Packs to fetch (`python -m services.sim.domains.maniskill.assets --help`); "none" leaves their 27 tasks out.
+ARG MANISKILL_ASSETS="ycb xarm6 anymal_c"
+ENV MS_ASSET_DIR=/opt/maniskill
+RUN mkdir -p /opt/maniskill/data \
+    && if [ "${MANISKILL_ASSETS}" != none ]; then \
+        /opt/newt/bin/python -m services.sim.domains.maniskill.assets ${MANISKILL_ASSETS}; fi
+
+FROM sim AS sim-maniskill
+COPY --from=vulkan /opt/newt/share/vulkan /opt/newt/share/vulkan
+COPY --from=assets /opt/maniskill /opt/maniskill
+ENV MS_ASSET_DIR=/opt/maniskill
