@@ -66,7 +66,7 @@ spec:
         seccompProfile: {{type: RuntimeDefault}}
       containers:
         - name: sim
-          image: newt-{image}:{version}
+          image: newt/{image}:{version}
           envFrom:
             - configMapRef: {{name: sim}}
           env:
