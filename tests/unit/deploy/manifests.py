@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -18,12 +19,14 @@ OVERLAYS = sorted(path.parent.name for path in (DEPLOY / "overlays").glob("*/kus
 Manifest = dict[str, Any]
 
 
+@functools.cache
 def base() -> list[Manifest]:
     """What `kubectl apply -f deploy/k8s` sends, in its order."""
     files = sorted(path for path in BASE.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
     return [manifest for path in files for manifest in yaml.safe_load_all(path.read_text())]
 
 
+@functools.cache
 def overlay(name: str) -> list[Manifest]:
     """What `kubectl apply -k deploy/overlays/NAME` sends."""
     if shutil.which("kubectl") is None:
