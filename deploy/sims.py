@@ -1,4 +1,4 @@
-"""Writes deploy/k8s/sims.yaml, one simulator service per domain (`python -m deploy.sims`); --check fails if it is stale."""
+"""Writes deploy/k8s/sims.yaml, one simulator per domain (`python -m deploy.sims`); --check fails if it is stale."""
 
 from __future__ import annotations
 
@@ -155,7 +155,9 @@ def manifests() -> str:
     parts = []
     for domain in DOMAINS.values():
         memory = MEMORY.get(domain.name, Memory())
-        labels = f"{{app.kubernetes.io/part-of: newt, app.kubernetes.io/component: sim, newt.dev/domain: {domain.name}}}"
+        labels = (
+            f"{{app.kubernetes.io/part-of: newt, app.kubernetes.io/component: sim, newt.dev/domain: {domain.name}}}"
+        )
         parts.append(
             TEMPLATE.format(
                 domain=domain.name,

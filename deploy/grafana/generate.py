@@ -62,7 +62,9 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Services", [("up", "{{job}} {{instance}}")]),
     ],
     "planner": [
-        Panel("Rows per second", [(f"sum by (instance) (rate(newt_planner_rows_total[{RATE}]))", "{{instance}}")], "ops"),
+        Panel(
+            "Rows per second", [(f"sum by (instance) (rate(newt_planner_rows_total[{RATE}]))", "{{instance}}")], "ops"
+        ),
         Panel("Rows of a device batch", [_mean("newt_planner_batch_rows")]),
         Panel("Time in the queue", _quantiles("newt_planner_queue_seconds", 0.5, 0.99), "s"),
         Panel("Time of a device batch", _quantiles("newt_planner_compute_seconds", 0.5, 0.99), "s"),
@@ -93,10 +95,14 @@ DASHBOARDS: dict[str, list[Panel]] = {
         ),
         Panel("Time of a batch", _quantiles("newt_replay_sample_seconds", 0.5, 0.99), "s"),
         Panel(
-            "Held back", [(f"sum by (side) (rate(newt_replay_blocked_seconds_total[{RATE}]))", "{{side}}")], "percentunit"
+            "Held back",
+            [(f"sum by (side) (rate(newt_replay_blocked_seconds_total[{RATE}]))", "{{side}}")],
+            "percentunit",
         ),
         Panel(
-            "Memory of Redis", [("newt_replay_redis_used_bytes", "used"), ("newt_replay_redis_limit_bytes", "limit")], "bytes"
+            "Memory of Redis",
+            [("newt_replay_redis_used_bytes", "used"), ("newt_replay_redis_limit_bytes", "limit")],
+            "bytes",
         ),
         Panel("Bytes of episodes", [("newt_replay_bytes", "{{kind}}")], "bytes"),
         Panel("Redis answers", [("newt_replay_redis_up", "up")]),
@@ -119,13 +125,23 @@ DASHBOARDS: dict[str, list[Panel]] = {
             [("newt_learner_process_restarts_total", "{{role}}")],
             rare="a process that crashes",
         ),
-        Panel("REST requests", [(f"sum by (status) (rate(newt_learner_http_request_seconds_count[{RATE}]))", "{{status}}")]),
+        Panel(
+            "REST requests",
+            [(f"sum by (status) (rate(newt_learner_http_request_seconds_count[{RATE}]))", "{{status}}")],
+        ),
     ],
     "simulators": [
-        Panel("Env steps per second", [(f"sum by (domain) (rate(newt_sim_env_steps_total[{RATE}]))", "{{domain}}")], "ops"),
+        Panel(
+            "Env steps per second", [(f"sum by (domain) (rate(newt_sim_env_steps_total[{RATE}]))", "{{domain}}")], "ops"
+        ),
         Panel(
             "Time of a step",
-            [(f"histogram_quantile(0.5, sum by (le, job, instance) (rate(newt_sim_step_seconds_bucket[{RATE}])))", "{{instance}}")],
+            [
+                (
+                    f"histogram_quantile(0.5, sum by (le, job, instance) (rate(newt_sim_step_seconds_bucket[{RATE}])))",
+                    "{{instance}}",
+                )
+            ],
             "s",
         ),
         Panel("Sessions", [("newt_sim_sessions", "{{instance}}")]),
@@ -143,13 +159,25 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Expired leases", [("newt_sim_leases_expired_total", "{{instance}}")]),
     ],
     "tasks": [
-        Panel("Score by domain, latest evaluation", [("newt:domain_score:mean", "{{domain}}")], "percentunit", "bargauge", 24),
         Panel(
-            "Score by domain, training episodes", [("avg by (domain) (newt_learner_task_score)", "{{domain}}")], "percentunit"
+            "Score by domain, latest evaluation",
+            [("newt:domain_score:mean", "{{domain}}")],
+            "percentunit",
+            "bargauge",
+            24,
+        ),
+        Panel(
+            "Score by domain, training episodes",
+            [("avg by (domain) (newt_learner_task_score)", "{{domain}}")],
+            "percentunit",
         ),
         Panel("Score by domain, evaluations", [("newt:domain_score:mean", "{{domain}}")], "percentunit"),
         Panel(
-            "Score by task, latest evaluation", [("newt_learner_evaluation_score", "{{task}}")], "percentunit", "bargauge", 24
+            "Score by task, latest evaluation",
+            [("newt_learner_evaluation_score", "{{task}}")],
+            "percentunit",
+            "bargauge",
+            24,
         ),
         Panel("Score by task, training episodes", [("newt_learner_task_score", "{{task}}")], "percentunit", width=24),
     ],

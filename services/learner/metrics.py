@@ -27,11 +27,13 @@ LOSS = Gauge("newt_learner_loss", "Latest training metrics, mean over the active
 DIVERGED = Counter("newt_learner_diverged_runs_total", "Runs that ended because a loss became NaN or infinite.")
 # Tasks are as many as the registry has; runs are unbounded, so the tasks of several runs are averaged.
 TASK_SCORE = Gauge(
-    "newt_learner_task_score", "Score in [0, 1] of the latest training episode, mean over the active runs.",
+    "newt_learner_task_score",
+    "Score in [0, 1] of the latest training episode, mean over the active runs.",
     ["domain", "task"],
 )
 EVALUATION_SCORE = Gauge(
-    "newt_learner_evaluation_score", "Score in [0, 1] in the latest evaluation, mean over the active runs.",
+    "newt_learner_evaluation_score",
+    "Score in [0, 1] in the latest evaluation, mean over the active runs.",
     ["domain", "task"],
 )
 

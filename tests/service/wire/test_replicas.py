@@ -73,11 +73,13 @@ def test_old_connections_are_renewed_between_calls() -> None:
             peers.add(context.peer())
             return health_pb2.HealthCheckResponse()
 
-    handlers = {"Peer": grpc.unary_unary_rpc_method_handler(
-        Peers().Check,
-        request_deserializer=health_pb2.HealthCheckRequest.FromString,
-        response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-    )}
+    handlers = {
+        "Peer": grpc.unary_unary_rpc_method_handler(
+            Peers().Check,
+            request_deserializer=health_pb2.HealthCheckRequest.FromString,
+            response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+        )
+    }
     server.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Peers", handlers),))
     server.start()
     try:

@@ -14,7 +14,9 @@ FOREIGN = {"monitoring.coreos.com/v1"}
 
 
 def validate(manifests: list[Manifest], version: str) -> None:
-    kinds = {(manifest["apiVersion"], manifest["kind"]) for manifest in manifests if manifest["apiVersion"] not in FOREIGN}
+    kinds = {
+        (manifest["apiVersion"], manifest["kind"]) for manifest in manifests if manifest["apiVersion"] not in FOREIGN
+    }
     for api, kind in sorted(kinds):
         # As one list: the validator reads its schemas anew for every object that it is given.
         items = [manifest for manifest in manifests if (manifest["apiVersion"], manifest["kind"]) == (api, kind)]
