@@ -24,13 +24,13 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 400
 RUN = {
     "tasks": ["mujoco-reacher"],
     "preset": "laptop",
     "schedule": {
         "total_env_steps": 100_000,
         "seed_env_steps": 200,
-        "pretrain_updates": 0,
         "updates_per_env_step": 0.05,
         "eval_every_env_steps": 300,
         "publish_every_s": 2,
@@ -112,7 +112,7 @@ def test_no_panel_is_empty(prometheus: Prometheus) -> None:
         if not panel.rare
         for expr, _ in panel.queries
     }
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + DEADLINE_S
     empty = wanted
     while empty:
         assert prometheus.process.poll() is None, "Prometheus died"
