@@ -6,8 +6,8 @@ from newt.runs.record import EpisodeStats, Evaluation, Progress, TaskProgress
 from services.learner import metrics
 
 
-def value(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"newt_learner_{name}", labels)
+def value(metric: str, /, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"newt_learner_{metric}", labels)
 
 
 def progress(score: float | None, loss: float) -> Progress:
