@@ -15,6 +15,7 @@ import enum
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -124,8 +125,10 @@ class SimClient:
 
     def __init__(self, address: str, timeout_s: float, open_timeout_s: float = 300.0) -> None:
         self.timeout_s = timeout_s
+        self._address = address
         self._open_timeout_s = open_timeout_s
         self._channel = connect(address)
+        self._sessions: weakref.WeakSet[SimSession] = weakref.WeakSet()
         self.stub = sim_pb2_grpc.SimServiceStub(self._channel)
 
     def describe(self) -> list[Task]:
@@ -171,13 +174,24 @@ class SimClient:
             lease_s=lease_s,
             with_expert=with_expert,
         )
-        with translated():
-            reply = self.stub.Open(request, timeout=self._open_timeout_s, wait_for_ready=True)
-        return SimSession(self, reply, keep_alive)
+        # The replica that opens a session is the only one that knows it.
+        channel = connect(self._address, one_replica=True)
+        try:
+            with translated():
+                stub = sim_pb2_grpc.SimServiceStub(channel)
+                reply = stub.Open(request, timeout=self._open_timeout_s, wait_for_ready=True)
+        except BaseException:
+            channel.close()
+            raise
+        session = SimSession(channel, self.timeout_s, reply, keep_alive)
+        self._sessions.add(session)
+        return session
 
     def close(self) -> None:
-        """Closes the connection; open sessions end with their leases."""
+        """Closes all connections; open sessions end with their leases."""
         self._channel.close()
+        for session in list(self._sessions):
+            session.abandon()
 
     def __enter__(self) -> SimClient:
         return self
@@ -199,10 +213,14 @@ class SimSession:
         lease_s: Seconds without a call after which the server ends the session.
     """
 
-    def __init__(self, client: SimClient, opened: sim_pb2.OpenResponse, keep_alive: bool) -> None:
+    def __init__(
+        self, channel: grpc.Channel, timeout_s: float, opened: sim_pb2.OpenResponse, keep_alive: bool
+    ) -> None:
         self.tasks = [_task(task) for task in opened.envs]
         self.lease_s = opened.lease_s
-        self._client = client
+        self._channel = channel
+        self._stub = sim_pb2_grpc.SimServiceStub(channel)
+        self._timeout_s = timeout_s
         self._id = opened.session_id
         self._sequence = 0
         self._pending: sim_pb2.StepRequest | None = None
@@ -228,7 +246,7 @@ class SimSession:
         """
         request = sim_pb2.ResetRequest(session_id=self._id, rows=rows, seeds=seeds)
         with translated():
-            reply = self._client.stub.Reset(request, timeout=self._client.timeout_s)
+            reply = self._stub.Reset(request, timeout=self._timeout_s)
         return _observation(reply.observation)
 
     def step(self, action: npt.NDArray[np.float32]) -> Step:
@@ -246,7 +264,7 @@ class SimSession:
             raise RuntimeError("a step is under way: receive it before sending the next")
         request = sim_pb2.StepRequest(session_id=self._id, sequence=self._sequence + 1, action=encode(action))
         if self._stream is None:
-            self._stream = _Stream(self._client.stub, self._client.timeout_s)
+            self._stream = _Stream(self._stub, self._timeout_s)
         self._stream.send(request)
         self._pending = request
 
@@ -277,13 +295,13 @@ class SimSession:
         """Draws rows (empty means all) as they are now: uint8[R, 224, 224, 3]."""
         request = sim_pb2.RenderRequest(session_id=self._id, rows=rows)
         with translated():
-            reply = self._client.stub.Render(request, timeout=self._client.timeout_s)
+            reply = self._stub.Render(request, timeout=self._timeout_s)
         return decode(reply.frames, "frames", dtype=np.uint8, shape=(None, None, None, 3))
 
     def renew(self) -> float:
         """Starts the lease anew; returns its seconds."""
         with translated():
-            reply = self._client.stub.Renew(sim_pb2.RenewRequest(session_id=self._id), timeout=self._client.timeout_s)
+            reply = self._stub.Renew(sim_pb2.RenewRequest(session_id=self._id), timeout=self._timeout_s)
         return float(reply.lease_s)
 
     def close(self) -> None:
@@ -294,7 +312,13 @@ class SimSession:
         if self._stream is not None:
             self._stream.close()
         with contextlib.suppress(grpc.RpcError):
-            self._client.stub.Close(sim_pb2.CloseRequest(session_id=self._id), timeout=self._client.timeout_s)
+            self._stub.Close(sim_pb2.CloseRequest(session_id=self._id), timeout=self._timeout_s)
+        self._channel.close()
+
+    def abandon(self) -> None:
+        """Closes the connection without a word: the session ends with its lease."""
+        self._closed.set()
+        self._channel.close()
 
     def __enter__(self) -> SimSession:
         return self
@@ -314,7 +338,7 @@ class SimSession:
                 call: Any = error
                 if call.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
                     raise
-        return self._client.stub.Step(request, timeout=self._client.timeout_s)
+        return self._stub.Step(request, timeout=self._timeout_s)
 
     def _keep_alive(self) -> None:
         while not self._closed.wait(self.lease_s / 3):

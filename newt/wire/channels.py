@@ -46,14 +46,24 @@ _SERVICE_CONFIG = {
         }
     ],
 }
+# One replica, any of them, for as long as it lives.
+_ONE_REPLICA = {**_SERVICE_CONFIG, "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
 
 
-def connect(target: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
+def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica: bool = False) -> grpc.Channel:
     """A channel to `host:port` (or any gRPC target). Connecting happens in the background.
 
     Every call needs a deadline (`timeout=`); to wait for a server to appear, pass `wait_for_ready=True` with one.
+
+    Args:
+        target: Where to. A name with several addresses (a headless service in Kubernetes) stands for replicas.
+        options: More channel options.
+        one_replica: Send all calls to one replica, chosen at random, because it remembers something between them.
+            Otherwise calls go round all replicas in turn.
     """
+    config = _ONE_REPLICA if one_replica else _SERVICE_CONFIG
+    # Channels share connections unless told otherwise, and with them the choice of the replica.
+    own = [("grpc.use_local_subchannel_pool", 1)] if one_replica else []
     return grpc.insecure_channel(
-        target,
-        options=[*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG)), *options],
+        target, options=[*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)), *own, *options]
     )

@@ -43,14 +43,19 @@ class Server:
         host: Address to bind.
         port: Port to bind; 0 picks a free one (see `port`).
         max_threads: Handlers that can run at once. Each open stream holds one.
+        max_connection_age_s: Ask clients to connect anew after this time, running calls undisturbed: that is when
+            they look up the addresses of all replicas again. None: never.
 
     Raises:
         PortInUseError: The address cannot be bound; the message names it.
     """
 
-    def __init__(self, service: str, host: str, port: int, max_threads: int = 64) -> None:
+    def __init__(
+        self, service: str, host: str, port: int, max_threads: int = 64, max_connection_age_s: float | None = None
+    ) -> None:
         self._service = service
         self._health = health.HealthServicer()
+        ages = [("grpc.max_connection_age_ms", int(1000 * max_connection_age_s))] if max_connection_age_s else []
         self.grpc = grpc.server(
             futures.ThreadPoolExecutor(max_threads, thread_name_prefix="rpc"),
             interceptors=[StatusInterceptor()],
@@ -58,6 +63,7 @@ class Server:
                 *CHANNEL_OPTIONS,
                 ("grpc.so_reuseport", 0),  # Two servers on one port must be an error, not a lottery.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                *ages,
             ],
             maximum_concurrent_rpcs=max_threads * 4,
         )

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from newt.runs.record import Progress, RunState
+from newt.runs.record import Evaluation, Progress, RunState
+from newt.tasks.registry import get_task
 from newt.wire.metrics import LATENCY_BUCKETS
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
@@ -20,6 +21,21 @@ REQUESTS = Histogram(
 )
 ENV_STEPS_RATE = Gauge("newt_learner_env_steps_per_second", "Env steps per second, over all active runs.")
 UPDATES_RATE = Gauge("newt_learner_updates_per_second", "Updates per second, over all active runs.")
+ENV_STEPS = Gauge("newt_learner_env_steps", "Env steps stored so far, over all active runs.")
+UPDATES = Gauge("newt_learner_updates", "Updates so far, pretraining included, over all active runs.")
+LOSS = Gauge("newt_learner_loss", "Latest training metrics, mean over the active runs.", ["name"])
+DIVERGED = Counter("newt_learner_diverged_runs_total", "Runs that ended because a loss became NaN or infinite.")
+# Tasks are as many as the registry has; runs are unbounded, so the tasks of several runs are averaged.
+TASK_SCORE = Gauge(
+    "newt_learner_task_score",
+    "Score in [0, 1] of the latest training episode, mean over the active runs.",
+    ["domain", "task"],
+)
+EVALUATION_SCORE = Gauge(
+    "newt_learner_evaluation_score",
+    "Score in [0, 1] in the latest evaluation, mean over the active runs.",
+    ["domain", "task"],
+)
 
 
 def show_states(states: Iterable[RunState]) -> None:
@@ -29,8 +45,37 @@ def show_states(states: Iterable[RunState]) -> None:
         RUNS.labels(state.value).set(counts[state])
 
 
-def show_rates(runs: Iterable[Progress]) -> None:
-    """Sets the rates from the progress of all active runs."""
+def show_progress(runs: Iterable[Progress], evaluations: Iterable[Evaluation]) -> None:
+    """Sets rates, counts, losses and scores.
+
+    Args:
+        runs: Progress of all active runs.
+        evaluations: The latest one of each active run that has one.
+    """
     active = list(runs)
     ENV_STEPS_RATE.set(sum(progress.env_steps_per_s for progress in active))
     UPDATES_RATE.set(sum(progress.updates_per_s for progress in active))
+    ENV_STEPS.set(sum(progress.env_steps for progress in active))
+    UPDATES.set(sum(progress.pretrain_updates + progress.updates for progress in active))
+    losses = [(name, value) for progress in active for name, value in progress.losses.items()]
+    LOSS.clear()
+    for name, value in _means(losses).items():
+        LOSS.labels(name).set(value)
+    trained = [
+        (task, seen.last_score)
+        for progress in active
+        for task, seen in progress.tasks.items()
+        if seen.last_score is not None
+    ]
+    evaluated = [(task, stats.score) for evaluation in evaluations for task, stats in evaluation.tasks.items()]
+    for gauge, scores in ((TASK_SCORE, trained), (EVALUATION_SCORE, evaluated)):
+        gauge.clear()
+        for task, score in _means(scores).items():
+            gauge.labels(get_task(task).domain, task).set(score)
+
+
+def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -30,6 +30,7 @@ class TrainerProgress(_Part):
     attempt: int = 0
     pretrained: bool = False  # the pretraining phase is over (or there is none) and its weights are published
     finished: bool = False  # all updates are done and the final weights are published
+    diverged: bool = False  # a loss became NaN or infinite
 
 
 class CollectorProgress(_Part):

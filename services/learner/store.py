@@ -270,6 +270,15 @@ class RunStore:
         rows = self._redis.lrange(_key(run_id, "evaluations"), 0, -1)
         return [Evaluation.model_validate_json(row) for row in rows]
 
+    def last_evaluation(self, run_id: str) -> Evaluation | None:
+        """The newest evaluation of the run itself; None before the first."""
+        row = self._redis.lindex(_key(run_id, "evaluations"), -1)
+        return Evaluation.model_validate_json(row) if row else None
+
+    def diverged(self, run_id: str) -> bool:
+        """Whether the run's training ended because a loss became NaN or infinite."""
+        return TrainerProgress.parse(self._redis.hget(_run(run_id), "trainer")).diverged
+
     def videos(self, run_id: str) -> dict[str, str]:
         """Task to name of its video."""
         return dict(json.loads(self._redis.hget(_run(run_id), "videos") or "{}"))

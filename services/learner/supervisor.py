@@ -181,7 +181,11 @@ class Supervisor:
         metrics.show_states(states.values())
         if time.monotonic() - self._shown > RATES_EVERY_S:
             self._shown = time.monotonic()
-            metrics.show_rates(self._store.get(run_id).progress for run_id in self._running)
+            last = [self._store.last_evaluation(run_id) for run_id in self._running]
+            metrics.show_progress(
+                [self._store.get(run_id).progress for run_id in self._running],
+                [evaluation for evaluation in last if evaluation is not None],
+            )
 
     def _start(self, run_id: str) -> None:
         attempt = self._store.begin(run_id)
@@ -237,6 +241,8 @@ class Supervisor:
                 child.kill()
         if all(child.wait(0) for child in running.children.values()):
             del self._running[run_id]
+            if self._store.diverged(run_id):
+                metrics.DIVERGED.inc()
             self._on_ended(run_id)
             log.info("run_stopped", run=run_id, seconds=round(moment - running.stopping_since, 1))
 

@@ -248,6 +248,7 @@ class Trainer:
     def _check(self, metrics: dict[str, torch.Tensor]) -> None:
         wrong = [name for name, value in metrics.items() if not math.isfinite(float(value))]
         if wrong:
+            self._report.diverged = True
             names = [checkpoint.name for checkpoint in self._folder.list()]
             kept = f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
             raise RunFailedError(

@@ -28,6 +28,7 @@ class TrainingReport:
         waiting_on: What it waits for, or None.
         pretrained: The pretraining phase is over and its weights are published.
         finished: All updates are done and the final weights are published.
+        diverged: A loss became NaN or infinite.
 
     Args:
         context: Of the process.
@@ -41,6 +42,7 @@ class TrainingReport:
         self.waiting_on: str | None = None
         self.pretrained = False
         self.finished = False
+        self.diverged = False
         self._context, self._silent = context, silent
         self._updates, self._env_steps = updates, env_steps
         self._written = updates
@@ -107,5 +109,6 @@ class TrainingReport:
             losses={name: round(value, 5) for name, value in self._losses.items()},
             pretrained=self.pretrained,
             finished=self.finished,
+            diverged=self.diverged,
         )
         loosely(lambda: writer.progress("trainer", progress))

@@ -18,6 +18,9 @@ QUEUED_ROWS = Gauge("newt_planner_queued_rows", "Rows waiting now.")
 MODELS = Gauge("newt_planner_models", "Models that can be served now.")
 HUB_CONNECTED = Gauge("newt_planner_hub_connected", "1 while subscribed to the weights hub.")
 WEIGHTS_VERSION = Gauge("newt_planner_weights_version", "Version that was swapped in last, of whatever model.")
+WEIGHTS_CREATED = Gauge(
+    "newt_planner_weights_created_seconds", "When the weights that were swapped in last were made, in Unix time."
+)
 SWAPS = Counter("newt_planner_swaps_total", "Weights put to use.")
 SWAP_SECONDS = Histogram(
     "newt_planner_swap_seconds", "Time from the last byte of new weights to their use.", buckets=LATENCY_BUCKETS

@@ -44,7 +44,8 @@ class PlannerService:
     def __init__(self, settings: PlannerSettings) -> None:
         device = choose_device(settings)
         log.info("device_chosen", device=str(device.where), dtype=str(device.dtype), max_rows=device.max_rows)
-        self.server = Server(SERVICE, settings.host, settings.port, settings.max_threads)
+        # Replicas come and go with the load; clients learn of new ones when they connect anew.
+        self.server = Server(SERVICE, settings.host, settings.port, settings.max_threads, max_connection_age_s=60)
         self._queue = PlanQueue(device.max_rows, settings.max_wait_ms / 1000, settings.max_queued_rows)
         metrics.QUEUED_ROWS.set_function(lambda: self._queue.queued_rows)
         self._store = ModelStore(settings.max_models, on_missed=lambda: self._subscriber.resync())

@@ -168,6 +168,7 @@ class Subscriber:
         metrics.SWAP_SECONDS.observe(swap_seconds)
         metrics.PUBLISH_SECONDS.observe(max(0.0, time.time() - weights.created_at))
         metrics.WEIGHTS_VERSION.set(weights.weights_version)
+        metrics.WEIGHTS_CREATED.set(weights.created_at)
         log.info(
             "weights_swapped",
             model_id=weights.model_id,

@@ -19,5 +19,7 @@ SAMPLE_SECONDS = Histogram(
 )
 BLOCKED = Counter("newt_replay_blocked_seconds_total", "Time that calls were held back, by the side held.", ["side"])
 REDIS_UP = Gauge("newt_replay_redis_up", "1 while Redis answers.")
+REDIS_USED = Gauge("newt_replay_redis_used_bytes", "Memory that Redis uses.")
+REDIS_LIMIT = Gauge("newt_replay_redis_limit_bytes", "Memory that Redis may use; 0 for no limit.")
 REDIS_ERRORS = Counter("newt_replay_redis_errors_total", "Failed Redis commands.", ["reason"])
 REBUILD_SECONDS = Gauge("newt_replay_rebuild_seconds", "Duration of the last rebuild of the mirror.")

@@ -161,6 +161,8 @@ class Store:
         with self._translated():
             info: dict[str, Any] = cast(Any, self._redis.info("everything"))
         self._maxmemory_bytes = int(info.get("maxmemory", 0))
+        metrics.REDIS_USED.set(int(info.get("used_memory", 0)))
+        metrics.REDIS_LIMIT.set(self._maxmemory_bytes)
         return ServerFacts(
             run_id=str(info.get("run_id", "")),
             maxmemory_bytes=self._maxmemory_bytes,

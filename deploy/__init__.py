@@ -1,0 +1,1 @@
+"""How the services are deployed: Kubernetes manifests, Prometheus rules, Grafana dashboards."""

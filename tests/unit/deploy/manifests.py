@@ -1,0 +1,61 @@
+"""Manifests as lists of dictionaries."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+BASE = DEPLOY / "k8s"
+OVERLAYS = sorted(path.parent.name for path in (DEPLOY / "overlays").glob("*/kustomization.yaml"))
+
+Manifest = dict[str, Any]
+
+
+@functools.cache
+def base() -> list[Manifest]:
+    """What `kubectl apply -f deploy/k8s` sends, in its order."""
+    files = sorted(path for path in BASE.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
+    return [manifest for path in files for manifest in yaml.safe_load_all(path.read_text())]
+
+
+@functools.cache
+def overlay(name: str) -> list[Manifest]:
+    """What `kubectl apply -k deploy/overlays/NAME` sends."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    command = ["kubectl", "kustomize", str(DEPLOY / "overlays" / name)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert built.returncode == 0, built.stderr
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
+    """Name to manifest."""
+    return {manifest["metadata"]["name"]: manifest for manifest in manifests if manifest["kind"] in kinds}
+
+
+def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Whatever makes pods."""
+    return of_kind(manifests, "Deployment", "StatefulSet", "Job")
+
+
+def bytes_of(quantity: str) -> int:
+    """A Kubernetes quantity of memory."""
+    match = re.fullmatch(r"(\d+)(Ki|Mi|Gi)", quantity)
+    assert match, f"{quantity!r} is no quantity of memory"
+    return int(match[1]) * 1024 ** (1 + ["Ki", "Mi", "Gi"].index(match[2]))
+
+
+def cores_of(quantity: str) -> float:
+    """A Kubernetes quantity of CPU."""
+    match = re.fullmatch(r"(\d+)(m?)", quantity)
+    assert match, f"{quantity!r} is no quantity of CPU"
+    return int(match[1]) / (1000 if match[2] else 1)

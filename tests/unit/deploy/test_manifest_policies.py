@@ -1,0 +1,288 @@
+"""What no schema says: who runs as what, with which limits and probes, and who may call whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from manifests import OVERLAYS, Manifest, base, bytes_of, cores_of, of_kind, overlay, workloads
+
+import newt
+from deploy import sims
+from newt.tasks.domains import DOMAINS
+from newt.wire.server import LIVENESS
+from services.learner.settings import LearnerSettings
+from services.planner.settings import PlannerSettings
+from services.replay.settings import ReplaySettings
+from services.sim.settings import SimSettings
+
+# From, to, port; the arrows of docs/architecture.md.
+ARROWS = {
+    ("learner", "sim", 50051),
+    ("learner", "planner", 50071),
+    ("learner", "replay", 50061),
+    ("learner", "redis", 6379),
+    ("replay", "redis", 6379),
+    ("planner", "learner", 50081),
+    ("trainer", "learner", 50081),
+    ("trainer", "replay", 50061),
+    ("trainer", "redis", 6379),
+    ("trainer", "trainer", 0),
+}
+SCRAPED = {("monitoring", "sim", 9100), ("monitoring", "planner", 9100), ("monitoring", "replay", 9100)}
+SCRAPED |= {("monitoring", "learner", 8000)}
+NAMES = {(component, "kube-system", 53) for component in ("learner", "planner", "replay", "trainer")}
+SETTINGS = {"sim": SimSettings, "planner": PlannerSettings, "replay": ReplaySettings, "learner": LearnerSettings}
+COMPONENT = "app.kubernetes.io/component"
+
+
+@pytest.fixture(scope="module", params=["base", *OVERLAYS])
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    return base() if request.param == "base" else overlay(request.param)
+
+
+def containers(manifests: list[Manifest]) -> list[tuple[str, Manifest, Manifest]]:
+    """Name of the workload, its pod's spec, each of its containers."""
+    found = []
+    for name, workload in workloads(manifests).items():
+        pod = workload["spec"]["template"]["spec"]
+        found += [(name, pod, container) for container in [*pod.get("initContainers", []), *pod["containers"]]]
+    assert found
+    return found
+
+
+def environment(manifests: list[Manifest], container: Manifest) -> dict[str, str]:
+    """Variables of a container; those that the cluster fills in are a number."""
+    maps = of_kind(manifests, "ConfigMap")
+    values: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        if "configMapRef" in source:
+            values |= maps[source["configMapRef"]["name"]]["data"]
+    return values | {entry["name"]: entry.get("value", "4") for entry in container.get("env", [])}
+
+
+def test_simulators_are_those_of_the_registry() -> None:
+    assert sims.TARGET.read_text() == sims.manifests(), "stale: run python -m deploy.sims"
+
+
+def test_pods_meet_the_restricted_profile(manifests: list[Manifest]) -> None:
+    for name, pod, container in containers(manifests):
+        own, inside = pod["securityContext"], container["securityContext"]
+        assert own["runAsNonRoot"] is True, name
+        assert own["runAsUser"] > 0, name
+        assert own["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert inside["allowPrivilegeEscalation"] is False, name
+        assert inside["readOnlyRootFilesystem"] is True, name
+        assert inside["capabilities"] == {"drop": ["ALL"]}, name
+        assert not inside.get("privileged"), name
+        assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), name
+        allowed = {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+        assert all(set(volume) - {"name"} <= allowed for volume in pod.get("volumes", [])), name
+
+
+def test_pods_have_no_rights_in_the_cluster(manifests: list[Manifest]) -> None:
+    accounts = of_kind(manifests, "ServiceAccount")
+    for name, pod, _ in containers(manifests):
+        assert pod["automountServiceAccountToken"] is False, name
+        assert accounts[pod["serviceAccountName"]]["automountServiceAccountToken"] is False, name
+    assert not of_kind(manifests, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
+
+def test_images_are_of_one_version(manifests: list[Manifest]) -> None:
+    for name, _, container in containers(manifests):
+        image, _, tag = container["image"].rpartition(":")
+        assert image, f"{name}: {container['image']} has no tag"
+        assert tag != "latest", name
+        if image.startswith("newt/"):
+            assert tag.split("-")[0] == newt.__version__, name
+
+
+def test_resources_are_bounded(manifests: list[Manifest]) -> None:
+    for name, _, container in containers(manifests):
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        assert 0 < bytes_of(requests["memory"]) <= bytes_of(limits["memory"]), name
+        assert 0 < cores_of(requests["cpu"]) <= cores_of(limits["cpu"]), name
+
+
+def test_redis_has_room_to_rewrite_its_file() -> None:
+    config = of_kind(base(), "ConfigMap")["redis"]["data"]["redis.conf"]
+    match = re.search(r"^maxmemory (\d+)gb$", config, re.MULTILINE)
+    assert match
+    limit = workloads(base())["redis"]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    assert 1.5 * int(match[1]) * 1024**3 <= bytes_of(limit)
+    assert {"appendonly yes", "maxmemory-policy noeviction"} <= {line.strip() for line in config.splitlines()}
+
+
+def test_every_container_is_probed(manifests: list[Manifest]) -> None:
+    jobs = of_kind(manifests, "Job")
+    for name, pod, container in containers(manifests):
+        if name in jobs:
+            continue
+        ports = {port["containerPort"] for port in container["ports"]}
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            probe = container[kind]
+            if "grpc" in probe:
+                assert probe["grpc"]["port"] in ports, name
+                expected = r"newt\.v1\.\w+Service" if kind == "readinessProbe" else LIVENESS
+                assert re.fullmatch(expected, probe["grpc"]["service"]), name
+        # Liveness is tolerant: a busy service must not be killed for being busy.
+        liveness = container["livenessProbe"]
+        assert liveness["timeoutSeconds"] >= 5, name
+        assert liveness["failureThreshold"] >= 5, name
+        assert pod["terminationGracePeriodSeconds"] >= 30, name
+
+
+def test_settings_are_valid(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, pod, container in containers(manifests):
+        kind = name.partition("-")[0]
+        # Variables such as NEWT_REPLAY_PORT=tcp://... of a service named like ours would be refused.
+        assert pod["enableServiceLinks"] is False, name
+        if kind not in SETTINGS:
+            continue
+        with monkeypatch.context() as patch:
+            for key, value in environment(manifests, container).items():
+                patch.setenv(key, value)
+            settings = SETTINGS[kind]()
+        assert settings.host == "0.0.0.0", name
+        ports = {port["containerPort"] for port in container["ports"]}
+        assert settings.port in ports, name
+        assert getattr(settings, "metrics_port", settings.port) in ports, name
+        annotations = workloads(manifests)[name]["spec"]["template"]["metadata"]["annotations"]
+        scraped = getattr(settings, "metrics_port", settings.port)
+        assert annotations == {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(scraped),
+            "prometheus.io/path": "/metrics",
+        }, name
+
+
+def test_selectors_find_their_pods(manifests: list[Manifest]) -> None:
+    makers = workloads(manifests)
+    labels = {name: maker["spec"]["template"]["metadata"]["labels"] for name, maker in makers.items()}
+
+    def chosen(selector: dict[str, str]) -> list[str]:
+        return [name for name, have in labels.items() if selector.items() <= have.items()]
+
+    for name, maker in makers.items():
+        if maker["kind"] != "Job":
+            assert chosen(maker["spec"]["selector"]["matchLabels"]) == [name]
+    for name, service in of_kind(manifests, "Service").items():
+        assert chosen(service["spec"]["selector"]) == [name]
+        assert service["spec"]["clusterIP"] == "None", f"{name} must be headless for gRPC clients to see its replicas"
+        names = {port["name"] for port in makers[name]["spec"]["template"]["spec"]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+    budgets = of_kind(manifests, "PodDisruptionBudget")
+    assert set(budgets) == {name for name, maker in makers.items() if maker["kind"] != "Job"}
+    for name, budget in budgets.items():
+        assert chosen(budget["spec"]["selector"]["matchLabels"]) == [name]
+
+
+def test_autoscaled_are_the_stateless_and_the_simulators(manifests: list[Manifest]) -> None:
+    scaled = of_kind(manifests, "HorizontalPodAutoscaler")
+    makers = of_kind(manifests, "Deployment")
+    assert set(scaled) == set(makers) - {"replay"}
+    assert makers["replay"]["spec"]["replicas"] == 1  # Redis has one writer
+    for name, scaler in scaled.items():
+        assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+        assert "replicas" not in makers[name]["spec"], f"{name}: an apply would undo the autoscaler's choice"
+
+
+def test_the_learner_knows_every_simulator() -> None:
+    config = of_kind(base(), "ConfigMap")["learner"]["data"]
+    targets = json.loads(config["NEWT_LEARNER_SIMS"])
+    assert targets == {domain: f"dns:///sim-{domain}:50051" for domain in DOMAINS}
+    services = of_kind(base(), "Service")
+    addresses = [*targets.values(), config["NEWT_LEARNER_REPLAY"], config["NEWT_LEARNER_PLANNER"]]
+    addresses.append(of_kind(base(), "ConfigMap")["planner"]["data"]["NEWT_PLANNER_HUB"])
+    for address in addresses:
+        match = re.fullmatch(r"dns:///([a-z0-9-]+):(\d+)", address)
+        assert match, address
+        assert int(match[2]) in {port["port"] for port in services[match[1]]["spec"]["ports"]}, address
+
+
+# ---- who may call whom
+
+
+def components(selector: dict[str, Any]) -> list[str]:
+    """Components that a pod selector chooses."""
+    if COMPONENT in selector.get("matchLabels", {}):
+        return [selector["matchLabels"][COMPONENT]]
+    (expression,) = selector["matchExpressions"]
+    assert expression["key"] == COMPONENT
+    assert expression["operator"] == "In"
+    return list(expression["values"])
+
+
+def peers(rules: list[dict[str, Any]]) -> list[str]:
+    """Components and namespaces of the peers of a rule; a rule without peers would mean everybody."""
+    assert rules
+    found: list[str] = []
+    for rule in rules:
+        if "namespaceSelector" in rule:
+            assert set(rule) == {"namespaceSelector"}
+            found.append(rule["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+        else:
+            found += components(rule["podSelector"])
+    return found
+
+
+def arrows(manifests: list[Manifest], direction: str) -> set[tuple[str, str, int]]:
+    """From, to and port (0: any) of what the policies allow."""
+    key, side = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
+    found = set()
+    for policy in of_kind(manifests, "NetworkPolicy").values():
+        if policy["spec"]["podSelector"] == {}:
+            continue
+        assert key not in policy["spec"] or direction in policy["spec"]["policyTypes"]
+        for rule in policy["spec"].get(key, []):
+            for own in components(policy["spec"]["podSelector"]):
+                for peer in peers(rule[side]):
+                    for port in rule.get("ports", [{"port": 0}]):
+                        found.add((peer, own, port["port"]) if direction == "Ingress" else (own, peer, port["port"]))
+    return found
+
+
+def test_everything_is_denied_at_first(manifests: list[Manifest]) -> None:
+    assert of_kind(manifests, "NetworkPolicy")["default-deny"]["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
+def test_exactly_the_arrows_of_the_design_are_allowed() -> None:
+    assert arrows(base(), "Ingress") == ARROWS | SCRAPED
+    assert arrows(base(), "Egress") == ARROWS | NAMES
+
+
+def test_the_ingress_overlay_adds_one_arrow() -> None:
+    for name in ("ingress", "tls"):
+        assert arrows(overlay(name), "Ingress") == ARROWS | SCRAPED | {("ingress-nginx", "learner", 8000)}
+
+
+def test_the_external_redis_overlay_has_no_redis() -> None:
+    built = overlay("external-redis")
+    assert not [item for item in built if item["metadata"]["name"] == "redis"]
+    outside = of_kind(built, "NetworkPolicy")["external-redis"]["spec"]
+    assert components(outside["podSelector"]) == ["learner", "replay", "trainer"]
+    for name in ("replay", "learner"):
+        container = workloads(built)[name]["spec"]["template"]["spec"]["containers"][0]
+        assert {"secretRef": {"name": "redis-clients", "optional": False}} in container["envFrom"]
+        assert not [key for key in environment(built, container) if key.endswith("REDIS_URL")]
+
+
+def test_the_gpu_overlay_puts_models_on_gpus() -> None:
+    built = overlay("gpu")
+    for name in ("planner", "learner"):
+        container = workloads(built)[name]["spec"]["template"]["spec"]["containers"][0]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert environment(built, container)[f"NEWT_{name.upper()}_DEVICE"] == "cuda"
+        assert container["image"].endswith("-cuda")
+
+
+def test_no_secret_lies_in_the_manifests(manifests: list[Manifest]) -> None:
+    assert not of_kind(manifests, "Secret")
+    for name, _, container in containers(manifests):
+        for key, value in environment(manifests, container).items():
+            assert not re.search(r"://[^/]*@", value), f"{name}: {key} holds a password"

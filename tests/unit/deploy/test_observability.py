@@ -1,0 +1,83 @@
+"""Prometheus rules and Grafana dashboards, without a running service."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import services.learner.metrics
+import services.planner.metrics
+import services.replay.metrics
+import services.sim.metrics  # noqa: F401 - all four register their metrics
+from deploy import rules
+from deploy.grafana.generate import DASHBOARDS, FOLDER, dashboard
+
+PROMETHEUS = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
+QUERIES = [expr for panels in DASHBOARDS.values() for panel in panels for expr, _ in panel.queries]
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_the_configuration_is_valid() -> None:
+    promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+
+
+@needs_promtool
+def test_alerts_fire_when_they_should() -> None:
+    promtool("test", "rules", str(PROMETHEUS / "rules.test.yml"))
+
+
+def test_every_alert_is_tested() -> None:
+    groups = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    tests = yaml.safe_load((PROMETHEUS / "rules.test.yml").read_text())["tests"]
+    cases = [case for test in tests for case in test.get("alert_rule_test", [])]
+    assert alerts == {case["alertname"] for case in cases if case["exp_alerts"]}
+
+
+@needs_promtool
+def test_every_query_is_valid(tmp_path: Path) -> None:
+    recorded = [
+        {"record": f"panel:{i}", "expr": expr.replace("$__rate_interval", "1m")} for i, expr in enumerate(QUERIES)
+    ]
+    path = tmp_path / "panels.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recorded}]}))
+    promtool("check", "rules", str(path))
+
+
+def test_every_metric_exists() -> None:
+    """A misspelt name would make an alert that never fires, and a panel that is always empty."""
+    known = set(REGISTRY._names_to_collectors)
+    used = set(re.findall(r"\bnewt_[a-z_]+", " ".join(QUERIES) + (PROMETHEUS / "rules.yml").read_text()))
+    assert used <= known, used - known
+
+
+def test_the_operators_rules_are_the_same() -> None:
+    assert rules.TARGET.read_text() == rules.manifest(), "stale: run python -m deploy.rules"
+    groups = yaml.safe_load(rules.SOURCE.read_text())["groups"]
+    assert yaml.safe_load(rules.TARGET.read_text())["spec"] == {"groups": groups}
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_dashboards_are_those_of_the_code(name: str) -> None:
+    committed = json.loads((FOLDER / f"{name}.json").read_text())
+    assert committed == dashboard(name), "stale: run python -m deploy.grafana.generate"
+    cells = [
+        (panel["gridPos"]["x"] + dx, panel["gridPos"]["y"])
+        for panel in committed["panels"]
+        for dx in range(panel["gridPos"]["w"])
+    ]
+    assert len(cells) == len(set(cells)), "panels overlap"
+    assert max(x for x, _ in cells) < 24

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from prometheus_client import REGISTRY
+
+from newt.runs.record import EpisodeStats, Evaluation, Progress, TaskProgress
+from services.learner import metrics
+
+
+def value(metric: str, /, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"newt_learner_{metric}", labels)
+
+
+def progress(score: float | None, loss: float) -> Progress:
+    return Progress(
+        env_steps=10, updates=3, losses={"value": loss}, tasks={"walker-walk": TaskProgress(last_score=score)}
+    )
+
+
+def test_several_runs_are_summed_or_averaged() -> None:
+    stats = EpisodeStats(score=0.5, return_=1.0, length=100, episodes=1)
+    evaluation = Evaluation(kind="periodic", mode="planner", env_steps=0, tasks={"mw-push": stats})
+    metrics.show_progress([progress(0.2, 1.0), progress(0.4, 3.0)], [evaluation])
+    assert value("env_steps") == 20
+    assert value("updates") == 6
+    assert value("loss", name="value") == 2.0
+    score = value("task_score", domain="dmcontrol", task="walker-walk")
+    assert score is not None
+    assert abs(score - 0.3) < 1e-9
+    assert value("evaluation_score", domain="metaworld", task="mw-push") == 0.5
+
+
+def test_what_nobody_trains_is_not_shown() -> None:
+    metrics.show_progress([progress(0.2, 1.0)], [])
+    metrics.show_progress([progress(None, 1.0)], [])
+    assert value("task_score", domain="dmcontrol", task="walker-walk") is None
+    metrics.show_progress([], [])
+    assert value("loss", name="value") is None
+    assert value("env_steps") == 0
