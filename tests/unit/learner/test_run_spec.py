@@ -43,7 +43,7 @@ NONSENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"algorithm": {"pretraining": True}}, "algorithm.pretraining", "needs demonstrations"),
     ({"algorithm": {"language": "yes"}}, "algorithm.language", "boolean"),
     ({"collect": {"envs_per_task": 0}}, "collect.envs_per_task", "greater"),
-    ({"evaluation": {"episodes_per_task": 0}}, "evaluation.episodes_per_task", "greater"),
+    ({"evaluation": {"episodes_per_task": -1}}, "evaluation.episodes_per_task", "greater"),
 ]
 
 
