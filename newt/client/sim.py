@@ -33,6 +33,8 @@ from newt.wire.v1 import sim_pb2, sim_pb2_grpc, tensor_pb2
 
 log = structlog.get_logger(__name__)
 
+_BUILD_S = 5.0  # What building the largest simulator may take on a busy machine.
+
 
 class ObsMode(enum.Enum):
     """Which observations a session returns."""
@@ -116,7 +118,8 @@ class SimClient:
     Args:
         address: host:port.
         timeout_s: Deadline of every call but `open`.
-        open_timeout_s: Deadline of `open`, which builds simulators and waits for a server that is coming up.
+        open_timeout_s: Deadline of `open`, which builds simulators and waits for a server that is coming up; it has
+            some seconds more for each instance.
     """
 
     def __init__(self, address: str, timeout_s: float, open_timeout_s: float = 300.0) -> None:
@@ -169,7 +172,8 @@ class SimClient:
             with_expert=with_expert,
         )
         with translated():
-            reply = self.stub.Open(request, timeout=self._open_timeout_s, wait_for_ready=True)
+            timeout_s = self._open_timeout_s + _BUILD_S * len(tasks)
+            reply = self.stub.Open(request, timeout=timeout_s, wait_for_ready=True)
         return SimSession(self, reply, keep_alive)
 
     def close(self) -> None:
