@@ -159,3 +159,13 @@ def test_the_whole_set_trains_twice_without_a_crash_or_a_leak(home: Path) -> Non
     # The first run imports simulators; what the second one adds to that would be lost with every run.
     assert resting[2] < 1.1 * resting[1]
     assert {service["restarts"] for service in running(home).services} == {0}
+
+
+def test_every_domain_set_list_and_glob_is_accepted(home: Path) -> None:
+    with httpx.Client(base_url=running(home).rest_url, timeout=20.0) as http:
+        for tasks in (*([domain] for domain in DOMAINS), ["mmbench"], ["test20"], ["mw-push", "atari-p*", "og-ant?*"]):
+            reply = http.post("/runs", json={**RUN, "tasks": tasks})
+            assert reply.status_code == 201, reply.text
+            assert reply.json()["tasks"] == [task.name for task in select_tasks(tasks)]
+            cancelled = http.post(f"/runs/{reply.json()['id']}/cancel")
+            assert cancelled.json()["state"] == "cancelled"
