@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 MOST_MB = 24 * 1024**3 / 1e6
+ENV_STEPS = 1000  # In each of two runs.
 LEAD_STEPS = 10
 RUN: dict[str, Any] = {
     "tasks": ["mmbench"],
@@ -38,7 +39,12 @@ RUN: dict[str, Any] = {
     "model": {"size": "XS"},
     "plan": {"num_samples": 16, "num_policy_trajectories": 4, "num_elites": 4, "iterations": 1},
     # Planning from the first step on, by an agent that knows nothing.
-    "schedule": {"total_env_steps": 2000, "seed_env_steps": 0, "updates_per_env_step": 0.01, "publish_every_s": 1.0},
+    "schedule": {
+        "total_env_steps": ENV_STEPS,
+        "seed_env_steps": 0,
+        "updates_per_env_step": 0.01,
+        "publish_every_s": 1.0,
+    },
     "demos": {"scripted_episodes": 0},
     "replay": {"batch_size": 32},
     # Whole episodes count: without this, fast simulators would fill the run before slow ones have built theirs.
@@ -138,8 +144,8 @@ def test_the_whole_set_trains_twice_without_a_crash_or_a_leak(home: Path) -> Non
             run = train(stack, seed)
         assert run["state"] == "succeeded", run["error"]
         progress = run["progress"]
-        assert progress["env_steps"] >= 2000
-        assert progress["updates"] == progress["total_updates"] == math.floor(0.01 * 2000)
+        assert progress["env_steps"] >= ENV_STEPS
+        assert progress["updates"] == progress["total_updates"] == math.floor(0.01 * ENV_STEPS)
         assert progress["restarts"] == 0
         taken = steps_taken(stack) - before
         # A vector step moves every instance, and nobody is further ahead of another than the limit.
