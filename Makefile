@@ -41,10 +41,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYTHO
 	@PYTHON=$(PYTHON) scripts/maniskill-vulkan.sh
 	@touch $@ $(VENV)/.local $(VENV)/.all-domains
 
-$(VENV)/.bench: pyproject.toml constraints.txt | $(PYTHON)
-	@echo "Installing Newt and what its benchmarks compare it with into $(VENV) ..."
-	$(PIP) install -c constraints.txt -e '.[bench]'
-	@touch $@ $(VENV)/.local
+$(VENV)/.bench: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYTHON)
+	@echo "Installing Newt, the simulators of all domains and what its benchmarks compare it with into $(VENV) ..."
+	$(PIP) install -c constraints/maniskill.txt -e '.[bench]'
+	@PYTHON=$(PYTHON) scripts/maniskill-vulkan.sh
+	@touch $@ $(VENV)/.local $(VENV)/.all-domains
 
 ##@ Check
 .PHONY: test lint type fmt tests

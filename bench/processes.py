@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from newt.local import ports
 from newt.local.health import is_ready
@@ -20,8 +21,23 @@ _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 15.0
 
 
+@dataclass(frozen=True)
+class RunningService:
+    """A service's process.
+
+    Attributes:
+        address: host:port.
+        pid: Process id.
+    """
+
+    address: str
+    pid: int
+
+
 @contextmanager
-def service(module: str, health: str, env: Mapping[str, str] | None = None, threads: int = 1) -> Iterator[str]:
+def running(
+    module: str, health: str, env: Mapping[str, str] | None = None, threads: int = 1
+) -> Iterator[RunningService]:
     """Runs `python -m MODULE` until the block ends.
 
     Args:
@@ -31,7 +47,7 @@ def service(module: str, health: str, env: Mapping[str, str] | None = None, thre
         threads: OpenMP threads of the process.
 
     Yields:
-        host:port, ready.
+        The process, ready.
 
     Raises:
         RuntimeError: It ended, or is not ready in time; with its last lines.
@@ -55,7 +71,7 @@ def service(module: str, health: str, env: Mapping[str, str] | None = None, thre
                     tail = log.read().decode(errors="replace")[-2000:]
                     raise RuntimeError(f"{module} is not ready (exit status {process.poll()}): {tail}")
                 time.sleep(0.1)
-            yield spec.address
+            yield RunningService(spec.address, process.pid)
         finally:
             process.terminate()
             try:
@@ -63,6 +79,13 @@ def service(module: str, health: str, env: Mapping[str, str] | None = None, thre
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def service(module: str, health: str, env: Mapping[str, str] | None = None, threads: int = 1) -> Iterator[str]:
+    """As `running`, for callers who only need its host:port."""
+    with running(module, health, env, threads) as process:
+        yield process.address
 
 
 @contextmanager

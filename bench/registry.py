@@ -15,6 +15,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "updates": ("bench.updates", "training updates"),
     "replay": ("bench.replay", "training batches through the service; memory of Redis"),
     "sims": ("bench.sims", "vectors of simulators through the service"),
+    "domains": ("bench.domains", "the ten domains: speed, memory, start of their services"),
     "arcade": ("bench.arcade", "the games of MiniArcade, in process"),
     "weights": ("bench.weights", "from publishing weights to planning with them"),
     "loop": ("bench.loop", "the whole training loop"),

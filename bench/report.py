@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine
+from bench import domain_table, machine
 from bench.figures import Figure, Ratio, Spread
 from bench.measure import Effort
 
@@ -84,6 +84,8 @@ def _markdown(values: Mapping[str, Any]) -> str:
         lines.append(f"| {subject} | {' | '.join(map(str, about))} |")
     lines += ["", "| Figure | Ours | Plain | Ratio (quartiles) | Goal | |", "|---|---|---|---|---|---|"]
     for key in (name.removesuffix(".unit") for name in values if name.endswith(".unit")):
+        if key.startswith(domain_table.PREFIX):
+            continue
         unit, goal = values[f"{key}.unit"], values.get(f"{key}.goal", "")
         met = {True: "met", False: "**missed**", None: ""}[values.get(f"{key}.met")]
         if f"{key}.ratio" in values:
@@ -94,7 +96,7 @@ def _markdown(values: Mapping[str, Any]) -> str:
         else:
             ours, plain, ratio = f"{values[key]:g} {unit}", "", ""
         lines.append(f"| `{key}` | {ours} | {plain} | {ratio} | {goal} | {met} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + domain_table.markdown(values)
 
 
 def show(figures: Sequence[Figure], console: Console) -> None:

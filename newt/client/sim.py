@@ -34,6 +34,8 @@ from newt.wire.v1 import sim_pb2, sim_pb2_grpc, tensor_pb2
 
 log = structlog.get_logger(__name__)
 
+_BUILD_S = 5.0  # What building the largest simulator may take on a busy machine.
+
 
 class ObsMode(enum.Enum):
     """Which observations a session returns."""
@@ -120,7 +122,8 @@ class SimClient:
     Args:
         address: host:port.
         timeout_s: Deadline of every call but `open`.
-        open_timeout_s: Deadline of `open`, which builds simulators and waits for a server that is coming up.
+        open_timeout_s: Deadline of `open`, which builds simulators and waits for a server that is coming up; it has
+            some seconds more for each instance.
     """
 
     def __init__(self, address: str, timeout_s: float, open_timeout_s: float = 300.0) -> None:
@@ -179,7 +182,8 @@ class SimClient:
         try:
             with translated():
                 stub = sim_pb2_grpc.SimServiceStub(channel)
-                reply = stub.Open(request, timeout=self._open_timeout_s, wait_for_ready=True)
+                timeout_s = self._open_timeout_s + _BUILD_S * len(tasks)
+                reply = stub.Open(request, timeout=timeout_s, wait_for_ready=True)
         except BaseException:
             channel.close()
             raise
@@ -213,9 +217,7 @@ class SimSession:
         lease_s: Seconds without a call after which the server ends the session.
     """
 
-    def __init__(
-        self, channel: grpc.Channel, timeout_s: float, opened: sim_pb2.OpenResponse, keep_alive: bool
-    ) -> None:
+    def __init__(self, channel: grpc.Channel, timeout_s: float, opened: sim_pb2.OpenResponse, keep_alive: bool) -> None:
         self.tasks = [_task(task) for task in opened.envs]
         self.lease_s = opened.lease_s
         self._channel = channel

@@ -176,7 +176,9 @@ class CollectSpec(_Section):
 class EvaluationSpec(_Section):
     """Evaluations inside a run."""
 
-    episodes_per_task: int = Field(2, ge=1, le=1000, description="Episodes per task in each evaluation.")
+    episodes_per_task: int = Field(
+        2, ge=0, le=1000, description="Episodes per task in each evaluation; 0: the run evaluates nothing."
+    )
     videos: bool = Field(False, description="Record one video per task in the final evaluation.")
 
 
@@ -329,8 +331,14 @@ class RunSpec(_Section):
         steps = self.schedule.total_env_steps - self.seed_env_steps()
         return math.floor(self.schedule.updates_per_env_step * steps)
 
+    def evaluates(self) -> bool:
+        """Whether there are evaluations at all."""
+        return self.evaluation.episodes_per_task > 0
+
     def eval_every_env_steps(self) -> int:
         """Env steps between evaluations during training; 0 for none."""
+        if not self.evaluates():
+            return 0
         given = self.schedule.eval_every_env_steps
         return 10_000 * self.num_envs() if given is None else given
 

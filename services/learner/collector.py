@@ -182,6 +182,8 @@ class Collector:
             self._context.stop.check()
 
     def _evaluate_once(self, kind: EvaluationKind, mode: Mode) -> None:
+        if not self._spec.evaluates():
+            return
         done = patiently(self._writer.evaluations, self._context.stop)
         if not any(evaluation.kind == kind for evaluation in done):
             self._evaluate(kind, mode)

@@ -85,9 +85,10 @@ class Pace:
                 if not ahead and not self._pauses:
                     self._parked.discard(group)
                     return
-                if self._pauses:
+                if self._pauses and group not in self._parked:
                     self._parked.add(group)
-                self._changed.notify_all()
+                    self._changed.notify_all()
+                # Only news wake the others: if every waiter woke all, many of them would keep a core busy.
                 self._changed.wait(POLL_S)
 
     @contextmanager
@@ -101,8 +102,11 @@ class Pace:
     def stepped(self, group: int, transitions: int) -> None:
         """A group has taken a step of all its instances."""
         with self._changed:
+            slowest = min(self._steps.values())
             self._steps[group] += 1
             self._taken += transitions
+            if min(self._steps.values()) > slowest:
+                self._changed.notify_all()
 
     def stored(self, episode: Episode, reply: replay_pb2.AppendResponse) -> None:
         """An episode has been acknowledged by replay."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from newt.errors import InvalidInputError, LostError, PreconditionError
+from newt.errors import InvalidInputError, LostError, PreconditionError, UnavailableError
 from newt.tasks.registry import PADDED_ACTION_DIM
 from newt.wire.tensors import decode, encode
 from newt.wire.v1 import sim_pb2, tensor_pb2
@@ -58,11 +58,12 @@ class Session:
         with_expert: Return the scripted expert's action with every observation.
         pool: The workers.
         timeout_s: For one piece of work of one instance (see Channel.wait).
+        wanted: Whether somebody still waits for the session; asked between two instances.
 
     Raises:
         PreconditionError: An instance cannot be built, with the cause.
         LostError: A worker died while building.
-        UnavailableError: Too many workers have died lately.
+        UnavailableError: Too many workers have died lately, or nobody waits any more.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Session:
         with_expert: bool,
         pool: WorkerPool,
         timeout_s: float,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tasks = list(tasks)
         self._rgb, self._same_step, self._with_expert = rgb, same_step, with_expert
@@ -94,7 +96,7 @@ class Session:
         self._assigned = pool.assign(rows)
         self._slots = [self._make_slot(worker) for worker in sorted(set(self._assigned))]
         try:
-            self._build(self._slots)
+            self._build(self._slots, wanted)
         except BaseException:
             self.close()
             raise
@@ -232,8 +234,8 @@ class Session:
         spec = GroupSpec(self._rows, members, self._rgb, self._same_step, self._with_expert)
         return _Slot(worker, rows, spec.dump())
 
-    def _build(self, slots: Sequence[_Slot]) -> None:
-        """Builds the instances of slots, in all their workers at once."""
+    def _build(self, slots: Sequence[_Slot], wanted: Callable[[], bool] = lambda: True) -> None:
+        """Builds the instances of slots, in all their workers at once, for as long as they are wanted."""
         try:
             for slot in slots:
                 slot.channel = self._pool.attach(slot.worker, slot.spec, self._block.descriptor)
@@ -243,6 +245,9 @@ class Session:
                 assert slot.channel is not None
                 for _ in slot.rows:
                     slot.channel.wait(self._timeout_s)
+                    if not wanted():
+                        # Workers drop what is left of a closed session: a caller who tries again must not wait for it.
+                        raise UnavailableError("the caller did not wait for the session to be built; open it again")
         except BaseException as error:
             for slot in slots:
                 slot.disconnect()

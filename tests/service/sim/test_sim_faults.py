@@ -25,6 +25,7 @@ from newt.wire.channels import connect
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2
 from services.sim.domains.noop import DIE, HANG, NOT_A_NUMBER, RAISE, SLOW, TERMINATE
+from services.sim.session import Session
 
 Start = Callable[..., RunningServer]
 ROOT = Path(__file__).parents[3]
@@ -67,6 +68,34 @@ def test_an_exception_costs_one_episode(start: Start, order: float) -> None:
         check_crashed(session.step(orders(0, order, 0, 0)), before, [1])
         assert not session.step(orders(0, 0, 0, 0)).crashed.any()
     assert server.service.pool.pids == server.pids
+
+
+def test_a_session_that_nobody_waits_for_is_not_built_to_the_end(start: Start) -> None:
+    server = start(workers=1)
+    service = server.service
+    tasks = [sim_pb2.SimTask(name="noop", domain="noop", obs_dim=24, action_dim=6)] * 8
+    asked: list[bool] = []
+
+    def wanted() -> bool:
+        asked.append(len(asked) < 3)
+        return asked[-1]
+
+    with pytest.raises(UnavailableError, match="did not wait"):
+        Session(
+            tasks,
+            range(8),
+            rgb=False,
+            same_step=True,
+            with_expert=False,
+            pool=service.pool,
+            timeout_s=10,
+            wanted=wanted,
+        )
+    assert asked == [True, True, True, False]
+    with SimClient(server.address, 10) as client, client.open(["noop"] * 2, range(2)) as session:
+        session.reset()
+        assert not session.step(orders(0, 0)).crashed.any()
+    assert service.pool.pids == server.pids
 
 
 def test_a_dying_worker_takes_only_its_own_instances_along(start: Start) -> None:

@@ -15,11 +15,12 @@ KEYS = {
     "updates": {"updates.XS.b8"},
     "replay": {"replay.b16", "replay.b16.growing", "replay.b16.one_at_a_time"},
     "sims": {"sims.walker-walk.n2", "sims.noop.n2"},
+    "domains": {"domains.dmcontrol.speed", "domains.miniarcade.speed", "domains.miniarcade.service_mb"},
     "arcade": {"arcade.pygame-pong", "arcade.pygame-highway"},
     "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
     "loop": {"loop.laptop_demo"},
 }
-SLOW = {"sims", "weights", "loop"}
+SLOW = {"sims", "domains", "weights", "loop"}
 
 
 def test_all_subjects_are_covered() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,6 +46,32 @@ def test_nobody_leads_by_more_than_the_limit() -> None:
             future.result(WAIT_S)
     assert taken == [200, 200]
     assert widest <= 6  # the limit, and the step under way
+
+
+def test_many_groups_that_wait_for_one_cost_nothing() -> None:
+    pace, groups, steps = _pace(lead=1), range(20), 3
+    for group in range(len(groups) + 1):
+        pace.join(group)
+
+    def run(group: int) -> None:
+        for _ in range(steps):
+            pace.wait_for_turn(group)
+            pace.stepped(group, 1)
+        pace.leave(group)
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        waiting = [pool.submit(run, group) for group in groups]
+        before = time.process_time()
+        time.sleep(1.0)
+        assert (
+            time.process_time() - before < 0.3
+        )  # Seconds of processor; as many as a core has if waiters wake waiters.
+        for _ in range(steps):
+            pace.wait_for_turn(len(groups))
+            pace.stepped(len(groups), 1)
+        pace.leave(len(groups))
+        for future in waiting:
+            future.result(WAIT_S)
 
 
 def test_a_group_that_left_holds_nobody_back() -> None:

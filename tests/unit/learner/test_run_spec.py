@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from newt.runs.spec import RunSpec
+from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.learner.http_errors import field_errors
 
 NONSENSE: list[tuple[dict[str, Any], str, str]] = [
@@ -44,7 +45,7 @@ NONSENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"algorithm": {"pretraining": True}}, "algorithm.pretraining", "needs demonstrations"),
     ({"algorithm": {"language": "yes"}}, "algorithm.language", "boolean"),
     ({"collect": {"envs_per_task": 0}}, "collect.envs_per_task", "greater"),
-    ({"evaluation": {"episodes_per_task": 0}}, "evaluation.episodes_per_task", "greater"),
+    ({"evaluation": {"episodes_per_task": -1}}, "evaluation.episodes_per_task", "greater"),
 ]
 
 
@@ -140,3 +141,41 @@ def test_image_columns_follow_the_observations() -> None:
     spec = RunSpec.model_validate({"tasks": ["walker-walk"], "obs": "state+rgb", "vision": vision})
     assert spec.image_dim() == spec.model_settings().image_dim == 72
     assert RunSpec.model_validate({"tasks": ["walker-walk"], "vision": vision}).model_settings().image_dim == 0
+
+
+TRAINING_TASKS = {
+    "dmcontrol": 21, "dmcontrol-ext": 16, "metaworld": 49, "maniskill": 36, "mujoco": 6,
+    "box2d": 8, "robodesk": 6, "ogbench": 12, "miniarcade": 19, "atari": 27,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tasks", "count"),
+    [
+        *(([domain], count) for domain, count in TRAINING_TASKS.items()),
+        (["mmbench"], 200),
+        (["test20"], 20),
+        (list(TRAINING_TASKS), 200),
+        (["mmbench", "test20", "mw-*"], 220),  # each once, where it is mentioned first
+        (["og-ant*", "atari-pong", "og-ant"], 8),
+        (["mw-button-press", "mw-button-press"], 1),
+    ],
+    ids=str,
+)
+def test_every_domain_and_set_is_a_run(tasks: list[str], count: int) -> None:
+    for preset in ("default", "laptop"):
+        spec = RunSpec.model_validate({"tasks": tasks, "preset": preset, "schedule": {"total_env_steps": 10_000_000}})
+        names = [task.name for task in spec.task_list()]
+        assert len(set(names)) == len(names) == count == spec.num_envs()
+        assert all(task.obs_dim <= PADDED_OBS_DIM and task.action_dim <= PADDED_ACTION_DIM for task in spec.task_list())
+        assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_the_whole_set_is_in_the_order_of_published_checkpoints() -> None:
+    spec = RunSpec.model_validate({"tasks": ["mmbench"]})
+    assert [task.index for task in spec.task_list()] == list(range(200))
+
+
+def test_a_run_may_evaluate_nothing() -> None:
+    spec = RunSpec.model_validate({"tasks": ["walker-walk"], "evaluation": {"episodes_per_task": 0}})
+    assert (spec.evaluates(), spec.eval_every_env_steps()) == (False, 0)
