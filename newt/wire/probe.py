@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from newt.wire.channels import connect
+from newt.wire.status import rpc_code
 
 
 def check(target: str, service: str, timeout_s: float) -> str | None:
@@ -30,7 +31,8 @@ def check(target: str, service: str, timeout_s: float) -> str | None:
         try:
             reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
         except grpc.RpcError as error:
-            return str(error.code().name) if isinstance(error, grpc.Call) else repr(error)
+            code = rpc_code(error)
+            return code.name if code else repr(error)
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
     return None
