@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from bench.memory import resident_mb
@@ -137,7 +138,8 @@ def test_the_whole_set_trains_twice_without_a_crash_or_a_leak(home: Path) -> Non
     stack = running(home)
     per_domain = Counter(task.domain for task in select_tasks(["mmbench"]))
     assert sum(per_domain.values()) == 200
-    resting = [resident_mb(stack.pid)]
+    supervisor = psutil.Process(stack.pid)
+    processes, resting = len(supervisor.children(recursive=True)), [resident_mb(stack.pid)]
     for seed in (1, 2):
         before, start = steps_taken(stack), time.monotonic()
         with Peak(stack.pid) as peak:
@@ -157,6 +159,10 @@ def test_the_whole_set_trains_twice_without_a_crash_or_a_leak(home: Path) -> Non
         assert {episode.behaviour for episode in episodes} == {replay_pb2.BEHAVIOUR_PLANNER}
         assert instances_in_use(stack) == 0
         assert peak.mb < MOST_MB
+        deadline = time.monotonic() + 60
+        while len(supervisor.children(recursive=True)) > processes:  # The run's own end a moment later.
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         resting.append(resident_mb(stack.pid))
         print(
             f"run {seed}: {time.monotonic() - start:.0f} s, {sum(taken.values())} steps taken, peak {peak.mb:.0f} MB, "
