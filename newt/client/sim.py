@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from newt.errors import LostError, NewtError, UnavailableError
+from newt.errors import LostError, NewtError, NotFoundError, UnavailableError
 from newt.wire.channels import connect
 from newt.wire.status import from_rpc_error
 from newt.wire.tensors import decode, encode
@@ -221,7 +221,7 @@ class SimSession:
         self.tasks = [_task(task) for task in opened.envs]
         self.lease_s = opened.lease_s
         self._channel = channel
-        self._stub = sim_pb2_grpc.SimServiceStub(channel)
+        self._calls = sim_pb2_grpc.SimServiceStub(channel)
         self._timeout_s = timeout_s
         self._id = opened.session_id
         self._sequence = 0
@@ -314,7 +314,7 @@ class SimSession:
         if self._stream is not None:
             self._stream.close()
         with contextlib.suppress(grpc.RpcError):
-            self._stub.Close(sim_pb2.CloseRequest(session_id=self._id), timeout=self._timeout_s)
+            self._calls.Close(sim_pb2.CloseRequest(session_id=self._id), timeout=self._timeout_s)
         self._channel.close()
 
     def abandon(self) -> None:
@@ -329,6 +329,12 @@ class SimSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _stub(self) -> sim_pb2_grpc.SimServiceStub:
+        if self._closed.is_set():
+            raise NotFoundError(f"session {self._id} is closed; open another")
+        return self._calls
 
     def _receive(self, request: sim_pb2.StepRequest) -> sim_pb2.StepResponse:
         if self._stream is not None:
