@@ -205,8 +205,8 @@ make_wheels() {
   [ -n "${LOCAL_DOCKER_WHEELS:-}" ] || die "LOCAL_DOCKER_WHEELS names no folder"
   build -t newt/python-wheels:3.11 -f - "$LOCAL_DOCKER_WHEELS" <<DOCKERFILE || die "wheels image failed"
 FROM python:3.11-slim-bookworm
-COPY *.whl /opt/wheels/
-ENV PIP_FIND_LINKS=/opt/wheels
+COPY *.whl /wheels/
+ENV PIP_FIND_LINKS=/wheels
 DOCKERFILE
   say "image newt/python-wheels:3.11"
 }

@@ -26,14 +26,10 @@ ARROWS = {
     ("learner", "redis", 6379),
     ("replay", "redis", 6379),
     ("planner", "learner", 50081),
-    ("trainer", "learner", 50081),
-    ("trainer", "replay", 50061),
-    ("trainer", "redis", 6379),
-    ("trainer", "trainer", 0),
 }
 SCRAPED = {("monitoring", "sim", 9100), ("monitoring", "planner", 9100), ("monitoring", "replay", 9100)}
 SCRAPED |= {("monitoring", "learner", 8000)}
-NAMES = {(component, "kube-system", 53) for component in ("learner", "planner", "replay", "trainer")}
+NAMES = {(component, "kube-system", 53) for component in ("learner", "planner", "replay")}
 SETTINGS = {"sim": SimSettings, "planner": PlannerSettings, "replay": ReplaySettings, "learner": LearnerSettings}
 COMPONENT = "app.kubernetes.io/component"
 
@@ -265,7 +261,7 @@ def test_the_external_redis_overlay_has_no_redis() -> None:
     built = overlay("external-redis")
     assert not [item for item in built if item["metadata"]["name"] == "redis"]
     outside = of_kind(built, "NetworkPolicy")["external-redis"]["spec"]
-    assert components(outside["podSelector"]) == ["learner", "replay", "trainer"]
+    assert components(outside["podSelector"]) == ["learner", "replay"]
     for name in ("replay", "learner"):
         container = workloads(built)[name]["spec"]["template"]["spec"]["containers"][0]
         assert {"secretRef": {"name": "redis-clients", "optional": False}} in container["envFrom"]

@@ -12,7 +12,6 @@ from newt.miniarcade.environment import make, register
 @pytest.mark.filterwarnings("ignore:.*infinity")  # States have no bounds, as for the agent.
 @pytest.mark.parametrize("name", ["pygame-highway", "pygame-point-maze-var1", "pygame-cartpole-tremor"])
 def test_gymnasiums_own_check(name: str) -> None:
-    pytest.importorskip("pygame")
     check_env(make(name, render_mode="rgb_array"), skip_render_check=True)
 
 
@@ -25,7 +24,6 @@ def test_seeds_and_their_sequences() -> None:
 
 
 def test_registered_for_gymnasium_make() -> None:
-    pytest.importorskip("pygame")
     register()
     env = gymnasium.make("MiniArcade/pygame-landing-v0", render_mode="rgb_array")
     env.reset(seed=0)

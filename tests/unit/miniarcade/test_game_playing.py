@@ -1,13 +1,12 @@
 """Keys, the window (on SDL's dummy screen), and what happens without a display."""
 
+import pygame
 import pytest
 
-pygame = pytest.importorskip("pygame")
-
-from newt.cli.play import play_game  # noqa: E402
-from newt.errors import InvalidInputError, PreconditionError  # noqa: E402
-from newt.miniarcade import GAMES, make_game  # noqa: E402
-from newt.miniarcade.play import key_action, play  # noqa: E402
+from newt.cli.play import play_game
+from newt.errors import InvalidInputError, PreconditionError
+from newt.miniarcade import GAMES, make_game
+from newt.miniarcade.play import key_action, play
 
 
 @pytest.mark.parametrize("name", GAMES)

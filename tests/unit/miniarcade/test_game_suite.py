@@ -57,7 +57,6 @@ def test_facts(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_episode_is_its_seed_and_actions(name: str) -> None:
-    pytest.importorskip("pygame")
     game = make_game(name)
     first = episode(game, 11, 160)
     assert episode(game, 2**64 - 1, 160) != first
@@ -68,7 +67,6 @@ def test_an_episode_is_its_seed_and_actions(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_pictures(name: str) -> None:
-    pytest.importorskip("pygame")
     game = make_game(name)
     game.reset(5)
     first = game.render()
@@ -95,7 +93,6 @@ def test_pictures(name: str) -> None:
     ],
 )
 def test_pictures_show_things_where_they_are(name: str, x: int, y: int, color: tuple[int, int, int]) -> None:
-    pytest.importorskip("pygame")
     game = make_game(name)
     game.reset(0)
     assert tuple(game.render()[y, x].tolist()) == color
@@ -241,7 +238,6 @@ def test_states_need_no_pygame() -> None:
 
 
 def test_drawing_opens_no_display_and_says_nothing() -> None:
-    pytest.importorskip("pygame")
     code = (
         "from newt.miniarcade import make_game\n"
         "game = make_game('pygame-pong')\ngame.reset(0)\ngame.render()\n"
