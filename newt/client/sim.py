@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -410,6 +411,20 @@ def _observation(message: sim_pb2.Observation, rows: int) -> Observation:
     )
 
 
+@functools.cache
+def _no(rows: int) -> npt.NDArray[np.bool_]:
+    values = np.zeros(rows, np.bool_)
+    values.flags.writeable = False
+    return values
+
+
+@functools.cache
+def _undefined(rows: int) -> npt.NDArray[np.float32]:
+    values = np.full(rows, np.nan, np.float32)
+    values.flags.writeable = False
+    return values
+
+
 _NO_ROWS = np.zeros(0, np.int32)
 _NO_OBS = np.zeros((0, PADDED_OBS_DIM), np.float32)
 
@@ -419,24 +434,28 @@ def _step(message: sim_pb2.StepResponse, rows: int) -> Step:
         return decode(tensor, name, dtype=dtype, shape=(rows,))
 
     final_rows, final_obs = _NO_ROWS, _NO_OBS
+    terminated = truncated = crashed = _no(rows)
     if message.HasField("final_rows"):
         final_rows = decode(message.final_rows, "final_rows", dtype=np.int32, shape=(None,))
         final_obs = decode(message.final_obs, "final_obs", dtype=np.float32, shape=(len(final_rows), PADDED_OBS_DIM))
-    failed = message.HasField("errors")
+        terminated = column(message.terminated, "terminated", np.bool_)
+        truncated = column(message.truncated, "truncated", np.bool_)
+    if message.HasField("errors"):
+        crashed = column(message.errors, "errors", np.int32) != 0
     score = column(message.score, "score", np.float32)
     corrected = message.HasField("corrected_score")
     return Step(
         observation=_observation(message.observation, rows),
         reward=column(message.reward, "reward", np.float32),
-        terminated=column(message.terminated, "terminated", np.bool_),
-        truncated=column(message.truncated, "truncated", np.bool_),
-        success=column(message.success, "success", np.float32),
+        terminated=terminated,
+        truncated=truncated,
+        success=column(message.success, "success", np.float32) if message.HasField("success") else _undefined(rows),
         score=score,
         corrected_score=column(message.corrected_score, "corrected_score", np.float32) if corrected else score,
         final_rows=final_rows,
         final_obs=final_obs,
         final_rgb=_frames(message, "final_rgb", len(final_rows)),
-        crashed=column(message.errors, "errors", np.int32) != 0 if failed else np.zeros(rows, np.bool_),
+        crashed=crashed,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from newt.local import ports
+from newt.wire.polling import GRPC_ENVIRONMENT
 
 # Default ports of `newt up`; also those of the containers.
 REST_PORT = 8000
@@ -188,4 +189,4 @@ def build(config: StackConfig) -> list[ServiceSpec]:
 def environment(spec: ServiceSpec) -> dict[str, str]:
     """The full environment of a service's process: ours without NEWT_* settings of other services, plus its own."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_") or key in PASSED_ON}
-    return {**inherited, **spec.env}
+    return {**GRPC_ENVIRONMENT, **inherited, **spec.env}

@@ -27,10 +27,19 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 def encode(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
     """Packs an array; copies once. Raises TypeError for a dtype that the wire does not carry."""
+    tensor = tensor_pb2.Tensor()
+    fill(tensor, array)
+    return tensor
+
+
+def fill(tensor: tensor_pb2.Tensor, array: npt.NDArray[Any]) -> None:
+    """Packs an array into an empty field of a message, which saves the copy that passing a Tensor to it would make."""
     code = _CODES.get(array.dtype)
     if code is None:
         raise TypeError(f"dtype {array.dtype} does not travel; use one of {sorted(map(str, _CODES))}")
-    return tensor_pb2.Tensor(dtype=code, shape=array.shape, data=array.tobytes())  # type: ignore[arg-type]
+    tensor.dtype = code  # type: ignore[assignment]
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
 
 
 def decode(

@@ -79,12 +79,13 @@ class WorkerPool:
         """Whether every worker runs."""
         return all(worker.alive for worker in self._workers)
 
-    def assign(self, count: int) -> list[int]:
-        """Chooses a worker for each of `count` instances, the least loaded first."""
+    def assign(self, count: int, spread: int) -> list[int]:
+        """Chooses a worker for each of `count` instances, the least loaded of at most `spread` workers first."""
         chosen = []
         with self._lock:
+            among = sorted(range(self.size), key=lambda i: (self._loads[i], i))[:spread]
             for _ in range(count):
-                index = min(range(self.size), key=lambda i: (self._loads[i], i))
+                index = min(among, key=lambda i: (self._loads[i], i))
                 self._loads[index] += 1
                 chosen.append(index)
         return chosen
