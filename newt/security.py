@@ -14,7 +14,7 @@ from newt.errors import NewtError
 
 # RFC 6750, section 2.1; the length keeps guessing hopeless.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class SecurityError(NewtError, ValueError):
@@ -93,7 +93,7 @@ def redis_address(url: SecretStr) -> str:
     expected = "expected redis://[user[:password]@]host:port/0, with %-escapes for special characters in the password"
     try:
         parts = urlsplit(text)
-        valid = parts.scheme in _REDIS_SCHEMES and (parts.port is None or parts.port > 0)
+        valid = text.startswith(_REDIS_SCHEMES) and (parts.port is None or parts.port > 0)
     except ValueError:
         valid = False
     if not valid:
