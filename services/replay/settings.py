@@ -13,9 +13,7 @@ from newt.settings import GrpcServiceSettings
 class ReplaySettings(GrpcServiceSettings):
     """What the replay service can be told."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="NEWT_REPLAY_", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_REPLAY_", hide_input_in_errors=True)
 
     port: int = Field(50061, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     redis_url: SecretStr = Field(
