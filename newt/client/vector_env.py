@@ -194,9 +194,9 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         return info
 
     def _step_info(self, step: Step) -> dict[str, Any]:
-        ended = np.zeros(self.num_envs, np.bool_)
-        ended[step.final_rows] = True
-        restarted = ended & self._same_step
+        restarted = np.zeros(self.num_envs, np.bool_)
+        if self._same_step:
+            restarted[step.final_rows] = True
         info = self._reset_info(step.observation, restarted)
         info |= self._outcome(step, ~restarted)
         if step.crashed.any():

@@ -87,7 +87,9 @@ class Session:
         self._used = np.zeros((rows, PADDED_ACTION_DIM), np.bool_)
         for row, task in enumerate(tasks):
             self._used[row, : task.action_dim] = True
-        self._domain_rows = Counter(task.domain for task in tasks)
+        # Looked up once: a label costs more than counting.
+        domains = Counter(task.domain for task in tasks)
+        self._step_counters = [(metrics.STEPS.labels(domain), count) for domain, count in domains.items()]
         self._needs_reset = np.ones(rows, np.bool_)
         self._crashed = np.zeros(rows, np.bool_)
         self._observation: sim_pb2.Observation | None = None
@@ -171,7 +173,7 @@ class Session:
         ended = block.terminated | block.truncated
         if not self._same_step:
             self._needs_reset[ended] = True
-        final_rows = np.flatnonzero(ended).astype(np.int32)
+        final_rows = ended.nonzero()[0].astype(np.int32)
         reply = sim_pb2.StepResponse(
             sequence=sequence,
             observation=self._observe(),
@@ -238,13 +240,13 @@ class Session:
         """Builds the instances of slots, in all their workers at once, for as long as they are wanted."""
         try:
             for slot in slots:
-                slot.channel = self._pool.attach(slot.worker, slot.spec, self._block.descriptor)
+                slot.channel = self._pool.attach(slot.worker, slot.spec, self._block.descriptor, self._timeout_s)
                 for row in slot.rows:
                     slot.channel.send(pack_build(int(row)))
             for slot in slots:
                 assert slot.channel is not None
                 for _ in slot.rows:
-                    slot.channel.wait(self._timeout_s)
+                    slot.channel.wait()
                     if not wanted():
                         # Workers drop what is left of a closed session: a caller who tries again must not wait for it.
                         raise UnavailableError("the caller did not wait for the session to be built; open it again")
@@ -268,7 +270,7 @@ class Session:
             LostError: Any other request that failed, after the simulators concerned were given up.
         """
         self._block.active[:] = mask
-        slots = [slot for slot in self._slots if mask[slot.rows].any()]
+        slots = self._slots if mask.all() else [slot for slot in self._slots if mask[slot.rows].any()]
         dead = [slot for slot in slots if slot.channel is None]
         if dead:
             self._build(dead)
@@ -284,7 +286,7 @@ class Session:
         for slot in sent:
             assert slot.channel is not None
             try:
-                slot.channel.wait(self._timeout_s)
+                slot.channel.wait()
             except WorkerLostError as error:
                 lost.append((slot, error))
             except RequestFailedError as error:
@@ -342,8 +344,8 @@ class Session:
 
     def _checked(self, tensor: tensor_pb2.Tensor) -> npt.NDArray[np.float32]:
         action = decode(tensor, "action", dtype=np.float32, shape=(self._rows, PADDED_ACTION_DIM))
-        bad = ~(np.abs(action) <= 1) & self._used  # True for NaN as well.
-        if bad.any():
+        good = np.abs(action) <= 1  # False for NaN as well.
+        if not good.all() and (bad := ~good & self._used).any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
             raise InvalidInputError(
                 "action",
@@ -377,7 +379,7 @@ class Session:
         return self._observation
 
     def _count(self) -> None:
-        for domain, rows in self._domain_rows.items():
-            metrics.STEPS.labels(domain).inc(rows)
-        for row in np.flatnonzero(self._block.error):
+        for counter, rows in self._step_counters:
+            counter.inc(rows)
+        for row in self._block.error.nonzero()[0]:
             metrics.ENV_ERRORS.labels(self.tasks[row].domain).inc()
