@@ -41,7 +41,7 @@ class Secured:
     home: Path
     secrets: Path
 
-    def newt(self, *arguments: str, token: bool = True, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
+    def newt(self, *arguments: str, token: bool = True, timeout_s: float = 500) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "NEWT_HOME": str(self.home),
@@ -75,7 +75,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     assert down.returncode == 0, down.stdout + down.stderr
 
 
-pytestmark = pytest.mark.slow
+# By signal, so that the stack is stopped whatever happens; long, for machines that are busy with something else.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600, method="signal")]
 
 
 def test_a_run_trains_and_leaves_no_secret_behind(stack: Secured) -> None:
