@@ -21,6 +21,7 @@ from newt import logs
 from newt.agent.distributed import PeerLostError
 from newt.errors import NewtError, UnavailableError
 from newt.runs.record import Run
+from newt.security import redis_address
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore, SupersededError
 from services.learner.writer import RunWriter
@@ -116,7 +117,7 @@ def run_child(name: str, work: Callable[[Context], None], *, alone: bool = True)
     structlog.contextvars.bind_contextvars(run=arguments.run, attempt=arguments.attempt)
     stop = StopFlag()
     stop.watch()
-    store = RunStore.connect(settings.redis_url)
+    store = RunStore.connect(redis_address(settings.redis_url))
     writer = RunWriter(store, arguments.run, arguments.attempt)
     run = store.get(arguments.run)
     lock = None

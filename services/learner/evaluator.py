@@ -29,6 +29,7 @@ from newt.runs.record import (
     PlayedEpisode,
     now,
 )
+from newt.security import redis_address
 from newt.tasks.registry import get_task
 from services.learner import library
 from services.learner.acting import Mode
@@ -218,7 +219,7 @@ def main() -> int:
     structlog.contextvars.bind_contextvars(job=arguments.job)
     stop = StopFlag()
     stop.watch()
-    store = RunStore.connect(settings.redis_url)
+    store = RunStore.connect(redis_address(settings.redis_url))
     job = store.job(arguments.job)
     try:
         job = Evaluator(settings, store, job, stop).run()

@@ -72,7 +72,7 @@ class RunStore:
 
     @classmethod
     def connect(cls, url: str) -> RunStore:
-        """Connects lazily; nothing is sent before the first call."""
+        """Connects lazily to an address with its password; nothing is sent before the first call."""
         return cls(redis_client.connect(url))
 
     def ping(self) -> None:

@@ -43,6 +43,8 @@ class Child:
     def __init__(self, module: str, arguments: list[str], settings: LearnerSettings, log_path: Path) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path = log_path
+        # The token of the API is the API's alone.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEWT_API_")}
         with log_path.open("ab") as stderr:
             self._log_start = stderr.tell()
             self._process = subprocess.Popen(
@@ -50,7 +52,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env={**os.environ, **settings.environment()},
+                env={**inherited, **settings.environment()},
                 start_new_session=True,  # Ctrl-C reaches the API alone, which then stops its children in order.
             )
 

@@ -123,6 +123,8 @@ def test_every_container_is_probed(manifests: list[Manifest]) -> None:
                 assert probe["grpc"]["port"] in ports, name
                 expected = r"newt\.v1\.\w+Service" if kind == "readinessProbe" else LIVENESS
                 assert re.fullmatch(expected, probe["grpc"]["service"]), name
+            else:
+                assert {"exec", "httpGet", "tcpSocket"} & set(probe), name
         # Liveness is tolerant: a busy service must not be killed for being busy.
         liveness = container["livenessProbe"]
         assert liveness["timeoutSeconds"] >= 5, name
