@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 
+from newt.wire.tracing import TraceInterceptor
+
 # Larger than any message we send (a 512-row RGB step is 77 MB), finite on both ends.
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 
@@ -51,7 +53,7 @@ _ONE_REPLICA = {**_SERVICE_CONFIG, "loadBalancingConfig": [{"pick_first": {"shuf
 
 
 def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica: bool = False) -> grpc.Channel:
-    """A channel to `host:port` (or any gRPC target). Connecting happens in the background.
+    """A channel to `host:port` (or any gRPC target). Connecting happens in the background; calls carry newt.trace.
 
     Every call needs a deadline (`timeout=`); to wait for a server to appear, pass `wait_for_ready=True` with one.
 
@@ -64,6 +66,7 @@ def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica
     config = _ONE_REPLICA if one_replica else _SERVICE_CONFIG
     # Channels share connections unless told otherwise, and with them the choice of the replica.
     own = [("grpc.use_local_subchannel_pool", 1)] if one_replica else []
-    return grpc.insecure_channel(
+    channel = grpc.insecure_channel(
         target, options=[*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)), *own, *options]
     )
+    return grpc.intercept_channel(channel, TraceInterceptor())

@@ -17,7 +17,7 @@ from typing import TextIO, TypeVar
 
 import structlog
 
-from newt import logs
+from newt import logs, trace
 from newt.agent.distributed import PeerLostError
 from newt.errors import NewtError, UnavailableError
 from newt.runs.record import Run
@@ -119,6 +119,8 @@ def run_child(name: str, work: Callable[[Context], None], *, alone: bool = True)
     store = RunStore.connect(settings.redis_url)
     writer = RunWriter(store, arguments.run, arguments.attempt)
     run = store.get(arguments.run)
+    trace.follow_in_process(run.request_id, run.id)
+    log.info("process_started")
     lock = None
     try:
         lock = lock_file(Path(run.directory) / f"{name}.lock", stop) if alone else None
