@@ -22,7 +22,6 @@ RUN = {
     "schedule": {
         "total_env_steps": 100_000,
         "seed_env_steps": 100,
-        "pretrain_updates": 0,
         "updates_per_env_step": 0.05,
         "eval_every_env_steps": 0,
         "publish_every_s": 1,
@@ -57,7 +56,11 @@ def first_calls(path: Path, request_id: str) -> list[str]:
 def test_a_request_is_followed_through_all_logs(stack: StackState, home: Path) -> None:
     wanted = {
         "sim-mujoco": {"newt.v1.SimService/Open", "newt.v1.SimService/StepStream"},
-        "replay": {"newt.v1.ReplayService/CreateBuffer", "newt.v1.ReplayService/Append", "newt.v1.ReplayService/Sample"},
+        "replay": {
+            "newt.v1.ReplayService/CreateBuffer",
+            "newt.v1.ReplayService/Append",
+            "newt.v1.ReplayService/Sample",
+        },
         "planner": {"newt.v1.PlannerService/Plan"},
         "learner": {"newt.v1.WeightsService/Publish"},
     }
