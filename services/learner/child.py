@@ -67,13 +67,17 @@ class StopFlag:
 
     def watch(self) -> None:
         """Installs the signal handlers and the watch on stdin; call from the main thread."""
+        self.watch_signals()
+        threading.Thread(target=self._until_eof, name="stdin", daemon=True).start()
+
+    def watch_signals(self) -> None:
+        """Installs the signal handlers alone, in a process that has no parent of ours; call from the main thread."""
 
         def handle(signum: int, frame: FrameType | None) -> None:
             self._event.set()
 
         signal.signal(signal.SIGTERM, handle)
         signal.signal(signal.SIGINT, handle)
-        threading.Thread(target=self._until_eof, name="stdin", daemon=True).start()
 
     def _until_eof(self) -> None:
         while os.read(sys.stdin.fileno(), 1024):

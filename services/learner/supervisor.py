@@ -203,9 +203,8 @@ class Supervisor:
         arguments = ["--run", run_id, "--attempt", str(attempt)]
         processes = run.spec.resources.processes
         if role == "trainer" and processes > 1:
-            return Child(
-                "services.learner.ranks", ["--processes", str(processes), *arguments], self._settings, log_path
-            )
+            own = ["--processes", str(processes), "--nodes", str(run.spec.resources.nodes)]
+            return Child("services.learner.ranks", [*own, *arguments], self._settings, log_path)
         return Child(f"services.learner.{role}", arguments, self._settings, log_path)
 
     def _check(self, run_id: str, running: _Running) -> None:
