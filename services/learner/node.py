@@ -18,7 +18,7 @@ from newt.errors import NewtError
 from newt.runs.record import Run
 from services.learner.child import EXIT_DONE, EXIT_STOPPED, StopFlag, Stopped, patiently
 from services.learner.settings import LearnerSettings
-from services.learner.store import RunStore
+from services.learner.store import TRAINERS_LIFE, RunStore
 from services.learner.supervisor import Child
 
 POLL_S = 1.0
@@ -51,9 +51,12 @@ class Node:
         run = self._find(run_id)
         trace.follow_in_process(run.request_id, run.id)
         log.info("node_joins", run=run.id, node=self._node, rendezvous=self._settings.rendezvous)
+        last = None
         while not run.state.finished:
-            if run.state.active and self._train(run):
+            life = self._life(run)
+            if run.state.active and life and life != last and self._train(run, life):
                 return
+            last = life  # a start that has failed is not tried again: the learner makes another
             self._stop.sleep(POLL_S)
             run = self._get(run.id)
 
@@ -73,20 +76,23 @@ class Node:
     def _get(self, run_id: str) -> Run:
         return patiently(lambda: self._store.get(run_id), self._stop)
 
-    def _train(self, run: Run) -> bool:
+    def _life(self, run: Run) -> str | None:
+        return patiently(lambda: self._store.field(run.id, TRAINERS_LIFE), self._stop)
+
+    def _train(self, run: Run, life: str) -> bool:
         """One life of the trainers here; whether they have done all that there was to do."""
         resources = run.spec.resources
         own = ["--processes", str(resources.processes), "--nodes", str(resources.nodes), "--node", str(self._node)]
         child = Child(
             "services.learner.ranks",
-            [*own, "--run", run.id, "--attempt", str(run.attempt)],
+            [*own, "--life", life, "--run", run.id, "--attempt", str(run.attempt)],
             self._settings,
             Path(run.directory) / "logs" / f"trainer-node{self._node}.log",
         )
         try:
             while not child.wait(POLL_S):
                 self._stop.check()
-                if self._get(run.id).state.finished:
+                if self._life(run) != life or self._get(run.id).state.finished:
                     child.terminate()
         finally:
             child.terminate()

@@ -29,7 +29,9 @@ from services.learner.settings import LearnerSettings
 log = structlog.get_logger(__name__)
 
 
-def launch(processes: int, arguments: list[str], settings: LearnerSettings, *, nodes: int = 1, node: int = 0) -> int:
+def launch(
+    processes: int, arguments: list[str], settings: LearnerSettings, *, nodes: int = 1, node: int = 0, life: str = ""
+) -> int:
     """Runs this node's trainers to their end.
 
     Args:
@@ -38,6 +40,7 @@ def launch(processes: int, arguments: list[str], settings: LearnerSettings, *, n
         settings: Of the learner.
         nodes: Machines that they are spread over.
         node: Number of this one; the learner's is 0.
+        life: What tells this start of the trainers from earlier ones; the same on all nodes.
 
     Returns:
         The exit status of a single trainer in the same case.
@@ -48,7 +51,7 @@ def launch(processes: int, arguments: list[str], settings: LearnerSettings, *, n
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=processes // nodes,
-        run_id=uuid.uuid4().hex if nodes == 1 else "newt",
+        run_id=life or uuid.uuid4().hex,
         # With several nodes, the learner's must have rank 0, which writes: c10d would number them as it likes.
         rdzv_backend="c10d" if nodes == 1 else "static",
         rdzv_endpoint="localhost:0" if nodes == 1 else settings.rendezvous,
@@ -100,10 +103,11 @@ def main() -> int:
     parser.add_argument("--processes", required=True, type=int)
     parser.add_argument("--nodes", default=1, type=int)
     parser.add_argument("--node", default=0, type=int)
+    parser.add_argument("--life", default="")
     own, arguments = parser.parse_known_args()
     settings = LearnerSettings()
     logs.configure("ranks", settings.log_level)
-    return launch(own.processes, arguments, settings, nodes=own.nodes, node=own.node)
+    return launch(own.processes, arguments, settings, nodes=own.nodes, node=own.node, life=own.life)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ from services.learner.progress import CollectorProgress, TrainerProgress, merge
 
 PREFIX = "newt:learner:"
 _JOBS = f"{PREFIX}evaluations"
+# Field of a record: which start of the trainers is the present one, for the nodes that take part.
+TRAINERS_LIFE = "trainers_life"
 MAX_METRICS_ROWS = 20_000
 MAX_EVENTS = 2_000
 

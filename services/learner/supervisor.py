@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from newt.runs.record import RunState
 from services.learner import metrics
 from services.learner.child import EXIT_DONE
 from services.learner.settings import LearnerSettings
-from services.learner.store import RunStore
+from services.learner.store import TRAINERS_LIFE, RunStore
 
 ROLES = ("trainer", "collector")
 TICK_S = 0.2
@@ -203,7 +204,9 @@ class Supervisor:
         arguments = ["--run", run_id, "--attempt", str(attempt)]
         processes = run.spec.resources.processes
         if role == "trainer" and processes > 1:
-            own = ["--processes", str(processes), "--nodes", str(run.spec.resources.nodes)]
+            life = uuid.uuid4().hex
+            self._store.write(run_id, {TRAINERS_LIFE: life})
+            own = ["--processes", str(processes), "--nodes", str(run.spec.resources.nodes), "--life", life]
             return Child("services.learner.ranks", [*own, *arguments], self._settings, log_path)
         return Child(f"services.learner.{role}", arguments, self._settings, log_path)
 
