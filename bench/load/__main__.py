@@ -84,7 +84,7 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
 
             def lead() -> float:
                 counted = traffic.read()
-                allowed = arguments.updates_per_env_step * counted.get("appended_steps", 0)
+                allowed: float = arguments.updates_per_env_step * counted.get("appended_steps", 0)
                 return allowed - counted.get("batches", 0)
 
             reading = {"queued_rows": lambda: gauge(metrics, "newt_planner_queued_rows"), "batches_behind": lead}

@@ -32,7 +32,7 @@ def update_flops(size: str, batch_size: int = 1024) -> float:
     learner = Learner(model, TrainConfig())
     with FlopCounterMode(display=False) as counter:
         learner.rl_update(agents.batch(model, _SEQUENCES))
-    return counter.get_total_flops() * batch_size / _SEQUENCES
+    return float(counter.get_total_flops()) * batch_size / _SEQUENCES
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ class Group:
             self._plan()
             self._age += 1
             self._simulate()
-            for row in np.flatnonzero(self._age >= self._lengths):
+            for row in np.flatnonzero(self._age >= self._lengths).tolist():
                 self._append(self._tasks[row])
                 self._age[row] = 0
 
