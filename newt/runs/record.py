@@ -194,6 +194,10 @@ class Run(_Record):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = Field(None, description="Why the run failed.")
+    request_id: str | None = Field(
+        None,
+        description="X-Request-Id of the request that started it, or resumed it last; in all logs of its work.",
+    )
     progress: Progress
     directory: str = Field(
         description="Folder with checkpoints, videos, logs and results.json on the learner's machine."
@@ -322,6 +326,9 @@ class EvaluationJob(_Record):
         description="As asked for, with the checkpoint named in full and the tasks by name."
     )
     checkpoint_sha256: str = Field(description="Digest of the checkpoint's content.")
+    request_id: str | None = Field(
+        None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
+    )
     created_at: datetime
     finished_at: datetime | None = None
     progress: float = Field(0.0, description="Share of the steps that are done.")
@@ -452,6 +459,9 @@ class DemoCollection(_Record):
     run_id: str | None = Field(None, description="Whose agent played.")
     checkpoint: str | None = Field(None, description="Which checkpoint of the run.")
     created_at: datetime
+    request_id: str | None = Field(
+        None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
+    )
     progress: float = Field(0.0, description="Share of the work that is done.")
     waiting_on: str | None = Field(None, description="What the collection waits for, if something is missing.")
     error: str | None = Field(None, description="Why it failed.")

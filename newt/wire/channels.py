@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from newt.wire import tls
+from newt.wire.tracing import TraceInterceptor
 
 # Larger than any message we send (a 512-row RGB step is 77 MB), finite on both ends.
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
@@ -53,7 +54,7 @@ _ONE_REPLICA = {**_SERVICE_CONFIG, "loadBalancingConfig": [{"pick_first": {"shuf
 
 
 def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica: bool = False) -> grpc.Channel:
-    """A channel to `host:port` (or any gRPC target). Connecting happens in the background.
+    """A channel to `host:port` (or any gRPC target). Connecting happens in the background; calls carry newt.trace.
 
     Every call needs a deadline (`timeout=`); to wait for a server to appear, pass `wait_for_ready=True` with one.
 
@@ -72,5 +73,7 @@ def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica
     every = [*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)), *own, *options]
     credentials = tls.channel_credentials()
     if credentials is None:
-        return grpc.insecure_channel(target, options=every)
-    return grpc.secure_channel(target, credentials, options=every)
+        channel = grpc.insecure_channel(target, options=every)
+    else:
+        channel = grpc.secure_channel(target, credentials, options=every)
+    return grpc.intercept_channel(channel, TraceInterceptor())

@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from newt.wire import tracing
+
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
@@ -63,18 +65,22 @@ class LockstepStream(Generic[Request, Reply]):
         deserialize: Callable[[bytes], Reply],
         timeout_s: float,
     ) -> None:
-        self._channel = cast(Any, channel)  # Closes itself when it is collected, and the stream with it.
+        inner = cast(Any, channel)
+        while not hasattr(inner, "segregated_call"):  # Within interceptors, which see calls of the public API alone.
+            inner = inner._channel
+        self._channel = channel  # Closes itself when it is collected, and the stream with it.
         self._serialize, self._deserialize, self._timeout_s = serialize, deserialize, timeout_s
         self._due: float | None = None
         self._end: StreamEndedError | None = None
+        metadata = tracing.metadata()
         start = (
-            ((cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),), None),
+            ((cygrpc.SendInitialMetadataOperation(metadata, _NO_FLAGS),), None),
             ((cygrpc.ReceiveStatusOnClientOperation(_NO_FLAGS),), None),
             ((cygrpc.ReceiveInitialMetadataOperation(_NO_FLAGS),), None),
         )
-        host = deadline = metadata = credentials = context = registered = None
+        host = deadline = credentials = context = registered = None
         flags = cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS
-        self._call = self._channel._channel.segregated_call(
+        self._call = inner.segregated_call(
             flags, method.encode(), host, deadline, metadata, credentials, start, context, registered
         )
         self._closed = threading.Event()

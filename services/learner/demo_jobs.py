@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from newt import trace
 from newt.errors import (
     AlreadyExistsError,
     ExhaustedError,
@@ -201,6 +202,7 @@ class DemoJobs:
             request=request,
             tasks=[task.name for task in tasks],
             created_at=now(),
+            request_id=trace.request_id(),
             **origin,
         )
         with self._lock:

@@ -13,7 +13,7 @@ import time
 
 import structlog
 
-from newt import logs
+from newt import logs, trace
 from newt.agent.checkpoints import Checkpoint
 from newt.errors import NewtError, NotFoundError
 from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
@@ -210,6 +210,8 @@ def main() -> int:
         return EXIT_STOPPED
     if collection is None or collection.state != "collecting":
         return EXIT_STOPPED
+    trace.follow_in_process(collection.request_id, collection.run_id)
+    log.info("process_started")
     with lock:
         return _work(settings, store, collection, stop)
 

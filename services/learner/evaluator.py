@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from newt import logs
+from newt import logs, trace
 from newt.agent.config import PlanConfig
 from newt.errors import NewtError
 from newt.runs.record import (
@@ -221,6 +221,8 @@ def main() -> int:
     stop.watch()
     store = RunStore.connect(redis_address(settings.redis_url))
     job = store.job(arguments.job)
+    trace.follow_in_process(job.request_id, job.run_id)
+    log.info("process_started")
     try:
         job = Evaluator(settings, store, job, stop).run()
     except Stopped:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import structlog
 
+from newt import trace
 from newt.errors import ExhaustedError, InvalidInputError, NewtError
 from newt.runs.record import CheckpointEvaluationRequest, EvaluationJob, now
 from newt.tasks.registry import UnknownTaskError, select_tasks
@@ -83,6 +84,7 @@ class EvaluationJobs:
             ),
             checkpoint_sha256=checkpoint.header.sha256,
             created_at=now(),
+            request_id=trace.request_id(),
         )
         with self._lock:
             if len(self._children) >= MAX_JOBS:

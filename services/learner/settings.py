@@ -44,6 +44,12 @@ class LearnerSettings(ServiceSettings):
         "Hugging Face cache.",
     )
     image_device: str = Field("", description="Torch device of the image encoder; empty: that of trainers.")
+    rendezvous: str = Field(
+        "127.0.0.1:29400",
+        pattern=r"^.+:\d+$",
+        description="host:port of this learner at which the training processes of a run over several nodes meet. It "
+        "has no authentication: open it to training nodes alone.",
+    )
     rank_timeout_s: float = Field(
         180.0,
         gt=0,
