@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 
 from bench.load.meters import Traffic
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM, Task
 from newt.wire.channels import connect
 from newt.wire.status import rpc_code

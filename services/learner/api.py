@@ -17,22 +17,24 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 import newt
 from newt import trace
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
-from newt.runs.record import (
+from newt.runs.demos import (
     AgentDemosRequest,
-    ApiError,
-    CheckpointList,
-    Deleted,
     DemoCollection,
     DemoSetInfo,
     DemoSetList,
     FeatureDemosRequest,
+    ScriptedDemosRequest,
+)
+from newt.runs.record import (
+    ApiError,
+    CheckpointList,
+    Deleted,
     MetricsHistory,
     Readiness,
     Run,
     RunList,
     RunResults,
     RunState,
-    ScriptedDemosRequest,
     TaskInfo,
     TaskList,
 )

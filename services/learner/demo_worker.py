@@ -16,7 +16,7 @@ import structlog
 from newt import logs, trace
 from newt.agent.checkpoints import Checkpoint
 from newt.errors import NewtError, NotFoundError
-from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
+from newt.runs.demos import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
 from newt.security import redis_address
 from newt.tasks.registry import get_task
 from services.learner.agent_demos import collect_from_agent

@@ -20,15 +20,9 @@ import structlog
 from newt import logs, trace
 from newt.agent.config import PlanConfig
 from newt.errors import NewtError
-from newt.runs.record import (
-    Evaluation,
-    EvaluationJob,
-    EvaluationReport,
-    OpenLoopPoint,
-    OpenLoopStats,
-    PlayedEpisode,
-    now,
-)
+from newt.runs.base import now
+from newt.runs.evaluations import EvaluationJob, EvaluationReport, PlayedEpisode
+from newt.runs.record import Evaluation, OpenLoopPoint, OpenLoopStats
 from newt.security import redis_address
 from newt.tasks.registry import get_task
 from services.learner import library

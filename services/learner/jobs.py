@@ -11,7 +11,8 @@ import structlog
 
 from newt import trace
 from newt.errors import ExhaustedError, InvalidInputError, NewtError
-from newt.runs.record import CheckpointEvaluationRequest, EvaluationJob, now
+from newt.runs.base import now
+from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.tasks.registry import UnknownTaskError, select_tasks
 from services.learner.evaluator import CHECKPOINT_FILE, job_folder
 from services.learner.library import CheckpointLibrary, hold

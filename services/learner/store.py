@@ -17,18 +17,10 @@ from typing import Any
 
 from newt import trace
 from newt.errors import NotFoundError, PreconditionError
-from newt.runs.record import (
-    ACTIVE,
-    FINISHED,
-    DemoCollection,
-    Evaluation,
-    EvaluationJob,
-    Event,
-    MetricsRow,
-    Run,
-    RunState,
-    now,
-)
+from newt.runs.base import now
+from newt.runs.demos import DemoCollection
+from newt.runs.evaluations import EvaluationJob
+from newt.runs.record import ACTIVE, FINISHED, Evaluation, Event, MetricsRow, Run, RunState
 from newt.runs.spec import RunSpec
 from services.learner import redis_client
 from services.learner.progress import CollectorProgress, TrainerProgress, merge

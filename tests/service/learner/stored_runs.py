@@ -11,7 +11,8 @@ import numpy as np
 from learner_stack import LearnerStack, wait_until
 
 from newt.agent.checkpoints import Checkpoint, load_checkpoint
-from newt.client.replay import Episode, ReplayClient
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.tasks.registry import get_task
 
 TASK = get_task("mujoco-reacher")
