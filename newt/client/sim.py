@@ -283,8 +283,12 @@ class SimSession:
         if request is None:
             raise RuntimeError("no step is under way: send one first")
         try:
-            with translated():
-                reply = self._receive(request)
+            reply = self._receive(request)
+        except grpc.RpcError as error:
+            translated = from_rpc_error(error)
+            if not isinstance(translated, (UnavailableError, LostError)):
+                self._pending = None
+            raise translated from error
         except (UnavailableError, LostError):
             raise
         except BaseException:

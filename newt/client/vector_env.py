@@ -184,9 +184,10 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         state = observation.obs[:, : self._obs_dim].copy()
         return {"state": state, "rgb": _writable(observation.rgb)} if self._rgb else state
 
-    def _reset_info(self, observation: Observation, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    def _reset_info(self, observation: Observation, mask: npt.NDArray[np.bool_] | None) -> dict[str, Any]:
+        """For the rows of the mask, which have just been reset; None means no row."""
         info: dict[str, Any] = {}
-        if mask.any():
+        if mask is not None:
             seeds = np.where(mask, observation.episode_seed, np.uint64(0))
             info |= {"episode_seed": seeds, "_episode_seed": mask.copy()}
         if observation.expert_action is not None:
@@ -195,32 +196,36 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         return info
 
     def _step_info(self, step: Step) -> dict[str, Any]:
-        restarted = np.zeros(self.num_envs, np.bool_)
-        if self._same_step:
+        if not (self._same_step and len(step.final_rows)):
+            info = self._reset_info(step.observation, None)
+            for name, values in _outcome(step):
+                info[name], info[f"_{name}"] = values.copy(), np.ones(self.num_envs, np.bool_)
+        else:
+            restarted = np.zeros(self.num_envs, np.bool_)
             restarted[step.final_rows] = True
-        info = self._outcome(step, ~restarted) | self._reset_info(step.observation, restarted)
-        if step.crashed.any():
-            info |= {"env_error": step.crashed.copy(), "_env_error": step.crashed.copy()}
-        if len(step.final_rows) and self._same_step:
+            info = self._reset_info(step.observation, restarted)
+            if not restarted.all():
+                info |= _masked(step, ~restarted)
             final_obs = np.full(self.num_envs, None, object)
             for position, row in enumerate(step.final_rows):
                 state = step.final_obs[position, : self._obs_dim].copy()
                 final_obs[row] = {"state": state, "rgb": _writable(step.final_rgb)[position]} if self._rgb else state
             info |= {"final_obs": final_obs, "_final_obs": restarted.copy()}
-            info |= {"final_info": self._outcome(step, restarted), "_final_info": restarted.copy()}
+            info |= {"final_info": _masked(step, restarted), "_final_info": restarted.copy()}
+        if step.crashed.any():
+            info |= {"env_error": step.crashed.copy(), "_env_error": step.crashed.copy()}
         return info
 
-    @staticmethod
-    def _outcome(step: Step, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        outcome: dict[str, Any] = {}
-        if not mask.any():
-            return outcome
-        columns = (("success", step.success), ("score", step.score), ("corrected_score", step.corrected_score))
-        for name, values in columns:
-            outcome[name] = shown = values.copy()
-            shown[~mask] = 0
-            outcome[f"_{name}"] = mask.copy()
-        return outcome
+
+def _outcome(step: Step) -> tuple[tuple[str, npt.NDArray[np.float32]], ...]:
+    return ("success", step.success), ("score", step.score), ("corrected_score", step.corrected_score)
+
+
+def _masked(step: Step, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    for name, values in _outcome(step):
+        info |= {name: np.where(mask, values, np.float32(0)), f"_{name}": mask.copy()}
+    return info
 
 
 def _writable(frames: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:

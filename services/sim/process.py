@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 
@@ -188,22 +189,31 @@ class Channel:
         except OSError as error:
             raise WorkerLostError(self.worker.obituary()) from error
 
-    def wait(self) -> None:
+    def wait(self, awake_s: float = 0.0) -> None:
         """Waits for the answer to one request.
 
         A single piece of work (a step of one instance, say) may take `timeout_s`. A worker which begins no new piece
         for that long is stuck, and is killed.
+
+        Args:
+            awake_s: Ask again and again for that long before going to sleep, letting whoever wants the processor have
+                it: waking up again would take longer than a light simulator's step.
 
         Raises:
             WorkerLostError: The process died or was killed.
             RequestFailedError: The worker says that it could not.
         """
         seen = self.worker.pulse
+        asleep_from = time.perf_counter() + awake_s
         while True:
+            awake = time.perf_counter() < asleep_from
             try:
-                answer = self._connection.recv(MAX_ANSWER_BYTES)
+                answer = self._connection.recv(MAX_ANSWER_BYTES, socket.MSG_DONTWAIT if awake else 0)
                 break
             except BlockingIOError:
+                if awake:
+                    os.sched_yield()
+                    continue
                 if self.worker.pulse == seen:
                     self.worker.kill_hung()
                 seen = self.worker.pulse

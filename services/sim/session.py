@@ -28,6 +28,8 @@ from services.sim.process import Channel, RequestFailedError, WorkerLostError
 log = structlog.get_logger(__name__)
 
 _MAX_ATTEMPTS = 3
+# What a step of a worker's light rows usually takes at most.
+_LIGHT_STEP_S = 200e-6
 
 
 @dataclass
@@ -102,6 +104,7 @@ class Session:
         self._reply = sim_pb2.StepResponse()
         # Light rows share a worker: waking another one would take longer than their step.
         light = not rgb and all(DOMAINS[task.domain].light for task in tasks)
+        self._awake_s = _LIGHT_STEP_S if light else 0.0
         self._assigned = pool.assign(rows, math.ceil(rows / light_rows) if light else rows)
         self._slots = [self._make_slot(worker) for worker in sorted(set(self._assigned))]
         try:
@@ -289,7 +292,7 @@ class Session:
         for slot in sent:
             assert slot.channel is not None
             try:
-                slot.channel.wait()
+                slot.channel.wait(self._awake_s)
             except WorkerLostError as error:
                 lost.append((slot, error))
             except RequestFailedError as error:
