@@ -155,12 +155,17 @@ class ComposeStack:
 
 @contextmanager
 def running_stack(
-    services: Sequence[str] = SERVICES, *, files: Sequence[Path] = (), settings: dict[str, str] | None = None
+    services: Sequence[str] = SERVICES,
+    *,
+    stopped: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    settings: dict[str, str] | None = None,
 ) -> Iterator[ComposeStack]:
     """A stack of its own, which leaves nothing behind.
 
     Args:
         services: Which to start.
+        stopped: Which to make without starting them.
         files: Compose files on top of compose.yaml.
         settings: More settings of .env.example.
     """
@@ -179,8 +184,10 @@ def running_stack(
         **(settings or {}),
     }
     try:
-        build(*(service for service in services if service in OURS), environment=environment)
+        build(*(service for service in (*services, *stopped) if service in OURS), environment=environment)
         try:
+            if stopped:
+                compose("--profile", "all", "create", "--no-build", *stopped, environment=environment, timeout_s=60)
             compose("up", "--no-build", "--detach", "--wait", *services, environment=environment, timeout_s=900)
         except AssertionError:
             print(compose("logs", "--tail", "20", environment=environment, timeout_s=60))
