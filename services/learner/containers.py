@@ -80,9 +80,12 @@ class SimContainers:
                 self._told.pop(service, None)
             except NotFound:
                 if service in needed:
-                    profile = f"docker compose --profile {service}"
-                    self._tell(service, f"no container to start: make it with `{profile} create {service}`, or start "
-                               f"it yourself with `{profile} up -d`")  # fmt: skip
+                    files = "-f compose.yaml -f compose.on-demand.yaml"
+                    self._tell(
+                        service,
+                        f"no container to start: make it with `docker compose {files} create {service}`, or start it "
+                        f"yourself with `docker compose --profile {service} up -d`",
+                    )
             except (DockerException, RequestException) as error:
                 self._client = None
                 self._tell(service, f"the Docker engine at {self._settings.docker_host} does not do it: {error}")

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_stack import BUILD_TIMEOUT_S, ROOT, TINY_MODEL, TINY_PLAN, ComposeStack, engine, running_stack, wait_for
+from compose_stack import (
+    BUILD_TIMEOUT_S,
+    ROOT,
+    TINY_MODEL,
+    TINY_PLAN,
+    ComposeStack,
+    engine,
+    require,
+    running_stack,
+    wait_for,
+)
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
@@ -103,11 +113,7 @@ def test_a_container_that_does_not_exist_is_named_with_its_profile(
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
-    client = engine()
-    try:
-        client.images.get(HAPROXY)
-    except ImageNotFound:
-        pytest.skip(f"{HAPROXY} is not there: docker pull {HAPROXY}, or NEWT_HAPROXY_IMAGE=...")
+    require(engine(), HAPROXY)
     impatient = tmp_path_factory.mktemp("compose") / "impatient.yaml"
     impatient.write_text('services: {learner: {environment: {NEWT_LEARNER_DEPENDENCY_TIMEOUT_S: "20"}}}\n')
     with running_stack(

@@ -18,7 +18,7 @@ from typing import Any
 import docker
 import httpx
 import pytest
-from docker.errors import DockerException
+from docker.errors import DockerException, ImageNotFound
 from docker.models.containers import Container
 
 from newt.local.ports import free_port
@@ -26,6 +26,12 @@ from newt.local.ports import free_port
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("replay", "learner", "planner", "sim-mujoco", "sim-miniarcade")
 SERVICES = ("redis", *OURS, "prometheus")
+BASES = {  # as in .env.example
+    "NEWT_BUILD_IMAGE": "python:3.11-slim-bookworm",
+    "NEWT_PYTHON_IMAGE": "python:3.11-slim-bookworm",
+    "NEWT_REDIS_IMAGE": "redis:7.2.5-bookworm",
+    "NEWT_PROMETHEUS_IMAGE": "prom/prometheus:v2.53.1",
+}
 TASKS = ("mujoco-reacher", "pygame-cowboy")
 # A model that two cores train and plan with while nine containers run.
 TINY_MODEL = {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32}
@@ -34,7 +40,9 @@ BUILD_TIMEOUT_S = 3000
 
 
 def engine() -> docker.DockerClient:
-    """The Docker engine; skips the test where none answers."""
+    """The Docker engine; skips the test where none answers, or NEWT_TEST_NO_DOCKER says why it is not to be used."""
+    if reason := os.environ.get("NEWT_TEST_NO_DOCKER"):
+        pytest.skip(reason)
     try:
         client = docker.from_env()
         client.ping()
@@ -49,6 +57,18 @@ def compose(*arguments: str, environment: dict[str, str], timeout_s: float) -> s
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+def require(client: docker.DockerClient, *images: str) -> None:
+    """Skips the test if an image is neither here nor can be pulled."""
+    for image in images:
+        try:
+            client.images.get(image)
+        except ImageNotFound:
+            try:
+                client.images.pull(image)
+            except DockerException as error:
+                pytest.skip(f"{image} is not here and cannot be pulled ({error}); docs/compose.md names stand-ins")
 
 
 def build(*services: str, environment: dict[str, str]) -> None:
@@ -170,6 +190,7 @@ def running_stack(
         settings: More settings of .env.example.
     """
     client = engine()
+    require(client, *(os.environ.get(variable, image) for variable, image in BASES.items()))
     project = f"newt-test-{os.getpid()}"
     rest, prometheus = free_port(), free_port()
     environment = {
