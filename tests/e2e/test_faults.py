@@ -6,6 +6,7 @@ The same with processes instead of containers: tests/service/learner/test_whole_
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -328,19 +329,25 @@ def _strike(stack: ComposeStack, fault: Fault) -> float:
 
 
 def _assert_goes_on(watch: Watch, what: str, timeout_s: float, skip: int | None = None) -> None:
-    """Both counters rise above the lowest that was seen since."""
+    """Both counters rise, twice: a new process may begin with a number that its predecessor had not reported yet."""
     start = len(watch.seen) if skip is None else skip
 
     def rises() -> bool:
         looks = watch.seen[start:]
         if looks:
             assert looks[-1]["state"] not in ("failed", "cancelled", "succeeded"), looks[-1]
-        return all(looks and looks[-1][name] > min(look[name] for look in looks) for name in ("updates", "env_steps"))
+        return all(_rises([look[name] for look in looks]) >= 2 for name in ("updates", "env_steps"))
 
     try:
         wait_for(rises, what, timeout_s)
     except AssertionError as error:
         raise AssertionError(f"{error}; last seen: {watch.seen[-1:]}") from error
+
+
+def _rises(values: list[int]) -> int:
+    """How often a counter has grown since it was lowest."""
+    since = values[values.index(min(values)) :] if values else []
+    return sum(before < now for before, now in itertools.pairwise(since))
 
 
 def _largest_fall(values: list[int]) -> int:
