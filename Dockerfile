@@ -34,6 +34,8 @@ RUN apt-get update -qq \
     && useradd --uid 10001 --gid newt --home-dir /tmp --no-create-home --shell /usr/sbin/nologin newt
 # HOME is the one folder that is writable in a container with a read-only root file system.
 ENV PATH=/opt/newt/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# See newt/wire/polling.py.
+ENV GRPC_EXPERIMENTS=-event_engine_client,-event_engine_listener
 WORKDIR /tmp
 LABEL org.opencontainers.image.vendor="Newt" org.opencontainers.image.version="0.1.0"
 STOPSIGNAL SIGTERM

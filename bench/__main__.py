@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench import machine, registry, report
 from bench.figures import Figure
 from bench.measure import Effort
 from newt import logs
+from newt.wire.polling import GRPC_ENVIRONMENT
 
 
 def main() -> int:
@@ -28,6 +30,8 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     logs.configure("bench", "ERROR")
+    # As in the services' processes; gRPC is loaded with the first subject.
+    os.environ.update(GRPC_ENVIRONMENT)
     # As Ctrl-C does: services in processes of their own end with the blocks that started them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     effort = Effort("quick" if arguments.quick else "full")

@@ -17,7 +17,9 @@ from bench import agents, processes
 from bench.baselines.torchrl_buffer import slice_buffer
 from bench.figures import Figure, Spread, Value
 from bench.measure import Candidate, Effort, duration_ratio, interleaved
-from newt.client.replay import Batches, Episode, ReplayClient
+from newt.client.batches import Batches
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.local import redis_server
 
 GOAL = 1.0

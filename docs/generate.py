@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from deploy import sizes
 from newt.runs.spec import RunSpec
+from newt.security import SecuritySettings
 from newt.settings import ServiceSettings
 from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import all_tasks
@@ -23,7 +24,8 @@ from services.replay.settings import ReplaySettings
 from services.sim.settings import SimSettings
 
 DOCS = Path(__file__).resolve().parent
-SERVICES: dict[str, type[ServiceSettings]] = {
+SERVICES: dict[str, type[ServiceSettings] | type[SecuritySettings]] = {
+    "Security, of all services and the command line": SecuritySettings,
     "Simulators": SimSettings,
     "Replay": ReplaySettings,
     "Planner": PlannerSettings,
@@ -123,7 +125,7 @@ def _type(kind: Any) -> str:
         return " \\| ".join(f"`{value}`" for value in get_args(kind))
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    return str(kind).replace("typing.", "").replace("pathlib.", "").replace("|", "\\|")
+    return str(kind).replace("typing.", "").replace("pathlib.", "").replace("pydantic.types.", "").replace("|", "\\|")
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line on stderr, one stable event name per line."""
+"""Structured logs: one JSON object per line on stderr, one stable event name and the request behind it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from newt import trace
+
 
 def configure(service: str, level: str = "INFO") -> None:
     """Sets up logging for this process; call once at start.
@@ -18,15 +20,20 @@ def configure(service: str, level: str = "INFO") -> None:
         level: DEBUG, INFO, WARNING or ERROR.
     """
 
-    def add_service(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def add_origin(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         # Not a context variable: those do not reach threads that were started elsewhere.
         event["service"] = service
+        followed = trace.current()
+        if followed is not None:
+            event.setdefault("request_id", followed.request_id)
+            if followed.run:
+                event.setdefault("run", followed.run)
         return event
 
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            add_service,
+            add_origin,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

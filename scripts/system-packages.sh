@@ -3,6 +3,7 @@
 # they are there already.
 #   libosmesa6       software OpenGL, for drawing MuJoCo frames without a GPU
 #   g++              --dev: torch.compile needs it, and the tests compile
+#   prometheus       --dev: the tests ask it and its promtool; its daemon is switched off again
 #   python3.11-venv  Debian's Python comes without the venv module
 set -eu
 
@@ -10,7 +11,10 @@ PYTHON=${PYTHON3:-python3.11}
 wanted=""
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3.11-venv"
 ldconfig -p | grep -q 'libOSMesa\.so' || wanted="$wanted libosmesa6"
-if [ "${1:-}" = --dev ] && ! command -v "${CXX:-g++}" >/dev/null 2>&1; then wanted="$wanted g++"; fi
+if [ "${1:-}" = --dev ]; then
+    command -v "${CXX:-g++}" >/dev/null 2>&1 || wanted="$wanted g++"
+    { command -v prometheus && command -v promtool; } >/dev/null 2>&1 || wanted="$wanted prometheus"
+fi
 [ -n "$wanted" ] || exit 0
 
 echo "Newt needs system packages that have no wheel:$wanted"
@@ -25,3 +29,5 @@ fi
 $sudo apt-get update -qq
 # shellcheck disable=SC2086  # the list is meant to be split
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $wanted
+# Debian starts what it installs; this one would hold the port of compose's Prometheus.
+case "$wanted" in *prometheus*) $sudo systemctl disable --now prometheus >/dev/null 2>&1 || true ;; esac

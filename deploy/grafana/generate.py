@@ -25,7 +25,6 @@ class Panel:
         unit: Grafana's name of the unit.
         kind: Grafana's panel type.
         width: Of 24 columns.
-        rare: What must happen before the panel has data, for panels about errors; empty for all others.
     """
 
     title: str
@@ -33,7 +32,6 @@ class Panel:
     unit: str = "short"
     kind: str = "timeseries"
     width: int = 12
-    rare: str = ""
 
 
 def _quantiles(metric: str, *shares: float) -> list[tuple[str, str]]:
@@ -77,7 +75,6 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "Failures",
             [(f"sum by (reason) (rate(newt_planner_failures_total[{RATE}]))", "{{reason}}")],
             "ops",
-            rare="a request that cannot be planned",
         ),
     ],
     "replay": [
@@ -110,7 +107,6 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "Redis errors",
             [(f"sum by (reason) (rate(newt_replay_redis_errors_total[{RATE}]))", "{{reason}}")],
             "ops",
-            rare="a failed Redis command",
         ),
     ],
     "learner": [
@@ -123,7 +119,6 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel(
             "Restarts of crashed processes",
             [("newt_learner_process_restarts_total", "{{role}}")],
-            rare="a process that crashes",
         ),
         Panel(
             "REST requests",
@@ -149,12 +144,10 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel(
             "Episodes lost to a crash",
             [(f"sum by (domain) (rate(newt_sim_env_errors_total[{RATE}]))", "{{domain}}")],
-            rare="a simulator that crashes",
         ),
         Panel(
             "Workers replaced",
             [(f"sum by (reason) (rate(newt_sim_worker_restarts_total[{RATE}]))", "{{reason}}")],
-            rare="a worker that dies",
         ),
         Panel("Expired leases", [("newt_sim_leases_expired_total", "{{instance}}")]),
     ],
@@ -196,7 +189,6 @@ def dashboard(name: str) -> dict[str, Any]:
                 "id": number,
                 "type": panel.kind,
                 "title": panel.title,
-                "description": f"Empty until the first of: {panel.rare}." if panel.rare else "",
                 "datasource": DATASOURCE,
                 "gridPos": {"x": x, "y": y, "w": panel.width, "h": 8},
                 "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},

@@ -12,7 +12,8 @@ from newt.cli import demo_files
 from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console, name_table
 from newt.errors import NewtError
-from newt.runs.record import Deleted, DemoCollection, DemoSetInfo, DemoSetList, FeatureDemosRequest
+from newt.runs.demos import DemoCollection, DemoSetInfo, DemoSetList, FeatureDemosRequest
+from newt.runs.record import Deleted
 
 demos_app = typer.Typer(
     help="Collect, list and delete demonstration sets; import and export published files.", no_args_is_help=True

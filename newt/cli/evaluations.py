@@ -12,7 +12,8 @@ from rich.table import Table
 from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError, NewtError
-from newt.runs.record import MAX_PLAN_STEPS, Evaluation, EvaluationJob
+from newt.runs.evaluations import MAX_PLAN_STEPS, EvaluationJob
+from newt.runs.record import Evaluation
 
 POLL_S = 1.0
 

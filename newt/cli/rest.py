@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs import record
+from newt.security import SecuritySettings
 
 UPLOAD_TIMEOUT_S = 600.0
 UrlOption = Annotated[
@@ -27,18 +28,21 @@ class RefusedError(NewtError):
 
 
 class Api:
-    """The REST API of one learner.
+    """The REST API of one learner; sends the token of NEWT_API_TOKEN or NEWT_API_TOKEN_FILE, if there is one.
 
     Args:
         url: Base URL. None: $NEWT_URL, or else the local stack of `newt up`.
 
     Raises:
         UnavailableError: No URL was given and no local stack runs.
+        SecurityError: The token cannot be read, or is no good token.
     """
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or os.environ.get("NEWT_URL") or _local_url()
-        self._http = httpx.Client(base_url=self.url, timeout=30.0)
+        token = SecuritySettings().token()
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=30.0)
 
     def get(self, path: str, **params: Any) -> Any:
         """GET; returns the decoded JSON."""

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import queue
+import functools
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ import numpy.typing as npt
 import structlog
 
 from newt.errors import LostError, NewtError, NotFoundError, UnavailableError
+from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from newt.wire.channels import connect
-from newt.wire.status import from_rpc_error
+from newt.wire.lockstep import LockstepStream
+from newt.wire.status import from_rpc_error, rpc_code
 from newt.wire.tensors import decode, encode
 from newt.wire.v1 import sim_pb2, sim_pb2_grpc, tensor_pb2
 
@@ -226,7 +227,7 @@ class SimSession:
         self._id = opened.session_id
         self._sequence = 0
         self._pending: sim_pb2.StepRequest | None = None
-        self._stream: _Stream | None = None
+        self._stream: LockstepStream[sim_pb2.StepRequest, sim_pb2.StepResponse] | None = None
         self._closed = threading.Event()
         if keep_alive:
             threading.Thread(target=self._keep_alive, name="sim-keep-alive", daemon=True).start()
@@ -249,7 +250,7 @@ class SimSession:
         request = sim_pb2.ResetRequest(session_id=self._id, rows=rows, seeds=seeds)
         with translated():
             reply = self._stub.Reset(request, timeout=self._timeout_s)
-        return _observation(reply.observation)
+        return _observation(reply.observation, self.num_envs)
 
     def step(self, action: npt.NDArray[np.float32]) -> Step:
         """One step of all rows.
@@ -266,7 +267,7 @@ class SimSession:
             raise RuntimeError("a step is under way: receive it before sending the next")
         request = sim_pb2.StepRequest(session_id=self._id, sequence=self._sequence + 1, action=encode(action))
         if self._stream is None:
-            self._stream = _Stream(self._stub, self._timeout_s)
+            self._stream = self._step_stream()
         self._stream.send(request)
         self._pending = request
 
@@ -291,7 +292,7 @@ class SimSession:
             raise
         self._pending = None
         self._sequence = request.sequence
-        return _step(reply)
+        return _step(reply, self.num_envs)
 
     def render(self, rows: Sequence[int] = ()) -> npt.NDArray[np.uint8]:
         """Draws rows (empty means all) as they are now: uint8[R, 224, 224, 3]."""
@@ -336,6 +337,17 @@ class SimSession:
             raise NotFoundError(f"session {self._id} is closed; open another")
         return self._calls
 
+    def _step_stream(self) -> LockstepStream[sim_pb2.StepRequest, sim_pb2.StepResponse]:
+        if self._closed.is_set():
+            raise NotFoundError(f"session {self._id} is closed; open another")
+        return LockstepStream(
+            self._channel,
+            "/newt.v1.SimService/StepStream",
+            sim_pb2.StepRequest.SerializeToString,
+            sim_pb2.StepResponse.FromString,
+            self._timeout_s,
+        )
+
     def _receive(self, request: sim_pb2.StepRequest) -> sim_pb2.StepResponse:
         if self._stream is not None:
             try:
@@ -343,8 +355,11 @@ class SimSession:
             except grpc.RpcError as error:
                 self._stream.close()
                 self._stream = None
-                call: Any = error
-                if call.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                if rpc_code(error) not in (
+                    grpc.StatusCode.OK,  # A server that is shutting down ends its streams.
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                ):
                     raise
         return self._stub.Step(request, timeout=self._timeout_s)
 
@@ -357,44 +372,6 @@ class SimSession:
             except (NewtError, grpc.RpcError, ValueError) as error:  # ValueError: the client was closed.
                 if not self._closed.is_set():
                     log.warning("keep_alive_ended", error=str(error))
-                return
-
-
-class _Stream:
-    """The client's side of StepStream: one request, one reply, in turn."""
-
-    def __init__(self, stub: sim_pb2_grpc.SimServiceStub, timeout_s: float) -> None:
-        self._requests: queue.SimpleQueue[sim_pb2.StepRequest | None] = queue.SimpleQueue()
-        self._call: Any = stub.StepStream(iter(self._requests.get, None))
-        self._timeout_s = timeout_s
-        self._due: float | None = None
-        self._closed = threading.Event()
-        # A stream has no end in time and a receive no deadline of its own; a timer per step would cost a thread each.
-        threading.Thread(target=self._watch, name="sim-stream-deadline", daemon=True).start()
-
-    def send(self, request: sim_pb2.StepRequest) -> None:
-        self._due = time.monotonic() + self._timeout_s
-        self._requests.put(request)
-
-    def receive(self) -> sim_pb2.StepResponse:
-        try:
-            reply: sim_pb2.StepResponse = next(self._call)
-        except StopIteration:
-            raise UnavailableError("the server ended the stream; receive again") from None
-        self._due = None
-        return reply
-
-    def close(self) -> None:
-        self._closed.set()
-        self._requests.put(None)
-        if self._due is not None:
-            self._call.cancel()
-
-    def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._timeout_s / 4)):
-            due = self._due
-            if due is not None and time.monotonic() > due:
-                self._call.cancel()
                 return
 
 
@@ -420,45 +397,70 @@ def _task(task: sim_pb2.SimTask) -> Task:
     )
 
 
-def _observation(message: sim_pb2.Observation) -> Observation:
+def _observation(message: sim_pb2.Observation, rows: int) -> Observation:
     return Observation(
-        obs=decode(message.obs, "obs", dtype=np.float32, shape=(None, None)),
-        rgb=_optional(message, "rgb", np.uint8, 4),
-        expert_action=_optional(message, "expert_action", np.float32, 2),
-        episode_seed=decode(message.episode_seed, "episode_seed", dtype=np.uint64, shape=(None,)),
-        episode_step=decode(message.episode_step, "episode_step", dtype=np.int32, shape=(None,)),
+        obs=decode(message.obs, "obs", dtype=np.float32, shape=(rows, PADDED_OBS_DIM)),
+        rgb=_frames(message, "rgb", rows),
+        expert_action=(
+            decode(message.expert_action, "expert_action", dtype=np.float32, shape=(rows, PADDED_ACTION_DIM))
+            if message.HasField("expert_action")
+            else None
+        ),
+        episode_seed=decode(message.episode_seed, "episode_seed", dtype=np.uint64, shape=(rows,)),
+        episode_step=decode(message.episode_step, "episode_step", dtype=np.int32, shape=(rows,)),
     )
+
+
+@functools.cache
+def _no(rows: int) -> npt.NDArray[np.bool_]:
+    values = np.zeros(rows, np.bool_)
+    values.flags.writeable = False
+    return values
+
+
+@functools.cache
+def _undefined(rows: int) -> npt.NDArray[np.float32]:
+    values = np.full(rows, np.nan, np.float32)
+    values.flags.writeable = False
+    return values
 
 
 _NO_ROWS = np.zeros(0, np.int32)
-_NO_OBS = np.zeros((0, 128), np.float32)
+_NO_OBS = np.zeros((0, PADDED_OBS_DIM), np.float32)
 
 
-def _step(message: sim_pb2.StepResponse) -> Step:
+def _step(message: sim_pb2.StepResponse, rows: int) -> Step:
     def column(tensor: tensor_pb2.Tensor, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        return decode(tensor, name, dtype=dtype, shape=(None,))
+        return decode(tensor, name, dtype=dtype, shape=(rows,))
 
-    reward = column(message.reward, "reward", np.float32)
-    ended = message.HasField("final_rows")
-    failed = message.HasField("errors")
+    final_rows, final_obs = _NO_ROWS, _NO_OBS
+    terminated = truncated = crashed = _no(rows)
+    if message.HasField("final_rows"):
+        final_rows = decode(message.final_rows, "final_rows", dtype=np.int32, shape=(None,))
+        final_obs = decode(message.final_obs, "final_obs", dtype=np.float32, shape=(len(final_rows), PADDED_OBS_DIM))
+        terminated = column(message.terminated, "terminated", np.bool_)
+        truncated = column(message.truncated, "truncated", np.bool_)
+    if message.HasField("errors"):
+        crashed = column(message.errors, "errors", np.int32) != 0
     score = column(message.score, "score", np.float32)
     corrected = message.HasField("corrected_score")
     return Step(
-        observation=_observation(message.observation),
-        reward=reward,
-        terminated=column(message.terminated, "terminated", np.bool_),
-        truncated=column(message.truncated, "truncated", np.bool_),
-        success=column(message.success, "success", np.float32),
+        observation=_observation(message.observation, rows),
+        reward=column(message.reward, "reward", np.float32),
+        terminated=terminated,
+        truncated=truncated,
+        success=column(message.success, "success", np.float32) if message.HasField("success") else _undefined(rows),
         score=score,
         corrected_score=column(message.corrected_score, "corrected_score", np.float32) if corrected else score,
-        final_rows=column(message.final_rows, "final_rows", np.int32) if ended else _NO_ROWS,
-        final_obs=decode(message.final_obs, "final_obs", dtype=np.float32, shape=(None, None)) if ended else _NO_OBS,
-        final_rgb=_optional(message, "final_rgb", np.uint8, 4),
-        crashed=column(message.errors, "errors", np.int32) != 0 if failed else np.zeros(len(reward), np.bool_),
+        final_rows=final_rows,
+        final_obs=final_obs,
+        final_rgb=_frames(message, "final_rgb", len(final_rows)),
+        crashed=crashed,
     )
 
 
-def _optional(message: Any, field: str, dtype: npt.DTypeLike, rank: int) -> npt.NDArray[Any] | None:
-    if not message.HasField(field):
+def _frames(message: sim_pb2.Observation | sim_pb2.StepResponse, field: str, rows: int) -> npt.NDArray[np.uint8] | None:
+    # A field's name is checked against the type at run time alone.
+    if not message.HasField(field):  # type: ignore[arg-type]
         return None
-    return decode(getattr(message, field), field, dtype=dtype, shape=(None,) * rank)
+    return decode(getattr(message, field), field, dtype=np.uint8, shape=(rows, 3, None, None))

@@ -151,7 +151,8 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         padded = np.zeros((self.num_envs, PADDED_ACTION_DIM), np.float32)
         padded[:, : self._action_dim] = actions
         step = self._session.step(padded)
-        reward = np.where(step.crashed, 0.0, step.reward).astype(np.float64)
+        reward = step.reward.astype(np.float64)
+        reward[step.crashed] = 0.0
         return (
             self._obs(step.observation),
             reward,
@@ -194,14 +195,13 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         return info
 
     def _step_info(self, step: Step) -> dict[str, Any]:
-        ended = np.zeros(self.num_envs, np.bool_)
-        ended[step.final_rows] = True
-        restarted = ended & self._same_step
-        info = self._reset_info(step.observation, restarted)
-        info |= self._outcome(step, ~restarted)
+        restarted = np.zeros(self.num_envs, np.bool_)
+        if self._same_step:
+            restarted[step.final_rows] = True
+        info = self._outcome(step, ~restarted) | self._reset_info(step.observation, restarted)
         if step.crashed.any():
             info |= {"env_error": step.crashed.copy(), "_env_error": step.crashed.copy()}
-        if restarted.any():
+        if len(step.final_rows) and self._same_step:
             final_obs = np.full(self.num_envs, None, object)
             for position, row in enumerate(step.final_rows):
                 state = step.final_obs[position, : self._obs_dim].copy()
@@ -213,10 +213,14 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
     @staticmethod
     def _outcome(step: Step, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
         outcome: dict[str, Any] = {}
+        if not mask.any():
+            return outcome
         columns = (("success", step.success), ("score", step.score), ("corrected_score", step.corrected_score))
         for name, values in columns:
-            outcome |= {name: np.where(mask, values, np.float32(0)), f"_{name}": mask.copy()}
-        return outcome if mask.any() else {}
+            outcome[name] = shown = values.copy()
+            shown[~mask] = 0
+            outcome[f"_{name}"] = mask.copy()
+        return outcome
 
 
 def _writable(frames: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:

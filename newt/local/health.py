@@ -6,8 +6,11 @@ import urllib.error
 import urllib.request
 
 import redis
+from pydantic import SecretStr
 
+from newt.local import stack
 from newt.local.stack import ServiceSpec
+from newt.security import redis_address
 from newt.wire import probe
 
 
@@ -21,7 +24,9 @@ def is_ready(spec: ServiceSpec, timeout_s: float = 1.0) -> bool:
 
 
 def _redis(spec: ServiceSpec, timeout_s: float) -> bool:
-    client = redis.Redis(port=spec.port, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    client = redis.Redis.from_url(
+        redis_address(SecretStr(stack.redis_url(spec.port))), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+    )
     try:
         return bool(client.ping())
     except redis.RedisError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -13,10 +14,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
+from urllib.parse import quote
 
 from newt.local import ports
+from newt.security import SecurityError, SecuritySettings
 
 LOG_NAME = "redis.log"
+USERS_NAME = "users.acl"
+# Who a password is for. Beyond its keys and what the services do with them, it may ask how full Redis is.
+USER = "newt"
+_RIGHTS = "~newt:* resetchannels -@all +@read +@write +@scripting +@transaction +@connection -@dangerous +info"
 
 
 class RedisServerError(RuntimeError):
@@ -36,7 +43,7 @@ class RedisServer:
         directory: Where its data, configuration and log lie.
         host: Loopback address that it binds.
         port: Its port.
-        password: Empty for none.
+        password: Of the user newt, the only one who may do anything then; empty for none.
     """
 
     process: subprocess.Popen[bytes]
@@ -47,8 +54,8 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Address for redis clients, with the password."""
-        secret = f":{self.password}@" if self.password else ""
+        """Address for redis clients, with user and password."""
+        secret = f"{USER}:{quote(self.password, safe='')}@" if self.password else ""
         return f"redis://{secret}{self.host}:{self.port}/0"
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -63,6 +70,17 @@ class RedisServer:
         """Ends Redis at once, as a crash would."""
         self.process.kill()
         self.process.wait()
+
+
+def users(password: str) -> str:
+    """Redis' ACL file for one password, which it does not contain; as scripts/secrets.sh writes it."""
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    lines = [
+        "user default off",
+        f"user {USER} on #{digest} {_RIGHTS}",
+        "user health on nopass resetchannels -@all +ping",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def find_binary() -> Path:
@@ -97,7 +115,7 @@ def start(
     Args:
         directory: Data folder, made if missing. What an earlier server left there is loaded.
         port: Port to bind; 0 picks a free one.
-        password: Required from clients; empty for none. It is kept in a file that only the user can read.
+        password: Of the user newt, without whom nobody gets in; empty lets everybody in. Only its digest is kept.
         appendfsync: When acknowledged writes reach the disk: every second (a crash of the machine may lose that
             long) or before each answer.
         maxmemory_bytes: Writes are refused beyond it; 0 for no bound. Nothing is ever evicted by Redis itself.
@@ -131,10 +149,15 @@ def start(
 def run(directory: Path, port: int) -> NoReturn:
     """Becomes Redis: replaces this process, so that whoever supervises it sees Redis' own life and death.
 
+    It wants the password of NEWT_REDIS_PASSWORD_FILE, if that is set.
+
     Raises:
         RedisServerError: No binary, or the folder is in use by another Redis.
+        SecurityError: The password cannot be read.
     """
-    command, lock = _prepare(directory, port, password="", appendfsync="everysec", maxmemory_bytes=0)
+    secret = SecuritySettings().redis_password()
+    password = secret.get_secret_value() if secret else ""
+    command, lock = _prepare(directory, port, password, appendfsync="everysec", maxmemory_bytes=0)
     os.set_inheritable(lock, True)
     os.execv(command[0], command)
 
@@ -156,9 +179,13 @@ def _prepare(
         os.close(lock)
         raise RedisServerError(f"another Redis uses {directory}; stop it or choose another folder") from error
     config = directory / "redis.conf"
-    config.unlink(missing_ok=True)
-    config.touch(mode=0o600)
-    config.write_text(_config(directory, port, password, appendfsync, maxmemory_bytes))
+    files = {config: _config(directory, port, password, appendfsync, maxmemory_bytes)}
+    if password:
+        files[directory / USERS_NAME] = users(password)
+    for path, text in files.items():
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
     return [str(binary), str(config.resolve())], lock
 
 
@@ -176,7 +203,7 @@ def _config(directory: Path, port: int, password: str, appendfsync: str, maxmemo
         "maxmemory-policy noeviction",
     ]
     if password:
-        lines.append(f'requirepass "{password}"')
+        lines.append(f'aclfile "{directory.resolve() / USERS_NAME}"')
     return "\n".join(lines) + "\n"
 
 
@@ -197,7 +224,8 @@ def _wait_ready(server: RedisServer, timeout_s: float) -> None:
 def _answers(server: RedisServer) -> bool:
     """Whether it is our child that answers on the port, and not an older Redis that has it."""
     # Spoken by hand, so that the launcher needs no client package to know that its child is up.
-    hello = f"*2\r\n$4\r\nAUTH\r\n${len(server.password.encode())}\r\n{server.password}\r\n" if server.password else ""
+    words = ["AUTH", USER, server.password] if server.password else []
+    hello = f"*{len(words)}\r\n" * bool(words) + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
     ours = f"\r\nprocess_id:{server.process.pid}\r\n".encode()
     reply = b""
     try:
@@ -226,7 +254,7 @@ def main() -> None:
         raise SystemExit("usage: python -m newt.local.redis_server DIRECTORY PORT")
     try:
         run(Path(sys.argv[1]), int(sys.argv[2]))
-    except RedisServerError as error:
+    except (RedisServerError, SecurityError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from newt.local import ports
+from newt.local.redis_server import USER
+from newt.security import SecuritySettings
+from newt.wire.polling import GRPC_ENVIRONMENT
 
 # Default ports of `newt up`; also those of the containers.
 REST_PORT = 8000
@@ -22,8 +25,9 @@ FIRST_METRICS_PORT = 9101
 STATE_FILE = "stack.json"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
-# Settings of services that say where something is on this machine; `newt up` takes them from its own environment.
-PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE")
+# What `newt up` passes on of its own environment: where things are on this machine, and the switches of security.
+PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE", "NEWT_TLS_DIR", "NEWT_REDIS_PASSWORD_FILE")
+LEARNER_ONLY = ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
 
 
 def installed_domains() -> tuple[str, ...]:
@@ -94,6 +98,12 @@ class ServiceSpec:
         return f"{ports.HOST}:{self.port}"
 
 
+def redis_url(port: int) -> str:
+    """Address of the stack's Redis without its password, which everybody reads from its file."""
+    user = f"{USER}@" if SecuritySettings().redis_password_file else ""
+    return f"redis://{user}{ports.HOST}:{port}/0"
+
+
 def build(config: StackConfig) -> list[ServiceSpec]:
     """The processes of a stack, in the order in which they start.
 
@@ -124,7 +134,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
 
     python = sys.executable
     data = config.home / "data"
-    redis_url = f"redis://{ports.HOST}:{redis}/0"
+    address = redis_url(redis)
     specs = [
         ServiceSpec(
             "redis", [python, "-m", "newt.local.redis_server", str(config.home / "redis"), str(redis)], redis, "redis"
@@ -157,7 +167,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         if config.sim_workers:
             env["WORKERS"] = str(config.sim_workers)
         specs.append(service(f"sim-{domain}", "services.sim", port, "newt.v1.SimService", env))
-    env = {"REDIS_URL": redis_url}
+    env = {"REDIS_URL": address}
     specs.append(service("replay", "services.replay", replay, "newt.v1.ReplayService", env))
     specs.append(
         ServiceSpec(
@@ -170,12 +180,13 @@ def build(config: StackConfig) -> list[ServiceSpec]:
                 "NEWT_LEARNER_HOST": ports.HOST,
                 "NEWT_LEARNER_PORT": str(rest),
                 "NEWT_LEARNER_HUB_PORT": str(hub),
-                "NEWT_LEARNER_REDIS_URL": redis_url,
+                "NEWT_LEARNER_REDIS_URL": address,
                 "NEWT_LEARNER_REPLAY": f"{ports.HOST}:{replay}",
                 "NEWT_LEARNER_PLANNER": f"{ports.HOST}:{planner}",
                 "NEWT_LEARNER_SIMS": json.dumps({d: f"{ports.HOST}:{port}" for d, port in sims.items()}),
                 "NEWT_LEARNER_DATA_DIR": str(data),
                 "NEWT_LEARNER_TORCH_THREADS": str(config.trainer_threads),
+                **{name: os.environ[name] for name in LEARNER_ONLY if name in os.environ},
             },
         )
     )
@@ -188,4 +199,4 @@ def build(config: StackConfig) -> list[ServiceSpec]:
 def environment(spec: ServiceSpec) -> dict[str, str]:
     """The full environment of a service's process: ours without NEWT_* settings of other services, plus its own."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_") or key in PASSED_ON}
-    return {**inherited, **spec.env}
+    return {**GRPC_ENVIRONMENT, **inherited, **spec.env}

@@ -19,6 +19,7 @@ import structlog
 from newt import logs
 from newt.local import health, stack
 from newt.local.stack import STATE_FILE, STOP_GRACE_S
+from newt.security import SecurityError
 
 # A service that dies more often than this within the window stays down, and the stack says so.
 MAX_RESTARTS = 5
@@ -53,7 +54,7 @@ class Supervisor:
         (self._config.home / "logs").mkdir(exist_ok=True)
         try:
             specs = stack.build(self._config)
-        except OSError as error:
+        except (OSError, SecurityError) as error:
             self._write_state("failed", str(error))
             return 1
         problem = self._start_all(specs)

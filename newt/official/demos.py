@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.errors import InvalidInputError
 from newt.official import pickled
 from newt.official.layout import IMAGE_DIM

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.vision import ImageEncoder
 

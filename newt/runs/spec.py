@@ -192,6 +192,13 @@ class ResourcesSpec(_Section):
         description="Training processes, each with an equal part of every batch: one per GPU; must divide "
         "replay.batch_size.",
     )
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Machines that the processes are spread over, the learner's included; must divide processes. "
+        "On each of the others a training node must run (docs/deployment.md).",
+    )
     compile: bool = Field(
         False, description="Compile the updates with torch.compile: slow to start, faster afterwards on GPUs."
     )
@@ -266,6 +273,12 @@ class RunSpec(_Section):
                 ("resources", "processes"),
                 f"{self.resources.processes} processes cannot have equal parts of replay.batch_size "
                 f"{self.replay.batch_size}; choose a divisor of it",
+            )
+        if self.resources.processes % self.resources.nodes:
+            raise _at(
+                ("resources", "nodes"),
+                f"{self.resources.processes} processes cannot be spread evenly over {self.resources.nodes} nodes; "
+                "choose a divisor of resources.processes",
             )
         if self.train.horizon != self.plan.horizon:
             raise _at(

@@ -8,6 +8,9 @@ from typing import Any
 
 import grpc
 
+from newt.wire import tls
+from newt.wire.tracing import TraceInterceptor
+
 # Larger than any message we send (a 512-row RGB step is 77 MB), finite on both ends.
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 
@@ -51,7 +54,7 @@ _ONE_REPLICA = {**_SERVICE_CONFIG, "loadBalancingConfig": [{"pick_first": {"shuf
 
 
 def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica: bool = False) -> grpc.Channel:
-    """A channel to `host:port` (or any gRPC target). Connecting happens in the background.
+    """A channel to `host:port` (or any gRPC target). Connecting happens in the background; calls carry newt.trace.
 
     Every call needs a deadline (`timeout=`); to wait for a server to appear, pass `wait_for_ready=True` with one.
 
@@ -60,10 +63,17 @@ def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica
         options: More channel options.
         one_replica: Send all calls to one replica, chosen at random, because it remembers something between them.
             Otherwise calls go round all replicas in turn.
+
+    Raises:
+        SecurityError: TLS is on (NEWT_TLS_DIR), and its certificates are not fit for use.
     """
     config = _ONE_REPLICA if one_replica else _SERVICE_CONFIG
     # Channels share connections unless told otherwise, and with them the choice of the replica.
     own = [("grpc.use_local_subchannel_pool", 1)] if one_replica else []
-    return grpc.insecure_channel(
-        target, options=[*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)), *own, *options]
-    )
+    every = [*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(config)), *own, *options]
+    credentials = tls.channel_credentials()
+    if credentials is None:
+        channel = grpc.insecure_channel(target, options=every)
+    else:
+        channel = grpc.secure_channel(target, credentials, options=every)
+    return grpc.intercept_channel(channel, TraceInterceptor())

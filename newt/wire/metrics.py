@@ -5,6 +5,8 @@ A service's own metrics are module constants beside the code that moves them, na
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Histogram, Info, start_http_server
 
 import newt
@@ -21,6 +23,21 @@ GRPC_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 BUILD = Info("newt_build", "Version of the running service.")
+
+
+def from_zero(counter: Counter, labels: Iterable[str]) -> Counter:
+    """Shows a counter's series from the start: one that begins with its first event has no rate at that event.
+
+    Args:
+        counter: With one label.
+        labels: The values that the label can have.
+
+    Returns:
+        The counter.
+    """
+    for label in labels:
+        counter.labels(label)
+    return counter
 
 
 def serve(service: str, host: str, port: int) -> int:

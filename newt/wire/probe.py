@@ -11,6 +11,7 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from newt.security import SecurityError
 from newt.wire.channels import connect
 from newt.wire.status import rpc_code
 
@@ -26,7 +27,11 @@ def check(target: str, service: str, timeout_s: float) -> str | None:
     Returns:
         What is wrong, or None if the service is serving.
     """
-    with connect(target) as channel:
+    try:
+        opened = connect(target)
+    except SecurityError as error:
+        return str(error)
+    with opened as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from newt.wire import metrics
+from newt.wire import metrics, tls
 from newt.wire.channels import CHANNEL_OPTIONS
 from newt.wire.status import StatusInterceptor
 
@@ -48,12 +48,15 @@ class Server:
 
     Raises:
         PortInUseError: The address cannot be bound; the message names it.
+        SecurityError: TLS is on (NEWT_TLS_DIR), and its certificates are not fit for use.
     """
 
     def __init__(
         self, service: str, host: str, port: int, max_threads: int = 64, max_connection_age_s: float | None = None
     ) -> None:
         self._service = service
+        credentials = tls.server_credentials()
+        self._tls = credentials is not None
         self._health = health.HealthServicer()
         ages = [("grpc.max_connection_age_ms", int(1000 * max_connection_age_s))] if max_connection_age_s else []
         self.grpc = grpc.server(
@@ -72,7 +75,10 @@ class Server:
         for name in ("", service, LIVENESS):
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            self.port = self.grpc.add_insecure_port(f"{host}:{port}")
+            if credentials is None:
+                self.port = self.grpc.add_insecure_port(f"{host}:{port}")
+            else:
+                self.port = self.grpc.add_secure_port(f"{host}:{port}", credentials)
         except RuntimeError:
             self.port = 0
         if not self.port:
@@ -86,7 +92,7 @@ class Server:
         """Starts answering; the service is alive but not yet ready."""
         self.grpc.start()
         self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        log.info("server_started", service=self._service, address=self.address)
+        log.info("server_started", service=self._service, address=self.address, tls=self._tls)
 
     def set_ready(self, ready: bool) -> None:
         """Publishes whether the service can do its work now."""

@@ -10,10 +10,9 @@ from typing import Any, cast
 import grpc
 import structlog
 
-from newt import errors
+from newt import errors, trace
 from newt.wire import metrics
-
-REQUEST_ID = "x-request-id"
+from newt.wire.tracing import FirstCalls
 
 _CODES: dict[type[errors.NewtError], grpc.StatusCode] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -64,11 +63,14 @@ def from_rpc_error(error: grpc.RpcError) -> errors.NewtError | grpc.RpcError:
 
 
 class StatusInterceptor(grpc.ServerInterceptor):
-    """Maps errors to status codes, counts calls and binds the request id to log lines.
+    """Maps errors to status codes, counts calls and follows their requests (see newt.trace).
 
     NewtErrors keep their message. Anything else becomes INTERNAL with an error id, and the traceback goes to the
     log under that id: an escaped exception would otherwise show its text to the caller.
     """
+
+    def __init__(self) -> None:
+        self._first_calls = FirstCalls()
 
     def intercept_service(
         self,
@@ -80,19 +82,22 @@ class StatusInterceptor(grpc.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method
-        metadata = dict(handler_call_details.invocation_metadata or ())
-        request_id = str(metadata.get(REQUEST_ID) or uuid.uuid4().hex[:16])
+        metadata = handler_call_details.invocation_metadata or ()
+
+        def observed(context: grpc.ServicerContext) -> _Observed:
+            self._first_calls.follow(method, metadata)
+            return _Observed(method, context)
 
         def unary(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             def call(request: Any, context: grpc.ServicerContext) -> Any:
-                with _Observed(method, request_id, context):
+                with observed(context):
                     return behaviour(request, context)
 
             return call
 
         def streaming(behaviour: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any], Iterator[Any]]:
             def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                with _Observed(method, request_id, context):
+                with observed(context):
                     yield from behaviour(request, context)
 
             return call
@@ -115,18 +120,16 @@ class StatusInterceptor(grpc.ServerInterceptor):
 
 
 class _Observed:
-    """Context of one call: metrics, log context, and the translation of what escapes."""
+    """Context of one call: metrics, the end of following it, and the translation of what escapes."""
 
-    def __init__(self, method: str, request_id: str, context: grpc.ServicerContext) -> None:
+    def __init__(self, method: str, context: grpc.ServicerContext) -> None:
         self._labels = tuple(method.lstrip("/").split("/", 1))
-        self._request_id = request_id
         self._context = context
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
-        structlog.contextvars.bind_contextvars(request_id=self._request_id)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: object) -> None:
         code = grpc.StatusCode.OK
         try:
             if isinstance(error, errors.NewtError):
@@ -144,7 +147,7 @@ class _Observed:
         finally:
             metrics.GRPC_HANDLED.labels(*self._labels, code.name).inc()
             metrics.GRPC_SECONDS.labels(*self._labels).observe(time.perf_counter() - self._start)
-            structlog.contextvars.unbind_contextvars("request_id")
+            trace.follow(None)
 
 
 def _cancelled(error: BaseException | None) -> bool:

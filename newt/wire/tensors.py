@@ -27,10 +27,19 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 def encode(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
     """Packs an array; copies once. Raises TypeError for a dtype that the wire does not carry."""
+    tensor = tensor_pb2.Tensor()
+    fill(tensor, array)
+    return tensor
+
+
+def fill(tensor: tensor_pb2.Tensor, array: npt.NDArray[Any]) -> None:
+    """Packs an array into an empty field of a message, which saves the copy that passing a Tensor to it would make."""
     code = _CODES.get(array.dtype)
     if code is None:
         raise TypeError(f"dtype {array.dtype} does not travel; use one of {sorted(map(str, _CODES))}")
-    return tensor_pb2.Tensor(dtype=code, shape=array.shape, data=array.tobytes())  # type: ignore[arg-type]
+    tensor.dtype = code  # type: ignore[assignment]
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
 
 
 def decode(
@@ -53,6 +62,7 @@ def decode(
     Raises:
         InvalidInputError: Anything is not as required; nothing has been allocated by then.
     """
+    # On the way of every step, so each part of the message is fetched once.
     want = np.dtype(dtype)
     got = _DTYPES.get(tensor.dtype)
     if got is None:
@@ -60,17 +70,21 @@ def decode(
     if got != want:
         raise InvalidInputError(field, f"got dtype {got}, expected {want}")
     got_shape = tuple(tensor.shape)
-    matches = len(got_shape) == len(shape) and all(
-        want_n is None or want_n == n for n, want_n in zip(got_shape, shape, strict=True)
-    )
-    if len(got_shape) > MAX_RANK or any(n < 0 for n in got_shape) or not matches:
+    if got_shape != shape and not _matches(got_shape, shape):
         expected = "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
         raise InvalidInputError(field, f"got shape {list(got_shape)}, expected {expected}")
     size = math.prod(got_shape) * got.itemsize
-    if len(tensor.data) != size:
-        raise InvalidInputError(field, f"got {len(tensor.data)} bytes, expected {size} for {got}{list(got_shape)}")
-    array = np.frombuffer(tensor.data, dtype=got).reshape(got_shape)
+    data = tensor.data
+    if len(data) != size:
+        raise InvalidInputError(field, f"got {len(data)} bytes, expected {size} for {got}{list(got_shape)}")
+    array: npt.NDArray[Any] = np.ndarray(got_shape, got, data)
     if finite and not np.isfinite(array).all():
         position = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
         raise InvalidInputError(field, f"value {array[tuple(position)]} at {position}, expected finite numbers")
     return array
+
+
+def _matches(got: tuple[int, ...], shape: Sequence[int | None]) -> bool:
+    return len(got) == len(shape) <= MAX_RANK and all(
+        n >= 0 and want in (None, n) for n, want in zip(got, shape, strict=True)
+    )

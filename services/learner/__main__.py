@@ -13,10 +13,12 @@ import uvicorn
 
 from newt import __version__, logs
 from newt.errors import NewtError
+from newt.security import SecurityError, SecuritySettings, redis_address
 from newt.wire.metrics import BUILD
 from newt.wire.server import PortInUseError, Server
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.api import create_app
+from services.learner.authentication import require_token
 from services.learner.containers import SimContainers, needed_services
 from services.learner.demo_jobs import DemoJobs
 from services.learner.demo_sets import DemoSets
@@ -33,17 +35,22 @@ log = structlog.get_logger(__name__)
 
 def main() -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
-    settings = LearnerSettings()
+    try:
+        settings = LearnerSettings()
+        token, redis_url = SecuritySettings().token(), redis_address(settings.redis_url)
+    except ValueError as error:
+        print(f"learner: bad settings: {error}", file=sys.stderr)
+        return 2
     logs.configure("learner", settings.log_level)
     try:
         lock = _lock(settings)
         rest = _bind(settings.host, settings.port)
         hub_server = Server("newt.v1.WeightsService", settings.hub_host, settings.hub_port)
-    except OSError as error:
+    except (OSError, SecurityError) as error:
         log.error("start_failed", error=str(error))
         return 1
     settings = settings.model_copy(update={"hub_port": hub_server.port, "port": rest.getsockname()[1]})
-    store = RunStore.connect(settings.redis_url)
+    store = RunStore.connect(redis_url)
     hub = WeightsHub(expected=_living_models(store))
     weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, hub_server.grpc)
     hub_server.start()
@@ -63,6 +70,8 @@ def main() -> int:
         log.warning("jobs_not_recovered", error=str(error))
     containers = SimContainers(settings, lambda: needed_services(store)) if settings.docker_host else None
     app = create_app(settings, store, supervisor, jobs, library, demo_sets, demo_jobs, dependencies)
+    if token is not None:
+        require_token(app, token)
     BUILD.info({"version": __version__, "service": "learner"})
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
@@ -71,7 +80,7 @@ def main() -> int:
     supervisor.start()
     if containers is not None:
         containers.start()
-    log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}")
+    log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}", token=token is not None)
     try:
         server.run(sockets=[rest])
     finally:

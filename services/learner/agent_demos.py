@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from newt.client.replay import Episode
-from newt.runs.record import AgentDemosRequest, DemoYield
+from newt.client.episodes import Episode
+from newt.runs.demos import AgentDemosRequest, DemoYield
 from newt.tasks.registry import Task
 from newt.wire.v1 import replay_pb2
 from services.learner.acting import Model

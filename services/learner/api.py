@@ -9,34 +9,39 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import anyio.to_thread
+import structlog
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import newt
-from newt.errors import NotFoundError, PreconditionError
-from newt.runs.record import (
+from newt import trace
+from newt.errors import InvalidInputError, NotFoundError, PreconditionError
+from newt.runs.demos import (
     AgentDemosRequest,
-    ApiError,
-    CheckpointList,
-    Deleted,
     DemoCollection,
     DemoSetInfo,
     DemoSetList,
     FeatureDemosRequest,
+    ScriptedDemosRequest,
+)
+from newt.runs.record import (
+    ApiError,
+    CheckpointList,
+    Deleted,
     MetricsHistory,
     Readiness,
     Run,
     RunList,
     RunResults,
     RunState,
-    ScriptedDemosRequest,
     TaskInfo,
     TaskList,
 )
 from newt.runs.spec import RunSpec
 from newt.tasks.registry import Task, all_tasks
 from newt.tasks.sets import TASK_SETS
+from newt.trace import Trace
 from services.learner import http_errors, metrics
 from services.learner.checkpoint_routes import checkpoint_routes
 from services.learner.checkpoints import CheckpointFolder
@@ -46,6 +51,7 @@ from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
 from services.learner.evaluation_routes import evaluation_routes, video_response
 from services.learner.fine_tuning import INITIAL_FILE, adopt
+from services.learner.http_errors import REQUEST_ID_HEADER
 from services.learner.jobs import EvaluationJobs
 from services.learner.library import CheckpointLibrary, hold
 from services.learner.settings import LearnerSettings
@@ -55,6 +61,8 @@ from services.learner.supervisor import Supervisor
 EVENT_POLL_S = 0.5
 HEARTBEAT_S = 15.0
 Source = Literal["trainer", "collector", "evaluation"]
+
+log = structlog.get_logger(__name__)
 
 
 def create_app(
@@ -72,7 +80,8 @@ def create_app(
     app = FastAPI(
         title="Newt learner",
         version=newt.__version__,
-        description="Training runs of the Newt agent: start them, watch them, take the checkpoints home.",
+        description="Training runs of the Newt agent: start them, watch them, take the checkpoints home. Every request "
+        "may bring an X-Request-Id; the reply has it, or a new one, and so have the logs of all services.",
         responses={404: error, 409: error, 422: error, 429: error, 503: error},
     )
     http_errors.install(app)
@@ -82,7 +91,8 @@ def create_app(
     @app.middleware("http")
     async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         start = time.perf_counter()
-        response = await call_next(request)
+        with trace.following(Trace(request.headers.get(REQUEST_ID_HEADER, trace.new_id()))) as followed:
+            response = await _answer(request, followed.request_id, call_next)
         route = getattr(request.scope.get("route"), "path", "none")  # the pattern: ids would be unbounded
         metrics.REQUESTS.labels(request.method, route, response.status_code).observe(time.perf_counter() - start)
         return response
@@ -105,6 +115,7 @@ def create_app(
             return directory
 
         run = store.create(spec, prepare)
+        log.info("run_created", run=run.id)
         supervisor.wake()
         return run
 
@@ -122,6 +133,7 @@ def create_app(
     def cancel_run(run_id: str) -> Run:
         """Ends a run. Its processes write a last checkpoint and stop."""
         store.cancel(run_id)
+        log.info("run_cancelled", run=run_id)
         supervisor.wake()
         return store.get(run_id)
 
@@ -129,6 +141,7 @@ def create_app(
     def resume_run(run_id: str) -> Run:
         """Queues a cancelled or failed run again; it goes on from its newest checkpoint."""
         store.resume(run_id)
+        log.info("run_resumed", run=run_id)
         supervisor.wake()
         return store.get(run_id)
 
@@ -295,6 +308,17 @@ def create_app(
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+async def _answer(request: Request, request_id: str, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """The reply with the request's id, which all logs of what it leads to will show."""
+    if not trace.is_id(request_id):
+        message = f"got {request_id[:80]!r}, expected 1 to 64 of A-Z a-z 0-9 . _ : -, or leave the header out"
+        return http_errors.reply_to(request, InvalidInputError(REQUEST_ID_HEADER, message))
+    request.state.request_id = request_id
+    response = await call_next(request)
+    response.headers[REQUEST_ID_HEADER] = request_id
+    return response
 
 
 async def _events(store: RunStore, run_id: str, position: str) -> AsyncIterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from newt.client.replay import Batch, Batches
+from newt.client.batches import Batch, Batches
 from newt.errors import UnavailableError
 
 

@@ -17,10 +17,11 @@ from typing import TextIO, TypeVar
 
 import structlog
 
-from newt import logs
+from newt import logs, trace
 from newt.agent.distributed import PeerLostError
 from newt.errors import NewtError, UnavailableError
 from newt.runs.record import Run
+from newt.security import redis_address
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore, SupersededError
 from services.learner.writer import RunWriter
@@ -67,13 +68,17 @@ class StopFlag:
 
     def watch(self) -> None:
         """Installs the signal handlers and the watch on stdin; call from the main thread."""
+        self.watch_signals()
+        threading.Thread(target=self._until_eof, name="stdin", daemon=True).start()
+
+    def watch_signals(self) -> None:
+        """Installs the signal handlers alone, in a process that has no parent of ours; call from the main thread."""
 
         def handle(signum: int, frame: FrameType | None) -> None:
             self._event.set()
 
         signal.signal(signal.SIGTERM, handle)
         signal.signal(signal.SIGINT, handle)
-        threading.Thread(target=self._until_eof, name="stdin", daemon=True).start()
 
     def _until_eof(self) -> None:
         while os.read(sys.stdin.fileno(), 1024):
@@ -116,9 +121,11 @@ def run_child(name: str, work: Callable[[Context], None], *, alone: bool = True)
     structlog.contextvars.bind_contextvars(run=arguments.run, attempt=arguments.attempt)
     stop = StopFlag()
     stop.watch()
-    store = RunStore.connect(settings.redis_url)
+    store = RunStore.connect(redis_address(settings.redis_url))
     writer = RunWriter(store, arguments.run, arguments.attempt)
     run = store.get(arguments.run)
+    trace.follow_in_process(run.request_id, run.id)
+    log.info("process_started")
     lock = None
     try:
         lock = lock_file(Path(run.directory) / f"{name}.lock", stop) if alone else None

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import structlog
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.client.sim import AutoReset, Observation, SimSession
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import PADDED_ACTION_DIM, Task

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from newt import trace
 from newt.errors import (
     AlreadyExistsError,
     ExhaustedError,
@@ -26,14 +27,9 @@ from newt.errors import (
     PreconditionError,
     UnavailableError,
 )
-from newt.runs.record import (
-    AgentDemosRequest,
-    DemoCollection,
-    FeatureDemosRequest,
-    Run,
-    ScriptedDemosRequest,
-    now,
-)
+from newt.runs.base import now
+from newt.runs.demos import AgentDemosRequest, DemoCollection, FeatureDemosRequest, ScriptedDemosRequest
+from newt.runs.record import Run
 from newt.runs.spec import SCRIPTED_SET_NAME
 from newt.tasks.registry import Task, UnknownTaskError, get_task, select_tasks
 from services.learner.checkpoints import CheckpointFolder
@@ -202,6 +198,7 @@ class DemoJobs:
             request=request,
             tasks=[task.name for task in tasks],
             created_at=now(),
+            request_id=trace.request_id(),
             **origin,
         )
         with self._lock:

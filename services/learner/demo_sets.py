@@ -10,7 +10,7 @@ import grpc
 
 from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError, UnavailableError
-from newt.runs.record import DemoCollection, DemoSetInfo, DemoSetList, DemoTaskInfo
+from newt.runs.demos import DemoCollection, DemoSetInfo, DemoSetList, DemoTaskInfo
 from newt.wire.v1 import replay_pb2
 from services.learner.store import RunStore
 

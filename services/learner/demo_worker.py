@@ -13,10 +13,11 @@ import time
 
 import structlog
 
-from newt import logs
+from newt import logs, trace
 from newt.agent.checkpoints import Checkpoint
 from newt.errors import NewtError, NotFoundError
-from newt.runs.record import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
+from newt.runs.demos import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
+from newt.security import redis_address
 from newt.tasks.registry import get_task
 from services.learner.agent_demos import collect_from_agent
 from services.learner.checkpoints import CheckpointFolder
@@ -201,7 +202,7 @@ def main() -> int:
     structlog.contextvars.bind_contextvars(demo_set=name)
     stop = StopFlag()
     stop.watch()
-    store = RunStore.connect(settings.redis_url)
+    store = RunStore.connect(redis_address(settings.redis_url))
     try:
         lock = lock_file(lock_path(settings, name), stop)
         collection = patiently(lambda: store.demo_collection(name), stop)
@@ -209,6 +210,8 @@ def main() -> int:
         return EXIT_STOPPED
     if collection is None or collection.state != "collecting":
         return EXIT_STOPPED
+    trace.follow_in_process(collection.request_id, collection.run_id)
+    log.info("process_started")
     with lock:
         return _work(settings, store, collection, stop)
 

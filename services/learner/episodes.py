@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.tasks.registry import Task
 from newt.wire.v1 import replay_pb2
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from newt.client.replay import Episode as ReplayEpisode
+from newt.client.episodes import Episode as ReplayEpisode
 from newt.client.sim import AutoReset, SimSession, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import EpisodeStats

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
 from newt.errors import NotFoundError
-from newt.runs.record import (
+from newt.runs.evaluations import (
     CheckpointEvaluationRequest,
     EvaluationJob,
     EvaluationJobList,

@@ -17,18 +17,13 @@ from typing import Any
 
 import structlog
 
-from newt import logs
+from newt import logs, trace
 from newt.agent.config import PlanConfig
 from newt.errors import NewtError
-from newt.runs.record import (
-    Evaluation,
-    EvaluationJob,
-    EvaluationReport,
-    OpenLoopPoint,
-    OpenLoopStats,
-    PlayedEpisode,
-    now,
-)
+from newt.runs.base import now
+from newt.runs.evaluations import EvaluationJob, EvaluationReport, PlayedEpisode
+from newt.runs.record import Evaluation, OpenLoopPoint, OpenLoopStats
+from newt.security import redis_address
 from newt.tasks.registry import get_task
 from services.learner import library
 from services.learner.acting import Mode
@@ -218,8 +213,10 @@ def main() -> int:
     structlog.contextvars.bind_contextvars(job=arguments.job)
     stop = StopFlag()
     stop.watch()
-    store = RunStore.connect(settings.redis_url)
+    store = RunStore.connect(redis_address(settings.redis_url))
     job = store.job(arguments.job)
+    trace.follow_in_process(job.request_id, job.run_id)
+    log.info("process_started")
     try:
         job = Evaluator(settings, store, job, stop).run()
     except Stopped:

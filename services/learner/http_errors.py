@@ -25,12 +25,14 @@ _STATUS: dict[type[errors.NewtError], int] = {
     errors.CorruptDataError: 500,
 }
 
+REQUEST_ID_HEADER = "X-Request-Id"
+
 log = structlog.get_logger(__name__)
 
 
 def install(app: FastAPI) -> None:
     """Registers the handlers."""
-    app.add_exception_handler(errors.NewtError, _newt_error)
+    app.add_exception_handler(errors.NewtError, reply_to)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
@@ -51,7 +53,8 @@ def _reply(status: int, error: ApiError) -> JSONResponse:
     return JSONResponse(error.model_dump(mode="json"), status)
 
 
-def _newt_error(request: Request, error: Exception) -> JSONResponse:
+def reply_to(request: Request, error: Exception) -> JSONResponse:
+    """The reply that says what was wrong."""
     assert isinstance(error, errors.NewtError)
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     kind = type(error).__name__.removesuffix("Error")
@@ -74,5 +77,10 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("request_failed", path=request.url.path, exc_info=error)
-    return _reply(500, ApiError(error="Internal", message="internal error; the learner's log has the traceback"))
+    # Outside of the middleware that follows the request and marks its replies.
+    request_id = request.state.request_id
+    log.error("request_failed", path=request.url.path, exc_info=error, request_id=request_id)
+    message = f"internal error; the learner's log has the traceback under request_id {request_id}"
+    reply = _reply(500, ApiError(error="Internal", message=message))
+    reply.headers[REQUEST_ID_HEADER] = request_id
+    return reply

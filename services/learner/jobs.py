@@ -9,8 +9,10 @@ from collections.abc import Collection
 
 import structlog
 
+from newt import trace
 from newt.errors import ExhaustedError, InvalidInputError, NewtError
-from newt.runs.record import CheckpointEvaluationRequest, EvaluationJob, now
+from newt.runs.base import now
+from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.tasks.registry import UnknownTaskError, select_tasks
 from services.learner.evaluator import CHECKPOINT_FILE, job_folder
 from services.learner.library import CheckpointLibrary, hold
@@ -83,6 +85,7 @@ class EvaluationJobs:
             ),
             checkpoint_sha256=checkpoint.header.sha256,
             created_at=now(),
+            request_id=trace.request_id(),
         )
         with self._lock:
             if len(self._children) >= MAX_JOBS:

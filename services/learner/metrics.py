@@ -9,10 +9,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from newt.runs.record import Evaluation, Progress, RunState
 from newt.tasks.registry import get_task
-from newt.wire.metrics import LATENCY_BUCKETS
+from newt.wire.metrics import LATENCY_BUCKETS, from_zero
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
-RESTARTS = Counter("newt_learner_process_restarts_total", "Crashed processes that were restarted.", ["role"])
+RESTARTS = from_zero(
+    Counter("newt_learner_process_restarts_total", "Crashed processes that were restarted.", ["role"]),
+    ("trainer", "collector"),
+)
 REQUESTS = Histogram(
     "newt_learner_http_request_seconds",
     "REST requests by route; of an event stream, the time to its first byte.",

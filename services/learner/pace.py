@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.runs.record import TaskProgress
 from newt.wire.v1 import replay_pb2
 from services.learner.child import StopFlag

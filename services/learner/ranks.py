@@ -3,6 +3,9 @@
 Starts N trainers with torchrun's launcher, which ends all of them when one dies; the learner's supervisor then starts
 all again from the last checkpoint. The trainers inherit this process's stdin, so that they notice the end of the
 learner by themselves, also if this process is killed.
+
+Of a run over several nodes, each node starts an equal part of the trainers with this module: the learner's machine,
+which is node 0 and has rank 0, and those where `services.learner.node` runs. They meet at the learner.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import sys
 import uuid
 
 import structlog
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -25,13 +29,18 @@ from services.learner.settings import LearnerSettings
 log = structlog.get_logger(__name__)
 
 
-def launch(processes: int, arguments: list[str], settings: LearnerSettings) -> int:
-    """Runs the trainers to their end.
+def launch(
+    processes: int, arguments: list[str], settings: LearnerSettings, *, nodes: int = 1, node: int = 0, life: str = ""
+) -> int:
+    """Runs this node's trainers to their end.
 
     Args:
-        processes: How many.
+        processes: How many, on all nodes together.
         arguments: Command line of each.
         settings: Of the learner.
+        nodes: Machines that they are spread over.
+        node: Number of this one; the learner's is 0.
+        life: What tells this start of the trainers from earlier ones; the same on all nodes.
 
     Returns:
         The exit status of a single trainer in the same case.
@@ -39,14 +48,16 @@ def launch(processes: int, arguments: list[str], settings: LearnerSettings) -> i
     # Threads that wait for each other on a shared core are slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.torch_threads or 1))
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=processes // nodes,
+        run_id=life or uuid.uuid4().hex,
+        # With several nodes, the learner's must have rank 0, which writes: c10d would number them as it likes.
+        rdzv_backend="c10d" if nodes == 1 else "static",
+        rdzv_endpoint="localhost:0" if nodes == 1 else settings.rendezvous,
+        rdzv_configs={} if nodes == 1 else {"rank": node, "timeout": int(settings.rank_timeout_s)},
         max_restarts=0,  # restarting is the supervisor's
-        local_addr="localhost",
+        local_addr="localhost" if nodes == 1 else None,
         # Below the supervisor's patience with this process.
         shutdown_timeout=max(1, int(settings.stop_grace_s) - 2),
     )
@@ -63,6 +74,12 @@ def launch(processes: int, arguments: list[str], settings: LearnerSettings) -> i
         # The last line is what the supervisor shows first.
         print(f"rank {rank} of {processes} {_how(first)}", file=sys.stderr, flush=True)
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    except DistError as error:
+        reason = str(error).splitlines()[0]
+        print(
+            f"node {node} of {nodes} met not all others at {settings.rendezvous}: {reason}", file=sys.stderr, flush=True
+        )
+        return EXIT_PEER_LOST
     return EXIT_DONE
 
 
@@ -81,13 +98,16 @@ def _how(failure: ProcessFailure) -> str:
 
 
 def main() -> int:
-    """Starts the trainers; all arguments but --processes are theirs."""
+    """Starts the trainers; all arguments that are not its own are theirs."""
     parser = argparse.ArgumentParser(prog="ranks", allow_abbrev=False)
     parser.add_argument("--processes", required=True, type=int)
+    parser.add_argument("--nodes", default=1, type=int)
+    parser.add_argument("--node", default=0, type=int)
+    parser.add_argument("--life", default="")
     own, arguments = parser.parse_known_args()
     settings = LearnerSettings()
     logs.configure("ranks", settings.log_level)
-    return launch(own.processes, arguments, settings)
+    return launch(own.processes, arguments, settings, nodes=own.nodes, node=own.node, life=own.life)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ class Guarded:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except redis.AuthenticationError as error:
+        raise UnavailableError(
+            f"Redis with the run records refuses our password ({error}); check NEWT_LEARNER_REDIS_URL and "
+            "NEWT_REDIS_PASSWORD_FILE"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise UnavailableError(f"Redis with the run records does not answer ({error}); start it and retry") from error
     except redis.OutOfMemoryError as error:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from newt.errors import InvalidInputError
@@ -16,11 +16,16 @@ from newt.settings import ServiceSettings
 class LearnerSettings(ServiceSettings):
     """What the learner can be told. `host` and `port` are those of the REST API."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_LEARNER_")
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="NEWT_LEARNER_", hide_input_in_errors=True
+    )
 
     hub_host: str = Field("127.0.0.1", description="Address that the weights hub (gRPC) binds.")
     hub_port: int = Field(0, ge=0, le=65535, description="Port of the weights hub; 0 picks a free one.")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis with the run records.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis of the run records: redis://, or rediss:// for TLS, with user and password if it has them.",
+    )
     replay: str = Field("127.0.0.1:5200", description="gRPC target of the replay service.")
     planner: str = Field("127.0.0.1:5100", description="gRPC target of the planner service.")
     sims: dict[str, str] = Field(
@@ -39,6 +44,12 @@ class LearnerSettings(ServiceSettings):
         "Hugging Face cache.",
     )
     image_device: str = Field("", description="Torch device of the image encoder; empty: that of trainers.")
+    rendezvous: str = Field(
+        "127.0.0.1:29400",
+        pattern=r"^.+:\d+$",
+        description="host:port of this learner at which the training processes of a run over several nodes meet. It "
+        "has no authentication: open it to training nodes alone.",
+    )
     rank_timeout_s: float = Field(
         180.0,
         gt=0,
@@ -78,7 +89,7 @@ class LearnerSettings(ServiceSettings):
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for child processes."""
-        values = self.model_dump(mode="json")
+        values = {**self.model_dump(mode="json"), "redis_url": self.redis_url.get_secret_value()}
         prefix = str(self.model_config["env_prefix"])
         return {
             f"{prefix}{name}".upper(): json.dumps(value) if isinstance(value, dict) else str(value)

@@ -15,25 +15,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from newt import trace
 from newt.errors import NotFoundError, PreconditionError
-from newt.runs.record import (
-    ACTIVE,
-    FINISHED,
-    DemoCollection,
-    Evaluation,
-    EvaluationJob,
-    Event,
-    MetricsRow,
-    Run,
-    RunState,
-    now,
-)
+from newt.runs.base import now
+from newt.runs.demos import DemoCollection
+from newt.runs.evaluations import EvaluationJob
+from newt.runs.record import ACTIVE, FINISHED, Evaluation, Event, MetricsRow, Run, RunState
 from newt.runs.spec import RunSpec
 from services.learner import redis_client
 from services.learner.progress import CollectorProgress, TrainerProgress, merge
 
 PREFIX = "newt:learner:"
 _JOBS = f"{PREFIX}evaluations"
+# Field of a record: which start of the trainers is the present one, for the nodes that take part.
+TRAINERS_LIFE = "trainers_life"
 MAX_METRICS_ROWS = 20_000
 MAX_EVENTS = 2_000
 
@@ -72,7 +67,7 @@ class RunStore:
 
     @classmethod
     def connect(cls, url: str) -> RunStore:
-        """Connects lazily; nothing is sent before the first call."""
+        """Connects lazily to an address with its password; nothing is sent before the first call."""
         return cls(redis_client.connect(url))
 
     def ping(self) -> None:
@@ -82,7 +77,12 @@ class RunStore:
     # ---- runs
 
     def create(self, spec: RunSpec, directory_of: Callable[[str], Path]) -> Run:
-        """Stores a new run in state queued; `directory_of` maps its id to its folder."""
+        """Stores a new run in state queued, with the request that is being followed (newt.trace).
+
+        Args:
+            spec: Of the run.
+            directory_of: Maps its id to its folder.
+        """
         label = "-".join(spec.name.lower().replace(".", " ").replace("_", " ").split()) or "run"
         run_id = f"{label}-{uuid.uuid4().hex[:8]}"
         created = now()
@@ -93,6 +93,7 @@ class RunStore:
             "tasks": json.dumps([task.name for task in spec.task_list()]),
             "created_at": created.isoformat(),
             "directory": str(directory_of(run_id)),
+            "request_id": trace.request_id() or "",
         }
         pipe = self._redis.pipeline()
         pipe.hset(_run(run_id), mapping=fields)
@@ -177,9 +178,8 @@ class RunStore:
     def resume(self, run_id: str) -> None:
         """Queues a cancelled or failed run again. Raises PreconditionError for others."""
         allowed = [RunState.CANCELLED, RunState.FAILED]
-        if not self.transition(
-            run_id, RunState.QUEUED, allowed, message="queued again", fields={"error": "", "finished_at": ""}
-        ):
+        fields: dict[str, str | int] = {"error": "", "finished_at": "", "request_id": trace.request_id() or ""}
+        if not self.transition(run_id, RunState.QUEUED, allowed, message="queued again", fields=fields):
             state = self.get(run_id).state
             raise PreconditionError(f"run {run_id} is {state}; only a cancelled or failed run can be resumed")
 
@@ -413,6 +413,7 @@ def _decode(run_id: str, fields: Mapping[str, str]) -> Run:
         started_at=_date(fields.get("started_at")),
         finished_at=_date(fields.get("finished_at")),
         error=fields.get("error") or None,
+        request_id=fields.get("request_id") or None,
         directory=fields["directory"],
         progress=merge(
             spec,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from newt.runs.record import RunState
 from services.learner import metrics
 from services.learner.child import EXIT_DONE
 from services.learner.settings import LearnerSettings
-from services.learner.store import RunStore
+from services.learner.store import TRAINERS_LIFE, RunStore
 
 ROLES = ("trainer", "collector")
 TICK_S = 0.2
@@ -43,6 +44,8 @@ class Child:
     def __init__(self, module: str, arguments: list[str], settings: LearnerSettings, log_path: Path) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path = log_path
+        # The token of the API is the API's alone.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEWT_API_")}
         with log_path.open("ab") as stderr:
             self._log_start = stderr.tell()
             self._process = subprocess.Popen(
@@ -50,7 +53,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env={**os.environ, **settings.environment()},
+                env={**inherited, **settings.environment()},
                 start_new_session=True,  # Ctrl-C reaches the API alone, which then stops its children in order.
             )
 
@@ -97,6 +100,7 @@ class Child:
 @dataclass
 class _Running:
     attempt: int
+    request_id: str | None
     children: dict[str, Child]
     crashes: deque[float] = field(default_factory=deque)
     done: set[str] = field(default_factory=set)
@@ -191,8 +195,10 @@ class Supervisor:
         attempt = self._store.begin(run_id)
         if attempt is None:
             return
-        self._running[run_id] = _Running(attempt, {role: self._spawn(run_id, attempt, role) for role in ROLES})
-        log.info("run_started", run=run_id, attempt=attempt)
+        request_id = self._store.get(run_id).request_id
+        children = {role: self._spawn(run_id, attempt, role) for role in ROLES}
+        self._running[run_id] = _Running(attempt, request_id, children)
+        log.info("run_started", run=run_id, attempt=attempt, request_id=request_id)
 
     def _spawn(self, run_id: str, attempt: int, role: str) -> Child:
         run = self._store.get(run_id)
@@ -200,9 +206,10 @@ class Supervisor:
         arguments = ["--run", run_id, "--attempt", str(attempt)]
         processes = run.spec.resources.processes
         if role == "trainer" and processes > 1:
-            return Child(
-                "services.learner.ranks", ["--processes", str(processes), *arguments], self._settings, log_path
-            )
+            life = uuid.uuid4().hex
+            self._store.write(run_id, {TRAINERS_LIFE: life})
+            own = ["--processes", str(processes), "--nodes", str(run.spec.resources.nodes), "--life", life]
+            return Child("services.learner.ranks", [*own, *arguments], self._settings, log_path)
         return Child(f"services.learner.{role}", arguments, self._settings, log_path)
 
     def _check(self, run_id: str, running: _Running) -> None:
@@ -225,7 +232,7 @@ class Supervisor:
                 times = f"{len(running.crashes)} crashes in {self._settings.restart_window_s:g} s"
                 self._store.fail(run_id, f"{cause}\n({times}; not restarted any more)", attempt=running.attempt)
                 return
-            log.warning("process_crashed", run=run_id, role=role, status=status)
+            log.warning("process_crashed", run=run_id, role=role, status=status, request_id=running.request_id)
             metrics.RESTARTS.labels(role).inc()
             self._store.count_restart(run_id, cause)
             running.children[role] = self._spawn(run_id, running.attempt, role)
@@ -244,7 +251,8 @@ class Supervisor:
             if self._store.diverged(run_id):
                 metrics.DIVERGED.inc()
             self._on_ended(run_id)
-            log.info("run_stopped", run=run_id, seconds=round(moment - running.stopping_since, 1))
+            seconds = round(moment - running.stopping_since, 1)
+            log.info("run_stopped", run=run_id, seconds=seconds, request_id=running.request_id)
 
 
 def _end(children: list[Child], grace_s: float) -> None:

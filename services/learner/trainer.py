@@ -29,8 +29,9 @@ from newt.agent.learner import Learner
 from newt.agent.losses import Batch
 from newt.agent.task_table import TaskTable
 from newt.agent.world_model import WorldModel
-from newt.client.replay import Batch as ReplayBatch
-from newt.client.replay import Batches, ReplayClient
+from newt.client.batches import Batch as ReplayBatch
+from newt.client.batches import Batches
+from newt.client.replay import ReplayClient
 from newt.errors import NewtError, NotFoundError, UnavailableError
 from newt.runs.record import RunState
 from newt.runs.spec import RunSpec

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from newt.runs.record import ACTIVE, Evaluation, Run, RunState, now
+from newt.runs.base import now
+from newt.runs.record import ACTIVE, Evaluation, Run, RunState
 from services.learner.progress import CollectorProgress, TrainerProgress
 from services.learner.store import RunStore
 

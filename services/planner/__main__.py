@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 from newt import logs
-from newt.wire.server import run_until_signal
+from newt.wire.server import PortInUseError, run_until_signal
 from services.planner.service import PlannerService
 from services.planner.settings import PlannerSettings
 
 
-def main() -> None:
-    """Serves until SIGTERM or SIGINT."""
+def main() -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
     settings = PlannerSettings()
     logs.configure("planner", settings.log_level)
-    service = PlannerService(settings)
+    try:
+        service = PlannerService(settings)
+    except (PortInUseError, ValueError) as error:
+        print(f"planner: cannot start: {error}", file=sys.stderr)
+        return 1
     service.start()
     run_until_signal(
         "planner",
@@ -22,7 +28,8 @@ def main() -> None:
         on_drain=service.drain,
         on_stop=service.close,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

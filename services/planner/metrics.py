@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from newt.wire.metrics import LATENCY_BUCKETS, ROW_BUCKETS
+from newt.wire.metrics import LATENCY_BUCKETS, ROW_BUCKETS, from_zero
 
 REQUESTS = Counter("newt_planner_requests_total", "Requests that were planned.")
 ROWS = Counter("newt_planner_rows_total", "Rows that were planned, padding not counted.")
 EXECUTIONS = Counter("newt_planner_executions_total", "Device batches that were computed.")
-FAILURES = Counter("newt_planner_failures_total", "Requests that were not planned.", ["reason"])
+FAILURES = from_zero(
+    Counter("newt_planner_failures_total", "Requests that were not planned.", ["reason"]),
+    ("invalid", "unavailable", "queue_full", "cancelled", "internal"),
+)
 BATCH_ROWS = Histogram("newt_planner_batch_rows", "Rows of a device batch, padding not counted.", buckets=ROW_BUCKETS)
 QUEUE_SECONDS = Histogram("newt_planner_queue_seconds", "Time a request waited.", buckets=LATENCY_BUCKETS)
 COMPUTE_SECONDS = Histogram("newt_planner_compute_seconds", "Time of a device batch.", buckets=LATENCY_BUCKETS)

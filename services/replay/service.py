@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from newt.security import redis_address
 from newt.wire.server import Server
 from newt.wire.v1 import replay_pb2_grpc
 from services.replay.catalog import Catalog
@@ -17,7 +18,7 @@ class ReplayService:
     """Builds the parts; the caller starts `server`, then calls `start`; then `drain`, stop the server, `close`."""
 
     def __init__(self, settings: ReplaySettings) -> None:
-        self._store = Store(settings.redis_url.get_secret_value(), settings.redis_timeout_s, settings.remembered_ids)
+        self._store = Store(redis_address(settings.redis_url), settings.redis_timeout_s, settings.remembered_ids)
         self._catalog = Catalog(self._store)
         self.server = Server(NAME, settings.host, settings.port, settings.max_threads)
         replay_pb2_grpc.add_ReplayServiceServicer_to_server(ReplayServicer(self._catalog), self.server.grpc)

@@ -13,11 +13,12 @@ from newt.settings import GrpcServiceSettings
 class ReplaySettings(GrpcServiceSettings):
     """What the replay service can be told."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_REPLAY_")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_REPLAY_", hide_input_in_errors=True)
 
     port: int = Field(50061, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Address of Redis, with its password if it has one."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Address of Redis: redis://, or rediss:// for TLS, with user and password if it has them.",
     )
     redis_timeout_s: float = Field(2.0, gt=0, description="How long one Redis command may take before it is retried.")
     redis_check_s: float = Field(1.0, gt=0, description="Time between two checks of Redis.")

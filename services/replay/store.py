@@ -320,7 +320,9 @@ def _translate(
     if "MISCONF" in text:
         return "disk", UnavailableError(f"Redis at {where} cannot write to disk: {text}; free space, then retry")
     if isinstance(error, redis.exceptions.AuthenticationError):
-        return "auth", UnavailableError(f"Redis at {where} refuses our password: {text}; check NEWT_REPLAY_REDIS_URL")
+        return "auth", UnavailableError(
+            f"Redis at {where} refuses our password: {text}; check NEWT_REPLAY_REDIS_URL and NEWT_REDIS_PASSWORD_FILE"
+        )
     if isinstance(error, redis.exceptions.BusyLoadingError):
         return "loading", UnavailableError(f"Redis at {where} is loading its data; retry")
     if isinstance(error, redis.exceptions.TimeoutError):

@@ -24,6 +24,9 @@ FAILED = b"!"
 MAX_MESSAGE_BYTES = 128 * 1024
 """Longest message either side sends: a GroupSpec of 1,000 instances."""
 
+MAX_ANSWER_BYTES = 4096
+"""Longest answer of a worker; what is beyond of an error's text is cut."""
+
 _ROW = struct.Struct("<I")
 
 

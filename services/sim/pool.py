@@ -79,12 +79,13 @@ class WorkerPool:
         """Whether every worker runs."""
         return all(worker.alive for worker in self._workers)
 
-    def assign(self, count: int) -> list[int]:
-        """Chooses a worker for each of `count` instances, the least loaded first."""
+    def assign(self, count: int, spread: int) -> list[int]:
+        """Chooses a worker for each of `count` instances, the least loaded of at most `spread` workers first."""
         chosen = []
         with self._lock:
+            among = sorted(range(self.size), key=lambda i: (self._loads[i], i))[:spread]
             for _ in range(count):
-                index = min(range(self.size), key=lambda i: (self._loads[i], i))
+                index = min(among, key=lambda i: (self._loads[i], i))
                 self._loads[index] += 1
                 chosen.append(index)
         return chosen
@@ -95,15 +96,15 @@ class WorkerPool:
             for index in assigned:
                 self._loads[index] -= 1
 
-    def attach(self, index: int, spec: bytes, block_descriptor: int) -> Channel:
-        """Gives a session to a worker, replacing the worker first if it is dead.
+    def attach(self, index: int, spec: bytes, block_descriptor: int, timeout_s: float) -> Channel:
+        """Gives a session to a worker, replacing the worker first if it is dead; see WorkerProcess.attach.
 
         Raises:
             UnavailableError: It is dead and too many have died lately.
             WorkerLostError: It died just now.
         """
         self._ensure(index)
-        return self._workers[index].attach(spec, block_descriptor)
+        return self._workers[index].attach(spec, block_descriptor, timeout_s)
 
     def replace_dead(self) -> None:
         """Replaces dead workers as far as the rate allows; call now and then, so that none stays dead unseen."""

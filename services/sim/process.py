@@ -8,13 +8,14 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 
 import numpy as np
 
-from services.sim.messages import DONE, MAX_MESSAGE_BYTES, READY
+from services.sim.messages import DONE, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, READY
 
 _STDERR_LINES = 40
 
@@ -95,12 +96,13 @@ class WorkerProcess:
         if answer != READY:
             raise WorkerLostError(self.obituary())
 
-    def attach(self, spec: bytes, block_descriptor: int) -> Channel:
+    def attach(self, spec: bytes, block_descriptor: int, timeout_s: float) -> Channel:
         """Gives a session to the worker, which builds nothing yet.
 
         Args:
             spec: A dumped GroupSpec.
             block_descriptor: Of the session's block.
+            timeout_s: Of one piece of work, see `Channel.wait`.
 
         Raises:
             WorkerLostError: The process is gone.
@@ -113,7 +115,7 @@ class WorkerProcess:
             raise WorkerLostError(self.obituary()) from error
         finally:
             theirs.close()
-        return Channel(self, ours)
+        return Channel(self, ours, timeout_s)
 
     def kill_hung(self) -> None:
         """Ends a process that does not answer."""
@@ -166,9 +168,14 @@ class WorkerProcess:
 class Channel:
     """One session's line to one worker."""
 
-    def __init__(self, worker: WorkerProcess, connection: socket.socket) -> None:
+    def __init__(self, worker: WorkerProcess, connection: socket.socket, timeout_s: float) -> None:
         self.worker = worker
         self._connection = connection
+        # The kernel's own timeout: socket.settimeout would poll before every receive.
+        seconds, fraction = divmod(timeout_s, 1)
+        connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), max(1, int(fraction * 1e6)))
+        )
 
     def send(self, message: bytes) -> None:
         """Asks for something; `wait` must follow.
@@ -181,24 +188,22 @@ class Channel:
         except OSError as error:
             raise WorkerLostError(self.worker.obituary()) from error
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self) -> None:
         """Waits for the answer to one request.
 
-        Args:
-            timeout_s: How long a single piece of work (a step of one instance, say) may take. A worker which
-                begins no new piece for that long is stuck, and is killed.
+        A single piece of work (a step of one instance, say) may take `timeout_s`. A worker which begins no new piece
+        for that long is stuck, and is killed.
 
         Raises:
             WorkerLostError: The process died or was killed.
             RequestFailedError: The worker says that it could not.
         """
-        self._connection.settimeout(timeout_s)
         seen = self.worker.pulse
         while True:
             try:
-                answer = self._connection.recv(MAX_MESSAGE_BYTES)
+                answer = self._connection.recv(MAX_ANSWER_BYTES)
                 break
-            except TimeoutError:
+            except BlockingIOError:
                 if self.worker.pulse == seen:
                     self.worker.kill_hung()
                 seen = self.worker.pulse
@@ -208,7 +213,7 @@ class Channel:
         if not answer:
             raise WorkerLostError(self.worker.obituary())
         if answer != DONE:
-            raise RequestFailedError(answer[1:].decode())
+            raise RequestFailedError(answer[1:].decode(errors="replace"))
 
     def close(self) -> None:
         """Ends the session in the worker, which frees its instances."""

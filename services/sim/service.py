@@ -11,6 +11,7 @@ from newt.tasks.registry import PADDED_ACTION_DIM
 from newt.wire.server import Server
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2_grpc
+from services.sim import metrics
 from services.sim.domains import Catalogue
 from services.sim.pool import WorkerPool
 from services.sim.servicer import SimServicer
@@ -89,6 +90,7 @@ class SimService:
             session.step(1, encode(still))
         finally:
             session.close()
+        metrics.show_domains(self._catalogue.domains)
         self._warm.set()
         self.server.set_ready(True)
         log.info("ready", domains=self._catalogue.domains, tasks=len(self._catalogue.tasks), workers=self.pool.size)

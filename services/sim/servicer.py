@@ -78,6 +78,7 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
                 with_expert=request.with_expert,
                 pool=self._pool,
                 timeout_s=self._settings.step_timeout_s,
+                light_rows=self._settings.light_rows,
                 wanted=context.is_active,
             )
 

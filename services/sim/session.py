@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,10 +15,11 @@ import structlog
 
 from newt.errors import InvalidInputError, LostError, PreconditionError, UnavailableError
 from newt.tasks.registry import PADDED_ACTION_DIM
-from newt.wire.tensors import decode, encode
+from newt.wire.tensors import decode, fill
 from newt.wire.v1 import sim_pb2, tensor_pb2
 from services.sim import metrics
 from services.sim.block import SessionBlock
+from services.sim.domains import DOMAINS
 from services.sim.group import GroupSpec, Member
 from services.sim.messages import DRAW, RESET, STEP, pack_build
 from services.sim.pool import WorkerPool
@@ -58,6 +60,7 @@ class Session:
         with_expert: Return the scripted expert's action with every observation.
         pool: The workers.
         timeout_s: For one piece of work of one instance (see Channel.wait).
+        light_rows: Instances of light domains to a worker; see SimSettings.
         wanted: Whether somebody still waits for the session; asked between two instances.
 
     Raises:
@@ -76,6 +79,7 @@ class Session:
         with_expert: bool,
         pool: WorkerPool,
         timeout_s: float,
+        light_rows: int = 1,
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tasks = list(tasks)
@@ -87,13 +91,18 @@ class Session:
         self._used = np.zeros((rows, PADDED_ACTION_DIM), np.bool_)
         for row, task in enumerate(tasks):
             self._used[row, : task.action_dim] = True
-        self._domain_rows = Counter(task.domain for task in tasks)
+        # Looked up once: a label costs more than counting.
+        domains = Counter(task.domain for task in tasks)
+        self._step_counters = [(metrics.STEPS.labels(domain), count) for domain, count in domains.items()]
+        self._has_success = any(task.has_success for task in tasks)
         self._needs_reset = np.ones(rows, np.bool_)
         self._crashed = np.zeros(rows, np.bool_)
         self._observation: sim_pb2.Observation | None = None
         self._moving = 0  # Sequence number of the step that has been sent to the workers.
         self._reply = sim_pb2.StepResponse()
-        self._assigned = pool.assign(rows)
+        # Light rows share a worker: waking another one would take longer than their step.
+        light = not rgb and all(DOMAINS[task.domain].light for task in tasks)
+        self._assigned = pool.assign(rows, math.ceil(rows / light_rows) if light else rows)
         self._slots = [self._make_slot(worker) for worker in sorted(set(self._assigned))]
         try:
             self._build(self._slots, wanted)
@@ -130,7 +139,9 @@ class Session:
             raise LostError("the simulators died at every attempt to reset them; the service's log has the causes")
         self._crashed &= ~mask
         self._needs_reset &= ~mask
-        return self._observe()
+        observation = sim_pb2.Observation()
+        self._observe(observation)
+        return observation
 
     def step(self, sequence: int, action: tensor_pb2.Tensor) -> sim_pb2.StepResponse:
         """One step of all rows, as the proto says.
@@ -167,29 +178,23 @@ class Session:
             self._broadcast(STEP, ~self._crashed)
         if self._crashed.any():
             self._report_crashed()
-        self._count()
-        ended = block.terminated | block.truncated
-        if not self._same_step:
-            self._needs_reset[ended] = True
-        final_rows = np.flatnonzero(ended).astype(np.int32)
-        reply = sim_pb2.StepResponse(
-            sequence=sequence,
-            observation=self._observe(),
-            reward=encode(block.reward),
-            terminated=encode(block.terminated),
-            truncated=encode(block.truncated),
-            success=encode(block.success),
-            score=encode(block.score),
-        )
-        if len(final_rows):
-            reply.final_rows.CopyFrom(encode(final_rows))
-            reply.final_obs.CopyFrom(encode(block.final_obs[final_rows]))
-            if self._rgb:
-                reply.final_rgb.CopyFrom(encode(block.final_rgb[final_rows]))
+        for counter, count in self._step_counters:
+            counter.inc(count)
+        reply = sim_pb2.StepResponse(sequence=sequence)
+        self._observe(reply.observation)
+        fill(reply.reward, block.reward)
+        if self._has_success:
+            fill(reply.success, block.success)
+        fill(reply.score, block.score)
         if (block.corrected_score != block.score).any():
-            reply.corrected_score.CopyFrom(encode(block.corrected_score))
+            fill(reply.corrected_score, block.corrected_score)
+        ended = block.terminated | block.truncated
+        if ended.any():
+            self._report_ended(reply, ended)
         if block.error.any():
-            reply.errors.CopyFrom(encode(block.error))
+            fill(reply.errors, block.error)
+            for failed in block.error.nonzero()[0]:
+                metrics.ENV_ERRORS.labels(self.tasks[failed].domain).inc()
         self._reply = reply
         metrics.STEP_SECONDS.observe(time.perf_counter() - start)
         return reply
@@ -238,13 +243,13 @@ class Session:
         """Builds the instances of slots, in all their workers at once, for as long as they are wanted."""
         try:
             for slot in slots:
-                slot.channel = self._pool.attach(slot.worker, slot.spec, self._block.descriptor)
+                slot.channel = self._pool.attach(slot.worker, slot.spec, self._block.descriptor, self._timeout_s)
                 for row in slot.rows:
                     slot.channel.send(pack_build(int(row)))
             for slot in slots:
                 assert slot.channel is not None
                 for _ in slot.rows:
-                    slot.channel.wait(self._timeout_s)
+                    slot.channel.wait()
                     if not wanted():
                         # Workers drop what is left of a closed session: a caller who tries again must not wait for it.
                         raise UnavailableError("the caller did not wait for the session to be built; open it again")
@@ -268,7 +273,7 @@ class Session:
             LostError: Any other request that failed, after the simulators concerned were given up.
         """
         self._block.active[:] = mask
-        slots = [slot for slot in self._slots if mask[slot.rows].any()]
+        slots = self._slots if mask.all() else [slot for slot in self._slots if mask[slot.rows].any()]
         dead = [slot for slot in slots if slot.channel is None]
         if dead:
             self._build(dead)
@@ -284,7 +289,7 @@ class Session:
         for slot in sent:
             assert slot.channel is not None
             try:
-                slot.channel.wait(self._timeout_s)
+                slot.channel.wait()
             except WorkerLostError as error:
                 lost.append((slot, error))
             except RequestFailedError as error:
@@ -342,8 +347,8 @@ class Session:
 
     def _checked(self, tensor: tensor_pb2.Tensor) -> npt.NDArray[np.float32]:
         action = decode(tensor, "action", dtype=np.float32, shape=(self._rows, PADDED_ACTION_DIM))
-        bad = ~(np.abs(action) <= 1) & self._used  # True for NaN as well.
-        if bad.any():
+        good = np.abs(action) <= 1  # False for NaN as well.
+        if not good.all() and (bad := ~good & self._used).any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
             raise InvalidInputError(
                 "action",
@@ -365,19 +370,26 @@ class Session:
             mask[:] = True
         return mask
 
-    def _observe(self) -> sim_pb2.Observation:
+    def _observe(self, observation: sim_pb2.Observation) -> None:
+        """Fills the message with what the block shows now, and keeps it."""
         block = self._block
-        self._observation = sim_pb2.Observation(
-            obs=encode(block.obs),
-            rgb=encode(block.rgb) if self._rgb else None,
-            expert_action=encode(block.expert_action) if self._with_expert else None,
-            episode_seed=encode(block.episode_seed),
-            episode_step=encode(block.episode_step),
-        )
-        return self._observation
+        fill(observation.obs, block.obs)
+        if self._rgb:
+            fill(observation.rgb, block.rgb)
+        if self._with_expert:
+            fill(observation.expert_action, block.expert_action)
+        fill(observation.episode_seed, block.episode_seed)
+        fill(observation.episode_step, block.episode_step)
+        self._observation = observation
 
-    def _count(self) -> None:
-        for domain, rows in self._domain_rows.items():
-            metrics.STEPS.labels(domain).inc(rows)
-        for row in np.flatnonzero(self._block.error):
-            metrics.ENV_ERRORS.labels(self.tasks[row].domain).inc()
+    def _report_ended(self, reply: sim_pb2.StepResponse, ended: npt.NDArray[np.bool_]) -> None:
+        block = self._block
+        if not self._same_step:
+            self._needs_reset[ended] = True
+        final_rows = ended.nonzero()[0].astype(np.int32)
+        fill(reply.terminated, block.terminated)
+        fill(reply.truncated, block.truncated)
+        fill(reply.final_rows, final_rows)
+        fill(reply.final_obs, block.final_obs[final_rows])
+        if self._rgb:
+            fill(reply.final_rgb, block.final_rgb[final_rows])

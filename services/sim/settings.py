@@ -26,6 +26,12 @@ class SimSettings(GrpcServiceSettings):
         description="Domains to host, separated by commas; by default all that are installed.",
     )
     workers: int = Field(default_factory=_cores, ge=1, le=512, description="Worker processes; by default one per core.")
+    light_rows: int = Field(
+        16,
+        ge=1,
+        description="A session of light tasks without frames (MiniArcade: a step takes microseconds) gets another "
+        "worker for each of so many instances; other sessions spread over all workers.",
+    )
     max_instances: int = Field(512, ge=1, description="Limit of simulator instances over all sessions.")
     max_streams: int = Field(64, ge=1, le=1024, description="Limit of StepStream calls at once; each holds a thread.")
     default_lease_s: float = Field(60.0, gt=0, description="Lease of a session that asks for none, seconds.")

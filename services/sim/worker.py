@@ -27,6 +27,7 @@ from services.sim.messages import (
     DONE,
     DRAW,
     FAILED,
+    MAX_ANSWER_BYTES,
     MAX_MESSAGE_BYTES,
     READY,
     RESET,
@@ -103,7 +104,7 @@ class Worker:
                 raise ValueError(f"unknown message {message!r}")
         except Exception as error:
             log.exception("worker_request_failed")
-            return FAILED + f"{type(error).__name__}: {error}".encode()[:4096]
+            return FAILED + f"{type(error).__name__}: {error}".encode()[: MAX_ANSWER_BYTES - 1]
         return DONE
 
 

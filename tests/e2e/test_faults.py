@@ -147,7 +147,8 @@ FAULTS = [
         "learner cut off",
         "partition",
         ("learner",),
-        "The run's processes live and wait for every other service.",
+        "The run's processes live and wait for every other service. If its address has changed, gRPC's keepalive "
+        "notices dead connections, within 30 s each.",
         "none",
     ),
     Fault(

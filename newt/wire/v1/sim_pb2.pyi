@@ -464,14 +464,16 @@ class StepResponse(_message.Message):
 
     @_builtins.property
     def terminated(self) -> _tensor_pb2.Tensor:
-        """bool[N]: the task itself ended (no bootstrap beyond). truncated: the time limit, or an error."""
+        """bool[N]: the task itself ended (no bootstrap beyond). truncated: the time limit, or an error. Absent if no episode
+        ended with this step.
+        """
 
     @_builtins.property
     def truncated(self) -> _tensor_pb2.Tensor: ...
     @_builtins.property
     def success(self) -> _tensor_pb2.Tensor:
-        """float32[N]: success after this step, 0 or 1, NaN where the task defines none. For a finished instance
-        these belong to the finished episode, not to the new one.
+        """float32[N]: success after this step, 0 or 1, NaN where the task defines none; absent if no task of the session
+        defines one. For a finished instance these belong to the finished episode, not to the new one.
         """
 
     @_builtins.property

@@ -28,6 +28,8 @@ class Domain:
         packages: Import names that must be present.
         extra: The extra of this distribution which installs them.
         registered: Whether the registry lists its tasks.
+        light: Whether a step without a frame takes microseconds, so that waking another worker costs more than the
+            step itself.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Domain:
     packages: tuple[str, ...]
     extra: str
     registered: bool = True
+    light: bool = False
 
     def missing_packages(self) -> list[str]:
         """Which of its packages are not installed."""
@@ -50,11 +53,11 @@ DOMAINS: dict[str, Domain] = {
         Domain("maniskill", "services.sim.domains.maniskill", ("mani_skill", "sapien"), "sim-maniskill"),
         Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
         Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
-        Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade"),
+        Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade", light=True),
         Domain("box2d", "services.sim.domains.box2d", ("Box2D", "pygame", "PIL"), "sim-box2d"),
         Domain("robodesk", "services.sim.domains.robodesk", ("robodesk", "PIL"), "sim-robodesk"),
         Domain("ogbench", "services.sim.domains.ogbench", ("ogbench", "mujoco", "PIL"), "sim-ogbench"),
-        Domain("noop", "services.sim.domains.noop", (), "sim", registered=False),
+        Domain("noop", "services.sim.domains.noop", (), "sim", registered=False, light=True),
     )
 }
 """Every domain by name. `noop` simulates nothing: it exists for tests and benchmarks and must be asked for."""

@@ -11,7 +11,8 @@ import numpy as np
 from learner_stack import LearnerStack, wait_until
 
 from newt.agent.checkpoints import Checkpoint, load_checkpoint
-from newt.client.replay import Episode, ReplayClient
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.tasks.registry import get_task
 
 TASK = get_task("mujoco-reacher")
@@ -45,7 +46,7 @@ def episode(number: int) -> Episode:
     )
 
 
-def submit(stack: LearnerStack, pretrain: int, online: int, processes: int = 1) -> str:
+def submit(stack: LearnerStack, pretrain: int, online: int, processes: int = 1, nodes: int = 1) -> str:
     """Starts a run and stores all of its episodes."""
     per_step = online / (TOTAL - SEED_STEPS)
     request = {
@@ -62,7 +63,7 @@ def submit(stack: LearnerStack, pretrain: int, online: int, processes: int = 1) 
         },
         "replay": {"batch_size": 16},
         "demos": {"sets": ["stored"], "scripted_episodes": 0},
-        "resources": {"processes": processes},
+        "resources": {"processes": processes, "nodes": nodes},
     }
     run_id = stack.submit(request)
     with ReplayClient(stack.replay_address) as replay:

@@ -56,6 +56,23 @@ def test_bad_requests_name_the_field(alone: LearnerStack, request_body: dict[str
     assert field in reply.json()["message"]
 
 
+def test_every_reply_has_a_request_id(alone: LearnerStack) -> None:
+    given = alone.http.get("/healthz", headers={"X-Request-Id": "mine:1"})
+    assert given.headers["x-request-id"] == "mine:1"
+    made = {alone.http.get("/runs/nobody").headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+    assert all(len(name) == 16 for name in made)
+
+
+@pytest.mark.parametrize("bad", ["", "two words", "x" * 65])
+def test_a_bad_request_id_is_refused(alone: LearnerStack, bad: str) -> None:
+    reply = alone.http.post("/runs", json=RUN, headers={"X-Request-Id": bad})
+    assert reply.status_code == 422
+    assert [error["field"] for error in reply.json()["fields"]] == ["X-Request-Id"]
+    assert "expected 1 to 64" in reply.json()["message"]
+    assert alone.get("/runs")["runs"] == []
+
+
 def test_a_body_that_is_no_json(alone: LearnerStack) -> None:
     reply = alone.http.post("/runs", content=b"{", headers={"content-type": "application/json"})
     assert reply.status_code == 422

@@ -99,7 +99,7 @@ def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(
         "import sys, time; from newt import logs; logs.configure('test');"
         "from services.learner.settings import LearnerSettings;"
         "from services.learner.store import RunStore; from services.learner.supervisor import Supervisor;"
-        "s = LearnerSettings(); v = Supervisor(RunStore.connect(s.redis_url), s); v.start();\n"
+        "s = LearnerSettings(); v = Supervisor(RunStore.connect(s.redis_url.get_secret_value()), s); v.start();\n"
         "while len(v.pids(sys.argv[1])) < 2: time.sleep(0.05)\n"
         "print(*v.pids(sys.argv[1]).values(), flush=True); time.sleep(600)"
     )

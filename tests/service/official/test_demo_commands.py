@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner, Result
 
 from newt.cli.demos import demos_app
-from newt.client.replay import Episode, ReplayClient
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import redis_server
 from newt.official.demos import read_demos, write_demos

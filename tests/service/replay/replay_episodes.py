@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from newt.client.replay import Batch, Episode, ReplayClient
+from newt.client.batches import Batch
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 
 TASKS = {"reach": (3, 2), "walk": (5, 1)}
 

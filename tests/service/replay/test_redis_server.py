@@ -39,8 +39,37 @@ def test_password_is_required_and_private(tmp_path: Path) -> None:
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)).ping()
         assert redis.Redis.from_url(server.url).ping()
-        assert stat.S_IMODE((tmp_path / "redis.conf").stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "users.acl").stat().st_mode) == 0o600
         assert "sesame" not in " ".join(map(str, server.process.args))  # type: ignore[arg-type]
+        assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
+    finally:
+        server.stop()
+
+
+def test_the_user_of_the_services_has_its_keys_and_no_others(tmp_path: Path) -> None:
+    server = redis_server.start(tmp_path, password="s3/cr#t@:%")
+    try:
+        client = redis.Redis.from_url(server.url)
+        client.hset("newt:learner:run:1", "state", "queued")
+        assert client.eval("return redis.call('HGET', KEYS[1], 'state')", 1, "newt:learner:run:1") == b"queued"
+        assert client.info("memory")["used_memory"] > 0  # type: ignore[index]
+        for command in (
+            ["SET", "other", "1"],
+            ["GET", "other"],
+            ["EVAL", "return redis.call('GET', 'other')", "0"],
+            ["FLUSHALL"],
+            ["KEYS", "newt:*"],
+            ["CONFIG", "GET", "*"],
+            ["ACL", "LIST"],
+            ["SHUTDOWN", "NOSAVE"],
+            ["PUBLISH", "channel", "1"],
+        ):
+            with pytest.raises(redis.ResponseError, match=r"no permissions|can't"):
+                client.execute_command(*command)
+        probe = redis.Redis(port=server.port, username="health", password="any")
+        assert probe.ping()
+        with pytest.raises(redis.ResponseError, match="no permissions"):
+            probe.get("newt:learner:run:1")
     finally:
         server.stop()
 

@@ -19,7 +19,8 @@ import redis as redis_py
 from replay_episodes import check, make_buffer, numbered, numbers_of, take
 from replay_stack import ServiceProcess, serving, wait_ready
 
-from newt.client.replay import Episode, ReplayClient
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.errors import ExhaustedError, NotFoundError, UnavailableError
 from newt.local import redis_server
 from newt.local.ports import free_port

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from replay_episodes import TASKS, check, make_buffer, numbered, numbers_of, take
 
-from newt.client.replay import Batches, Episode, ReplayClient, batch_seed
+from newt.client.batches import Batches, batch_seed
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError
 from newt.wire.v1 import replay_pb2
 

@@ -11,7 +11,8 @@ import redis as redis_py
 from replay_episodes import TASKS, make_buffer, numbered, numbers_of, take
 from replay_stack import serving
 
-from newt.client.replay import Episode, ReplayClient
+from newt.client.episodes import Episode
+from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.local.redis_server import RedisServer
 from newt.wire.v1 import replay_pb2

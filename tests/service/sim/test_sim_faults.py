@@ -350,7 +350,13 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "services.sim"],
             cwd=ROOT,
-            env={**os.environ, "NEWT_SIM_DOMAINS": "noop", "NEWT_SIM_WORKERS": "2", **environment},
+            env={
+                **os.environ,
+                "NEWT_SIM_DOMAINS": "noop",
+                "NEWT_SIM_WORKERS": "2",
+                "NEWT_SIM_LIGHT_ROWS": "1",
+                **environment,
+            },
             stderr=subprocess.PIPE,
             text=True,
         )

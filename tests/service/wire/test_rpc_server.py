@@ -134,15 +134,19 @@ def test_a_cancelled_request_stream_is_no_bug(
         yield weights_pb2.PublishRequest()
         sent.wait(10)
 
-    before = count("Publish", "CANCELLED"), count("Publish", "INTERNAL")
+    def handled() -> tuple[float, float]:
+        # gRPC may show a servicer the end of the requests before it shows the cancellation: then the call counts as OK.
+        return count("Publish", "CANCELLED") + count("Publish", "OK"), count("Publish", "INTERNAL")
+
+    before = handled()
     call = stub.Publish.future(requests(), timeout=10)
     assert servicer.reading.wait(5)
     call.cancel()
     sent.set()
     deadline = time.monotonic() + 5
-    while count("Publish", "CANCELLED") == before[0] and time.monotonic() < deadline:
+    while handled() == before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert (count("Publish", "CANCELLED"), count("Publish", "INTERNAL")) == (before[0] + 1, before[1])
+    assert handled() == (before[0] + 1, before[1])
     assert "rpc_failed" not in capsys.readouterr().out
 
 

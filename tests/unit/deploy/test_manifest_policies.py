@@ -123,6 +123,8 @@ def test_every_container_is_probed(manifests: list[Manifest]) -> None:
                 assert probe["grpc"]["port"] in ports, name
                 expected = r"newt\.v1\.\w+Service" if kind == "readinessProbe" else LIVENESS
                 assert re.fullmatch(expected, probe["grpc"]["service"]), name
+            else:
+                assert {"exec", "httpGet", "tcpSocket"} & set(probe), name
         # Liveness is tolerant: a busy service must not be killed for being busy.
         liveness = container["livenessProbe"]
         assert liveness["timeoutSeconds"] >= 5, name
@@ -275,6 +277,27 @@ def test_the_gpu_overlay_puts_models_on_gpus() -> None:
         assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
         assert environment(built, container)[f"NEWT_{name.upper()}_DEVICE"] == "cuda"
         assert container["image"].endswith("-cuda")
+
+
+def test_the_multi_node_overlay_lets_trainers_meet_and_share_the_checkpoints() -> None:
+    built = overlay("multi-node")
+    between = {("learner", "node", 0), ("node", "learner", 0), ("node", "node", 0)}
+    reads = {("node", "replay", 50061), ("node", "redis", 6379)}
+    assert arrows(built, "Ingress") == ARROWS | SCRAPED | between | reads
+    assert arrows(built, "Egress") == ARROWS | NAMES | between | reads | {("node", "kube-system", 53)}
+    learner, job = workloads(built)["learner"]["spec"], workloads(built)["node"]["spec"]
+    (claim,) = learner["volumeClaimTemplates"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    volumes = {volume["name"]: volume for volume in job["template"]["spec"]["volumes"]}
+    # A StatefulSet names its claims so.
+    assert volumes["data"]["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-learner-0"
+    assert job["completionMode"] == "Indexed"
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["command"][-2:] == ["--index", "$(JOB_COMPLETION_INDEX)"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["data"] == environment(built, container)["NEWT_LEARNER_DATA_DIR"]
+    host, _, port = environment(built, container)["NEWT_LEARNER_RENDEZVOUS"].rpartition(":")
+    assert int(port) in {entry["port"] for entry in of_kind(built, "Service")[host]["spec"]["ports"]}
 
 
 def test_no_secret_lies_in_the_manifests(manifests: list[Manifest]) -> None:

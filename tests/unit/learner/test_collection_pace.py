@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.runs.record import TaskProgress
 from newt.wire.v1 import replay_pb2
 from services.learner.child import StopFlag, Stopped

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.tasks.registry import get_task
 from newt.wire.v1 import replay_pb2
 from services.learner.episodes import EpisodeStage

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from newt.client.replay import Episode
+from newt.client.episodes import Episode
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.official.strips import read_strips, with_strip_features
 from newt.vision import ImageEncoder

@@ -1,0 +1,105 @@
+"""Evaluations of checkpoints: what is asked for, and what comes back. Bodies of the REST API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from newt.runs.base import Record
+from newt.runs.record import Evaluation
+
+MAX_PLAN_STEPS = 48
+
+
+class EvaluationRequest(Record):
+    """What to evaluate, and how; the checkpoint is named beside it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tasks: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Task names, globs, domains or sets, trained on or not; null: the checkpoint's tasks.",
+    )
+    episodes: int = Field(2, ge=1, le=1000, description="Episodes per task.")
+    mode: Literal["planner", "policy", "open_loop"] = Field(
+        "planner",
+        description="planner: plans at every step; policy: the policy's mean; open_loop: executes one plan from each "
+        "episode's first observation without feedback, and compares it with planner on the same episodes.",
+    )
+    plan_steps: int = Field(
+        MAX_PLAN_STEPS,
+        ge=1,
+        le=MAX_PLAN_STEPS,
+        description="Length of the plan in mode open_loop; no longer than an episode.",
+    )
+    instructions: dict[str, str] = Field(
+        default_factory=dict,
+        description="Task to the whole text that replaces its instruction (GET /tasks shows the original).",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Origin of the episodes' seeds.")
+    videos: bool = Field(False, description="Record one video per task.")
+
+
+class CheckpointEvaluationRequest(EvaluationRequest):
+    """POST /evaluations."""
+
+    checkpoint: str = Field(description="RUN (its newest), RUN/NAME, or imported/NAME.")
+
+
+class RunEvaluationRequest(EvaluationRequest):
+    """POST /runs/{id}/evaluate."""
+
+    checkpoint: str | None = Field(None, description="Name of one of the run's checkpoints; null: the newest.")
+
+
+class EvaluationJob(Record):
+    """An evaluation that was asked for."""
+
+    id: str
+    run_id: str | None = Field(None, description="Run of the checkpoint; null for an imported one.")
+    state: Literal["running", "succeeded", "failed"]
+    attempt: int = Field(1, description="Grows when a restarted learner starts the evaluation again.")
+    request: CheckpointEvaluationRequest = Field(
+        description="As asked for, with the checkpoint named in full and the tasks by name."
+    )
+    checkpoint_sha256: str = Field(description="Digest of the checkpoint's content.")
+    request_id: str | None = Field(
+        None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
+    )
+    created_at: datetime
+    finished_at: datetime | None = None
+    progress: float = Field(0.0, description="Share of the steps that are done.")
+    waiting_on: str | None = Field(None, description="What it waits for, if a service is away.")
+    error: str | None = None
+    result: Evaluation | None = None
+    videos: dict[str, str] = Field(default_factory=dict, description="Task to name of its video.")
+
+
+class EvaluationJobList(Record):
+    """GET /evaluations."""
+
+    evaluations: list[EvaluationJob]
+
+
+class PlayedEpisode(Record):
+    """One episode of an evaluation."""
+
+    task: str
+    seed: int
+    mode: Literal["random", "policy", "planner", "open_loop"]
+    return_: float = Field(alias="return")
+    score: float
+    success: float | None = None
+    length: int
+
+
+class EvaluationReport(Record):
+    """GET /evaluations/{id}/report: everything about a finished evaluation, its single episodes included."""
+
+    evaluation: EvaluationJob
+    plan: dict[str, Any] = Field(description="Planning settings that were used.")
+    instructions: dict[str, str] = Field(description="Text of every task that the agent was told.")
+    episodes: list[PlayedEpisode]

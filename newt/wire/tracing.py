@@ -1,0 +1,112 @@
+"""The request id in the metadata of calls: put there by every channel, read by every server."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+import structlog
+
+from newt import trace
+from newt.trace import Trace
+
+REQUEST_ID = "x-request-id"
+RUN = "x-newt-run"
+# Longest run id that is believed; longer ones are not ours.
+_MAX_RUN_CHARS = 128
+# Pairs of request and method that a server remembers to have logged.
+_MAX_SEEN = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Sequence[tuple[str, str | bytes]]
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class TraceInterceptor(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Names, when a call opens, the request and the run that it is made for."""
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Opens the call."""
+        return continuation(_traced(details), request)
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Opens the call."""
+        return continuation(_traced(details), request)
+
+    def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
+        """Opens the call; its messages pass untouched."""
+        return continuation(_traced(details), requests)
+
+    def intercept_stream_stream(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
+        """Opens the call; its messages pass untouched."""
+        return continuation(_traced(details), requests)
+
+
+def metadata() -> list[tuple[str, str]]:
+    """What a call that opens now says of its origin."""
+    followed = trace.current()
+    if followed is None:
+        return []
+    return [(REQUEST_ID, followed.request_id), *([(RUN, followed.run)] if followed.run else [])]
+
+
+def _traced(details: Any) -> Any:
+    own = metadata()
+    if not own:
+        return details
+    return _Details(
+        details.method,
+        details.timeout,
+        [*(details.metadata or ()), *own],
+        details.credentials,
+        details.wait_for_ready,
+        details.compression,
+    )
+
+
+class FirstCalls:
+    """Logs the first call of each method that each request leads to: its way through the services, at no cost per call.
+
+    Calls without a request id (probes, scripts) are followed in errors only, under an id of their own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def follow(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Follows a call's request in this thread.
+
+        Args:
+            method: Full name of the method.
+            metadata: Of the call.
+        """
+        found = {key: str(value) for key, value in metadata if key in (REQUEST_ID, RUN)}
+        request_id, run = found.get(REQUEST_ID, ""), found.get(RUN, "")
+        if not trace.is_id(request_id):
+            trace.follow(Trace(trace.new_id()))
+            return
+        trace.follow(Trace(request_id, run if len(run) <= _MAX_RUN_CHARS else ""))
+        key = (request_id, method)
+        if key in self._seen:
+            return
+        with self._lock:
+            self._seen[key] = None
+            if len(self._seen) > _MAX_SEEN:
+                self._seen.popitem(last=False)
+        log.info("first_call", method=method.lstrip("/"))

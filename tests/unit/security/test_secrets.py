@@ -1,0 +1,141 @@
+"""The switches: what they take, what they refuse, and that they never repeat a secret."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+from certificate_folders import SCRIPTS
+from pydantic import SecretStr
+
+from newt.local.redis_server import users
+from newt.security import SecurityError, SecuritySettings, redis_address
+from services.learner.settings import LearnerSettings
+from services.replay.settings import ReplaySettings
+
+SECRET = "hunter2-hunter2-hunter2"
+
+
+@pytest.fixture
+def password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "password"
+    path.write_text("s3/cr#t@:%\n")
+    monkeypatch.setenv("NEWT_REDIS_PASSWORD_FILE", str(path))
+    return path
+
+
+def test_everything_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SecuritySettings()
+    assert (settings.tls_dir, settings.token(), settings.redis_password()) == (None, None, None)
+    assert redis_address(SecretStr("redis://redis:6379/0")) == "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("", "has 0 characters"), ("hunter2", "has 7 characters"), ("ü" * 20, "letters"), ("a b" * 9, "27")],
+)
+def test_a_token_that_is_none_is_refused(value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_API_TOKEN", value)
+    with pytest.raises(SecurityError, match=said) as caught:
+        SecuritySettings().token()
+    assert not value or value not in str(caught.value)
+
+
+def test_a_token_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "token"
+    monkeypatch.setenv("NEWT_API_TOKEN_FILE", str(path))
+    with pytest.raises(SecurityError, match=f"NEWT_API_TOKEN_FILE: cannot read {path}: No such file"):
+        SecuritySettings().token()
+    path.write_text(" \n")
+    with pytest.raises(SecurityError, match="empty"):
+        SecuritySettings().token()
+    path.write_text(f"{SECRET}\n")
+    token = SecuritySettings().token()
+    assert token is not None
+    assert token.get_secret_value() == SECRET
+    assert SECRET not in repr(token)
+    monkeypatch.setenv("NEWT_API_TOKEN", SECRET)
+    with pytest.raises(SecurityError, match="both"):
+        SecuritySettings().token()
+
+
+def test_a_password_from_a_file_reaches_redis_as_it_is(password_file: Path) -> None:
+    for given, user in (("redis://newt@redis:6379/0", "newt"), ("rediss://redis:6380/0?ssl_ca_certs=ca.crt", None)):
+        kwargs = redis.Redis.from_url(redis_address(SecretStr(given))).connection_pool.connection_kwargs
+        assert kwargs["password"] == "s3/cr#t@:%"
+        assert (kwargs.get("username") or None) == user
+        assert kwargs["host"] == "redis"
+    with pytest.raises(SecurityError, match="both"):
+        redis_address(SecretStr("redis://newt:other@redis:6379/0"))
+
+
+@pytest.mark.parametrize("url", [f"redis://newt:{SECRET}/x@redis:6379/0", f"redis:{SECRET}", f"http://:{SECRET}@redis"])
+def test_a_wrong_address_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(SecurityError, match="expected redis://") as caught:
+        redis_address(SecretStr(url))
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__  # a traceback does not show it either
+
+
+@pytest.mark.parametrize(("settings", "prefix"), [(ReplaySettings, "NEWT_REPLAY"), (LearnerSettings, "NEWT_LEARNER")])
+def test_settings_do_not_show_the_password(
+    settings: type[ReplaySettings] | type[LearnerSettings], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{prefix}_REDIS_URL", f"redis://newt:{SECRET}@redis/0")
+    assert SECRET not in repr(settings()) + str(settings().model_dump(mode="json"))
+    monkeypatch.setenv(f"{prefix}_PORT", "many")
+    with pytest.raises(ValueError, match="port") as caught:
+        settings()
+    assert SECRET not in str(caught.value)
+
+
+def test_the_processes_of_a_run_get_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"redis://newt:{SECRET}@redis/0"
+    monkeypatch.setenv("NEWT_LEARNER_REDIS_URL", url)
+    assert LearnerSettings().environment()["NEWT_LEARNER_REDIS_URL"] == url
+
+
+def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [SCRIPTS / name, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_secrets_script_makes_private_files_once(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    made = run_script("secrets.sh", folder)
+    assert made.returncode == 0, made.stderr
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "ca.key").stat().st_mode & 0o077 == 0
+    contents = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(contents) == {
+        *("ca.crt", "ca.key", "tls.crt", "tls.key"),
+        *("api-token", "redis-password", "redis-users.acl"),
+    }
+    password = contents["redis-password"].strip()
+    # One set of rights, wherever Redis runs.
+    assert contents["redis-users.acl"] == users(password)
+    for secret in (password, contents["api-token"].strip()):
+        assert len(secret) == 64
+        assert secret not in made.stdout + made.stderr + contents["redis-users.acl"]
+
+    for script in ("secrets.sh", "certificates.sh"):
+        refused = run_script(script, folder)
+        assert refused.returncode == 1
+        assert "is there already" in refused.stderr
+    assert {path.name: path.read_text() for path in folder.iterdir()} == contents
+    assert run_script("secrets.sh", "--force", folder).returncode == 0
+    assert not {path.read_text() for path in folder.iterdir()} & set(contents.values())
+
+
+def test_a_certificate_is_renewed_by_the_same_authority(tmp_path: Path) -> None:
+    assert run_script("certificates.sh", tmp_path).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run_script("certificates.sh", "--renew", tmp_path, "newt.example.com", "192.0.2.7").returncode == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"tls.crt", "tls.key"}
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", tmp_path / "tls.crt", "-noout", "-text"], capture_output=True, text=True, timeout=60
+    ).stdout
+    assert "DNS:newt.example.com, IP Address:192.0.2.7" in shown
