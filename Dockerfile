@@ -118,3 +118,5 @@ FROM sim AS sim-maniskill
 COPY --from=vulkan /opt/newt/share/vulkan /opt/newt/share/vulkan
 COPY --from=assets /opt/maniskill /opt/maniskill
 ENV MS_ASSET_DIR=/opt/maniskill
+ARG MANISKILL_ASSETS="ycb xarm6 anymal_c"
+LABEL newt.assets="${MANISKILL_ASSETS}"

@@ -10,7 +10,7 @@
 #
 # Images made here (all from the machine's own package mirror, none pulled):
 #   debian:bookworm-slim  python:3.11-slim-bookworm  redis:7-bookworm (also redis:7)
-#   prom/prometheus:v2.42.0 (also :latest)
+#   prom/prometheus:v2.42.0 (also :latest)  haproxy:2.6-bookworm (if asked for)
 # They are STAND-INS with the layout of the public images, not the public images.
 #
 # No registry host is written in this file.  The package mirror, pip settings and CA certificates
@@ -20,7 +20,7 @@
 #
 # Environment (all optional):
 #   LOCAL_DOCKER_STATE    where everything lives                     [/var/lib/local-docker]
-#   LOCAL_DOCKER_IMAGES   what to build   ["python redis prometheus"; "" builds none]; also "wheels":
+#   LOCAL_DOCKER_IMAGES   what to build   ["python redis prometheus"; "" builds none]; also "haproxy" and "wheels":
 #                         newt/python-wheels, Python with LOCAL_DOCKER_WHEELS for pip to find, to build our images in
 #   LOCAL_DOCKER_WHEELS   folder of wheels that the package index does not have: torch for the CPU      [none]
 #   LOCAL_DOCKER_COMPOSE2 1: also install compose v2 as a CLI plugin, 0: do not          [1]
@@ -252,6 +252,19 @@ CMD ["--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/promet
 DOCKERFILE
   docker tag prom/prometheus:v2.42.0 prom/prometheus:latest
   say "image prom/prometheus:v2.42.0"
+}
+
+make_haproxy() {
+  have_image haproxy:2.6-bookworm && return 0
+  build -t haproxy:2.6-bookworm - <<DOCKERFILE || die "haproxy image failed"
+FROM $BASE
+RUN apt-get update -qq && apt-get install -y -qq haproxy && rm -rf /var/lib/apt/lists/* \\
+ && mkdir -p /usr/local/etc/haproxy
+USER haproxy
+ENTRYPOINT ["haproxy"]
+CMD ["-W","-db","-f","/usr/local/etc/haproxy/haproxy.cfg"]
+DOCKERFILE
+  say "image haproxy:2.6-bookworm"
 }
 
 start() {

@@ -19,6 +19,7 @@ from newt.wire.server import PortInUseError, Server
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.api import create_app
 from services.learner.authentication import require_token
+from services.learner.containers import SimContainers, needed_services
 from services.learner.demo_jobs import DemoJobs
 from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
@@ -67,6 +68,7 @@ def main() -> int:
         demo_jobs.recover()
     except NewtError as error:
         log.warning("jobs_not_recovered", error=str(error))
+    containers = SimContainers(settings, lambda: needed_services(store)) if settings.docker_host else None
     app = create_app(settings, store, supervisor, jobs, library, demo_sets, demo_jobs, dependencies)
     if token is not None:
         require_token(app, token)
@@ -76,10 +78,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     supervisor.start()
+    if containers is not None:
+        containers.start()
     log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}", token=token is not None)
     try:
         server.run(sockets=[rest])
     finally:
+        if containers is not None:
+            containers.stop()
         jobs.stop()
         demo_jobs.stop()
         supervisor.stop()

@@ -36,6 +36,7 @@ from services.learner.checkpoints import CheckpointFolder
 from services.learner.child import StopFlag, Stopped, lock_file
 from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
+from services.learner.services import start_sim
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 from services.learner.supervisor import Child
@@ -245,7 +246,8 @@ class DemoJobs:
         missing = self._dependencies.missing()
         away = [f"{name} ({missing[name]})" for name in needed if name in missing]
         if away:
-            raise UnavailableError(f"cannot be reached: {', '.join(away)}; start it and ask again")
+            remedies = [start_sim(domain) for domain in domains if f"sim-{domain}" in missing] or ["start it"]
+            raise UnavailableError(f"cannot be reached: {', '.join(away)}; {'; '.join(remedies)}, and ask again")
 
     # ---- watching
 

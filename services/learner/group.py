@@ -184,6 +184,8 @@ class CollectorGroup:
             services.replay_name,
             lambda: services.replay.append(episode, buffer_id=self._buffer_id, timeout_s=APPEND_TIMEOUT_S),
         )
+        # One line per episode would be many; whoever checks that none is lost asks for them.
+        log.debug("episode_acknowledged", episode=episode.episode_id, duplicate=reply.duplicate)
         self._pace.stored(episode, reply)
 
     def _await_limiter(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +11,24 @@ import redis
 
 from newt.errors import UnavailableError
 
+TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 3.0
+
 
 def connect(url: str) -> Any:
     """A client that connects lazily and raises UnavailableError when Redis does not answer."""
-    return Guarded(redis.Redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5))
+    return Guarded(
+        redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_keepalive=True,
+            # What Redis has not got when we give up is never sent: after a partition the kernel would deliver old
+            # progress behind new.
+            socket_keepalive_options={socket.TCP_USER_TIMEOUT: int(1000 * TIMEOUT_S)},
+        )
+    )
 
 
 class Guarded:
@@ -31,7 +46,13 @@ class Guarded:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             with _translated():
-                return method(*args, **kwargs)
+                try:
+                    return method(*args, **kwargs)
+                except (redis.ConnectionError, redis.TimeoutError):
+                    # If one connection is dead, so are those that lie unused: after a partition each of them would
+                    # take some call a whole timeout to find out.
+                    self._client.connection_pool.disconnect(inuse_connections=False)
+                    raise
 
         return call
 

@@ -10,6 +10,7 @@ from typing import Self
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
 from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import Task
 from services.learner.child import RunFailedError, StopFlag
 from services.learner.settings import LearnerSettings
@@ -60,27 +61,26 @@ class Services:
         Raises:
             RunFailedError: A domain has no simulator configured.
         """
-        missing = sorted(set(domains) - set(settings.sims))
+        domains = sorted(set(domains))
+        missing = [domain for domain in domains if domain not in settings.sims]
         if missing:
             raise RunFailedError(
                 f"no simulator is configured for {', '.join(missing)}: start it, name it in NEWT_LEARNER_SIMS "
                 "and resume the run"
             )
+        remedies = {_sim_name(domain, settings): start_sim(domain) for domain in domains}
         return cls(
-            {
-                domain: SimClient(settings.sims[domain], SIM_TIMEOUT_S, OPEN_TIMEOUT_S)
-                for domain in sorted(set(domains))
-            },
+            {domain: SimClient(settings.sims[domain], SIM_TIMEOUT_S, OPEN_TIMEOUT_S) for domain in domains},
             PlannerClient(settings.planner),
             ReplayClient(settings.replay),
-            Patience(stop, limit_s),
+            Patience(stop, limit_s, remedies),
             settings,
             vision,
         )
 
     def sim_name(self, domain: str) -> str:
         """What to call a simulator when waiting for it."""
-        return f"simulator of {domain} at {self.settings.sims[domain]}"
+        return _sim_name(domain, self.settings)
 
     @property
     def planner_name(self) -> str:
@@ -147,3 +147,16 @@ class Services:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def start_sim(domain: str) -> str:
+    """What to do when a domain's simulator does not run."""
+    service = DOMAINS[domain].service
+    return (
+        f"start {service} (under compose: docker compose --profile {service} up -d), or correct its address in "
+        "NEWT_LEARNER_SIMS"
+    )
+
+
+def _sim_name(domain: str, settings: LearnerSettings) -> str:
+    return f"simulator of {domain} at {settings.sims[domain]}"

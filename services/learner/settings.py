@@ -64,6 +64,17 @@ class LearnerSettings(ServiceSettings):
     dependency_timeout_s: float = Field(
         120.0, gt=0, description="How long a run waits for an unreachable service before it fails."
     )
+    docker_host: str = Field(
+        "",
+        description="Docker engine that starts simulators on demand, as tcp://HOST:PORT; empty: nobody starts any. See "
+        "docs/compose.md.",
+    )
+    docker_container: str = Field(
+        "newt-{service}-1", description="Name of the container of a simulator service, with {service} in it."
+    )
+    docker_idle_s: float = Field(
+        600.0, gt=0, description="How long a simulator that was started on demand runs on when no run needs it."
+    )
 
     def require_sims(self, domains: Iterable[str]) -> None:
         """Raises InvalidInputError, naming field `tasks`, unless all domains have a simulator configured."""

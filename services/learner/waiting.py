@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import grpc
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_REMEDY = "start it, or correct its address in the learner's settings"
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 log = structlog.get_logger(__name__)
@@ -33,11 +34,13 @@ class Patience:
     Args:
         stop: Ends every wait with Stopped.
         limit_s: How long a service may be away where a call says nothing; None: for as long as it takes.
+        remedies: What to do about services that stay away, by their names in calls.
     """
 
-    def __init__(self, stop: StopFlag, limit_s: float | None = None) -> None:
+    def __init__(self, stop: StopFlag, limit_s: float | None = None, remedies: Mapping[str, str] | None = None) -> None:
         self.stop = stop
         self._limit_s = limit_s
+        self._remedies = dict(remedies or {})
         self._lock = threading.Lock()
         self._waits: dict[str, str] = {}
 
@@ -72,8 +75,8 @@ class Patience:
                     reason = _text(error)
                     if timeout_s is not None and time.monotonic() - start > timeout_s:
                         raise RunFailedError(
-                            f"{name} did not answer for {timeout_s:g} s ({reason}); start it, or correct its address "
-                            "in the learner's settings, and resume the run, or ask for the evaluation again"
+                            f"{name} did not answer for {timeout_s:g} s ({reason}); "
+                            f"{self._remedies.get(name, _REMEDY)}, and resume the run, or ask for the evaluation again"
                         ) from error
                     with self._lock:
                         if name not in self._waits:

@@ -110,6 +110,7 @@ def test_a_run_without_its_simulator_fails_and_says_so(alone: LearnerStack) -> N
     run = alone.follow(run_id, lambda run: False)
     assert run["state"] == "failed"
     assert "simulator of mujoco at 127.0.0.1:9 did not answer for 2 s" in run["error"]
+    assert "docker compose --profile sim-mujoco up -d" in run["error"]
     events = alone.http.get(f"/runs/{run_id}/events").text  # the stream ends, because the run has ended
     assert "event: state" in events
     assert "event: progress" in events
