@@ -120,7 +120,7 @@ def test_a_run_trains_shows_its_metrics_and_leaves_a_checkpoint(stack: ComposeSt
         # An agent this young may well fail at one of them in every episode.
         return moved("last_return") == len(TASKS) and moved("last_score") > 0
 
-    wait_for(scores_move, "another return in every task, another score in one", 120)
+    wait_for(scores_move, "another return in every task, another score in one", 600)
     wait_for(lambda: len(stack.query("newt_learner_task_score")) == len(TASKS), "scores in Prometheus", 60)
     wait_for(lambda: stack.query("newt_learner_env_steps_per_second > 0"), "env steps in Prometheus", 60)
     for job, replicas in {"learner": 1, "planner": 1, "replay": 1, "sim": 2}.items():
