@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from newt.cli.demos import demos_app
 from newt.client.replay import ReplayClient
 from newt.errors import NotFoundError
+from newt.tasks.demo_rule import threshold
 from newt.tasks.registry import get_task
 from newt.wire.v1 import replay_pb2
-from services.learner.agent_demos import threshold
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
