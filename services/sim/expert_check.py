@@ -12,6 +12,7 @@ from newt.tasks.demo_rule import accepted
 from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import Task
 from services.sim import domains
+from services.sim.domains.base import SimEnv
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def check_expert(task: Task, episodes: int, seed: int = 0) -> ExpertReport:
     )
 
 
-def _play(env: domains.SimEnv, seed: int) -> tuple[float, float, float]:
+def _play(env: SimEnv, seed: int) -> tuple[float, float, float]:
     """Return, success at the end and score of an episode."""
     env.reset(seed)
     episode_return = 0.0
@@ -79,8 +80,8 @@ def page(tasks: Sequence[Task], reports: dict[str, ExpertReport]) -> str:
         "# Scripted experts",
         "",
         "Tasks with an expert of a few lines, whose episodes can become demonstrations (`newt demos scripted`, or",
-        "`demos.scripted_episodes` of a run). Written by `newt tasks experts --page docs/experts.md`: consecutive seeds,",
-        "from the simulators' own states. *Accepted* are the episodes that the rule for demonstrations lets pass",
+        "`demos.scripted_episodes` of a run). Written by `newt tasks experts --page docs/experts.md`, with",
+        "consecutive seeds. *Accepted* are the episodes that the rule for demonstrations lets pass",
         "(newt/tasks/demo_rule.py): a return above 0.75 of the median, and success at the last step in Meta-World.",
         "*Success* is the share of episodes that end in success, where the task defines it. *Score* is the mean of the",
         "scores that reports use, normalised to [0, 1]; *lowest* that of the worst episode.",
@@ -96,4 +97,5 @@ def page(tasks: Sequence[Task], reports: dict[str, ExpertReport]) -> str:
 
 def _row(name: str, report: ExpertReport) -> str:
     success = "-" if math.isnan(report.success_rate) else f"{report.success_rate:.0%}"
-    return f"| {name} | {report.episodes} | {report.accepted} | {success} | {report.score:.3f} | {report.lowest_score:.3f} |"
+    scores = f"{report.score:.3f} | {report.lowest_score:.3f}"
+    return f"| {name} | {report.episodes} | {report.accepted} | {success} | {scores} |"

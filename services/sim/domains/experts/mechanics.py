@@ -59,12 +59,12 @@ def feedback(model: Any, steps: int, state_costs: Sequence[float], action_cost: 
     """
     transition, effect = _linearised(model, steps)
     costs = np.diag(np.asarray(state_costs, np.float64))
-    value: Vector = costs
+    value = np.array(costs)
     for _ in range(_RICCATI_ROUNDS):
         pull = effect.T @ value
-        gains: Vector = np.linalg.solve(action_cost * np.eye(model.nu) + pull @ effect, pull @ transition)
+        gains = np.linalg.solve(action_cost * np.eye(model.nu) + pull @ effect, pull @ transition)
         value = costs + transition.T @ value @ (transition - effect @ gains)
-    return gains
+    return np.asarray(gains, np.float64)
 
 
 def _linearised(model: Any, steps: int) -> tuple[Vector, Vector]:
