@@ -1,7 +1,8 @@
 """Demonstrations from scripted experts: their good episodes, into a named set.
 
-Good are those that end in success. Where a task defines no success, they are those whose return exceeds the threshold
-of the rule for demonstrations (newt.tasks.demo_rule) among the returns so far.
+Good are those that end in success. Where a task defines no success, they are those with a score above 0 whose return
+is not below the threshold of the rule for demonstrations (newt.tasks.demo_rule), taken over the returns so far. A
+return that equals it passes, unlike in the rule: where a perfect episode brings 0, none exceeds it.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ class _DemoSession:
             return
         returns = self._returns[task.name]
         returns.append(float(episode.reward.sum(dtype=np.float64)))
-        if success < 1 or (math.isnan(success) and returns[-1] <= threshold(returns)):
+        poor = episode.score <= 0 or returns[-1] < threshold(returns)
+        if poor if math.isnan(success) else success < 1:
             self._note_failure(task.name)
             return
         self._succeeded.add(task.name)

@@ -82,7 +82,9 @@ def page(tasks: Sequence[Task], reports: dict[str, ExpertReport]) -> str:
         "Tasks with an expert of a few lines, whose episodes can become demonstrations (`newt demos scripted`, or",
         "`demos.scripted_episodes` of a run). Written by `newt tasks experts --page docs/experts.md`, with",
         "consecutive seeds. *Accepted* are the episodes that the rule for demonstrations lets pass",
-        "(newt/tasks/demo_rule.py): a return above 0.75 of the median, and success at the last step in Meta-World.",
+        "(newt/tasks/demo_rule.py): a return above 0.75 of the median, or above 1.25 of it if it is not positive, and",
+        "success at the last step in Meta-World. A perfect `pygame-coconut-dodge` has the return 0 and so exceeds no",
+        "threshold; `newt demos scripted` keeps it, as it keeps all successes of tasks that define success.",
         "*Success* is the share of episodes that end in success, where the task defines it. *Score* is the mean of the",
         "scores that reports use, normalised to [0, 1]; *lowest* that of the worst episode.",
     ]
