@@ -1,4 +1,4 @@
-"""`newt tasks check` and `newt tasks sheet`: what the simulators of the installed domains make of their tasks."""
+"""`newt tasks check`, `experts` and `sheet`: what the simulators of the installed domains make of their tasks."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _TIMEOUT_S = 900.0  # For one task: the slowest takes a minute on a free core.
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(check)
+    app.command()(experts)
     app.command()(sheet)
 
 
@@ -71,6 +72,48 @@ def check(
     console.print(f"{len(ordered) - failed - missing} ok, {failed} failed, {missing} without their assets")
     if failed or (missing and not allow_missing_assets):
         raise typer.Exit(1)
+
+
+def experts(
+    specs: SpecsArgument = None,
+    domain: DomainOption = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Of every task.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the others have those that follow.")] = 0,
+    jobs: JobsOption = _JOBS,
+    page: Annotated[Path | None, typer.Option(help="Also write the table there, as Markdown.")] = None,
+) -> None:
+    """Play the scripted experts: how often they succeed, and how many episodes pass as demonstrations."""
+    from functools import partial
+
+    from services.sim.expert_check import ExpertReport, check_expert
+    from services.sim.expert_check import page as make_page
+    from services.sim.isolation import Failed, for_each_task
+
+    tasks = [task for task in _installed(specs, domain) if task.has_expert]
+    if not tasks:
+        raise InvalidInputError("tasks", "none of these has a scripted expert; `newt tasks` shows which ones do")
+    reports: dict[str, ExpertReport] = {}
+    failures: dict[str, str] = {}
+    with console.status("") as status:
+        work = partial(check_expert, episodes=episodes, seed=seed)
+        for task, result in for_each_task(work, tasks, jobs, _TIMEOUT_S):
+            if isinstance(result, Failed):
+                failures[task.name] = result.cause
+            else:
+                reports[task.name] = result
+            _tell(status, f"{len(reports) + len(failures)} of {len(tasks)}: {task.name}")
+    table = name_table("task", "episodes", "accepted", "success", "score", "lowest")
+    for name in (task.name for task in tasks if task.name in reports):
+        report = reports[name]
+        counts = str(report.episodes), str(report.accepted)
+        table.add_row(name, *counts, *map(_number, (report.success_rate, report.score, report.lowest_score)))
+    print_whole(table)
+    for name, cause in failures.items():
+        console.print(f"{name}: {escape(cause)}", highlight=False, soft_wrap=True)
+    if failures:
+        raise NewtError(f"the experts of {len(failures)} of {len(tasks)} tasks failed, see above")
+    if page is not None:
+        page.write_text(make_page(tasks, reports), encoding="utf-8")
 
 
 def sheet(

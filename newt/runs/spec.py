@@ -144,7 +144,7 @@ class DemosSpec(_Section):
         20,
         ge=0,
         le=1000,
-        description="Successful episodes per task from scripted experts, for tasks that have one; kept in the set "
+        description="Good episodes per task from scripted experts, for tasks that have one; kept in the set "
         "scripted-<n> and reused by later runs. A task whose expert cannot bring them trains without.",
     )
 

@@ -1,8 +1,7 @@
 """Demonstrations from a trained agent: of the episodes that it plays, those that the accept rule lets pass.
 
-For n demonstrations of a task the agent plays 2n episodes without exploration. Those whose return exceeds a threshold
-below the median are accepted, if they also end in success where success is what the task is about; the first n of them
-are kept. With fewer than n, none is (arXiv 2511.19584, demonstrations).
+For n demonstrations of a task the agent plays 2n episodes without exploration, of which the first n that the rule
+accepts (newt.tasks.demo_rule) are kept. With fewer than n, none is (arXiv 2511.19584, demonstrations).
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from newt.client.episodes import Episode
 from newt.runs.demos import AgentDemosRequest, DemoYield
+from newt.tasks.demo_rule import accepted, must_succeed, threshold
 from newt.tasks.registry import Task
 from newt.wire.v1 import replay_pb2
 from services.learner.acting import Model
@@ -25,45 +24,11 @@ from services.learner.seeds import derive
 from services.learner.services import Services
 
 PLAYED_PER_DEMO = 2
-# Manipulation tasks, apart from the locomotion and balancing tasks that ManiSkill has as well.
-MUST_SUCCEED = ("mw-", "rd-", "ms-")
-NEED_NOT_SUCCEED = ("ms-cartpole", "ms-hopper", "ms-ant")
 # Their episodes are held in memory until they are judged.
 TASKS_AT_ONCE = 8
 APPEND_TIMEOUT_S = 10.0
 
 log = structlog.get_logger(__name__)
-
-
-def threshold(returns: Sequence[float]) -> float:
-    """Return that an accepted episode must exceed: 0.75 times the median, 1.25 times where the median is not positive.
-
-    The median of an even number of returns is the lower one of the two in the middle.
-    """
-    median = sorted(returns)[(len(returns) - 1) // 2]
-    return 0.75 * median if median > 0 else 1.25 * median
-
-
-def must_succeed(task: str) -> bool:
-    """Whether a demonstration of the task has to end in success."""
-    return task.startswith(MUST_SUCCEED) and not task.startswith(NEED_NOT_SUCCEED)
-
-
-def accepted(task: str, returns: Sequence[float], successes: Sequence[float]) -> npt.NDArray[np.bool_]:
-    """The accept rule.
-
-    Args:
-        task: Name.
-        returns: Of the episodes, at least one.
-        successes: At their last steps; NaN where undefined.
-
-    Returns:
-        bool[N], which episodes may become demonstrations.
-    """
-    good = np.asarray(returns, np.float64) > threshold(returns)
-    if must_succeed(task):
-        good &= np.asarray(successes) == 1
-    return good
 
 
 def collect_from_agent(

@@ -1,4 +1,9 @@
-"""Demonstrations from scripted experts: their successful episodes, into a named set."""
+"""Demonstrations from scripted experts: their good episodes, into a named set.
+
+Good are those that end in success. Where a task defines no success, they are those with a score above 0 whose return
+is not below the threshold of the rule for demonstrations (newt.tasks.demo_rule), taken over the returns so far. A
+return that equals it passes, unlike in the rule: where a perfect episode brings 0, none exceeds it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import structlog
 
 from newt.client.sim import SimSession, Step
 from newt.errors import NotFoundError, PreconditionError
+from newt.tasks.demo_rule import threshold
 from newt.tasks.registry import Task
 from newt.wire.v1 import replay_pb2
 from services.learner.episodes import EpisodeStage
@@ -47,7 +53,7 @@ def collect_scripted(
     episodes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
-    """Fills a set up to `episodes` successful demonstrations per task, as far as the experts can.
+    """Fills a set up to `episodes` good demonstrations per task, as far as the experts can.
 
     Seeds depend on the set and the task only, and the seed is the episode's id: two runs that fill the same set at the
     same time store the same episodes, once.
@@ -98,6 +104,7 @@ class _DemoSession:
         self._wanted, self._episodes = wanted, episodes
         self._failures = dict.fromkeys(wanted, 0)
         self._most_failures = {name: FAILURES_PER_EPISODE * count + 5 for name, count in wanted.items()}
+        self._returns: dict[str, list[float]] = {name: [] for name in wanted}
         self._succeeded: set[str] = set()
         self._given_up: dict[str, int] = {}
         copies = max(1, ROWS // len(tasks))
@@ -161,7 +168,10 @@ class _DemoSession:
         )
         if not self._wanted[task.name]:
             return
-        if not math.isnan(success) and success < 1:
+        returns = self._returns[task.name]
+        returns.append(float(episode.reward.sum(dtype=np.float64)))
+        poor = episode.score <= 0 or returns[-1] < threshold(returns)
+        if poor if math.isnan(success) else success < 1:
             self._note_failure(task.name)
             return
         self._succeeded.add(task.name)

@@ -11,10 +11,23 @@ from dm_control import suite
 
 from newt.tasks.registry import get_task
 from services.sim.domains.base import FRAME_SIZE, SimEnv, StepResult, flat_float32
+from services.sim.domains.experts import cartpole, pendulum
+from services.sim.domains.experts.mechanics import MakeExpert, OnDemand
+from services.sim.domains.experts.reaching import Reach
 from services.sim.domains.mujoco_frames import fixed_camera, renderer_for
 
 _DOMAIN_ALIASES = {"cup": "ball_in_cup", "pointmass": "point_mass"}
 _CAMERAS = {"quadruped": 2}  # Camera 0 of the quadruped is inside its body's frame; 2 is the one named "y".
+_REACH = Reach("finger", "target", frequency=15.0)
+_EXPERTS: dict[str, MakeExpert] = {
+    "reacher-easy": _REACH,
+    "reacher-hard": _REACH,
+    "pendulum-swingup": pendulum.swing_up,
+    "cartpole-balance": cartpole.balance,
+    "cartpole-balance-sparse": cartpole.balance,
+    "cartpole-swingup": cartpole.swing_up,
+    "cartpole-swingup-sparse": cartpole.swing_up,
+}
 _MAX_RETURN = 1000.0  # 1000 control steps of a reward in [0, 1].
 
 
@@ -25,7 +38,7 @@ def make(task: str, rendering: bool) -> SimEnv:
         np.in1d = np.isin  # type: ignore[attr-defined]
     domain, _, name = task.replace("-", "_").partition("_")
     environment = suite.load(_DOMAIN_ALIASES.get(domain, domain), name)
-    return DmControlEnv(task, environment, rendering, _CAMERAS.get(domain, 0))
+    return DmControlEnv(task, environment, rendering, _CAMERAS.get(domain, 0), make_expert=_EXPERTS.get(task))
 
 
 class DmControlEnv(SimEnv):
@@ -37,10 +50,17 @@ class DmControlEnv(SimEnv):
         rendering: Whether frames will be wanted.
         camera: Number of the model's camera that draws them.
         best_score: The highest score that the task allows, if it is below 1.
+        make_expert: Makes the scripted expert, if there is one.
     """
 
     def __init__(
-        self, task: str, environment: Any, rendering: bool, camera: int = 0, best_score: float | None = None
+        self,
+        task: str,
+        environment: Any,
+        rendering: bool,
+        camera: int = 0,
+        best_score: float | None = None,
+        make_expert: MakeExpert | None = None,
     ) -> None:
         facts = get_task(task)
         self._env = environment
@@ -51,6 +71,9 @@ class DmControlEnv(SimEnv):
         self._action_offset = (spec.maximum + spec.minimum) / 2
         self._camera = fixed_camera(camera)
         self._best_score = best_score
+        physics = self._env.physics
+        steps = self._repeat * round(self._env.control_timestep() / physics.timestep())
+        self._expert = make_expert and OnDemand(make_expert, physics.model.ptr, physics.data.ptr, steps)
         self._steps = 0
         self._return = 0.0
         if rendering:
@@ -88,6 +111,10 @@ class DmControlEnv(SimEnv):
         physics = self._env.physics
         renderer = renderer_for(self._task, physics.model.ptr, FRAME_SIZE)
         return renderer.draw(physics.model.ptr, physics.data.ptr, self._camera)
+
+    def expert_action(self) -> npt.NDArray[np.float32]:
+        """That of the task's scripted expert, if it has one."""
+        return self._expert() if self._expert else super().expert_action()
 
     def close(self) -> None:
         """Frees the suite's environment."""

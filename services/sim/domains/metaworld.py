@@ -19,6 +19,9 @@ from services.sim.domains.mujoco_frames import fixed_camera, renderer_for
 _NATIVE_SIZE = 480
 _CAMERA = "corner2"
 _CAMERA_POSITION = (0.75, 0.075, 0.7)  # Closer than the model's own; orientation and field of view stay.
+# After a success, the share of the last motion that goes on: these spring back when nobody presses. Elsewhere, going on
+# undoes more successes than it keeps.
+_PRESSING_ON = {"mw-button-press-topdown": 0.3, "mw-handle-press-side": 0.3}
 _ZERO_ACTION = np.zeros(4, np.float32)
 
 
@@ -93,7 +96,8 @@ class MetaWorldEnv(SimEnv):
         if self._succeeded:
             return self._hold
         action: npt.NDArray[np.float32] = np.clip(self._expert.get_action(self._obs), -1, 1).astype(np.float32)
-        self._hold = np.array([0, 0, 0, action[3]], np.float32)
+        pressing = _PRESSING_ON.get(self._task, 0.0)
+        self._hold = np.array([*(pressing * action[:3]), action[3]], np.float32)
         return action
 
     def close(self) -> None:

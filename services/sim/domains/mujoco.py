@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from newt.tasks.registry import get_task
 from services.sim.domains.base import SimEnv, StepResult
+from services.sim.domains.experts import cartpole
+from services.sim.domains.experts.mechanics import MakeExpert, OnDemand
+from services.sim.domains.experts.reaching import Reach
 from services.sim.domains.frames import resize
 from services.sim.domains.mujoco_frames import fixed_camera, renderer_for
 
@@ -58,6 +61,11 @@ _VARIANTS = {
     "mujoco-reacher": _Variant("Reacher-v4", _reacher_score),
 }
 
+_EXPERTS: dict[str, MakeExpert] = {
+    "mujoco-inverted-pendulum": cartpole.balance,
+    "mujoco-reacher": Reach("fingertip", "target", frequency=8.0),  # Slow: large actions cost reward.
+}
+
 
 def make(task: str, rendering: bool) -> SimEnv:
     """Builds an instance."""
@@ -80,6 +88,8 @@ class MujocoEnv(SimEnv):
         self._return = 0.0
         self._failed = False
         self._camera = self._make_camera()
+        make_expert, steps = _EXPERTS.get(task), self._repeat * self._env.frame_skip
+        self._expert = make_expert and OnDemand(make_expert, self._env.model, self._env.data, steps)
         if rendering:
             renderer_for(task, self._env.model, _NATIVE_SIZE)
 
@@ -111,6 +121,10 @@ class MujocoEnv(SimEnv):
         """The library's native 480 x 480 picture, resized."""
         renderer = renderer_for(self._task, self._env.model, _NATIVE_SIZE)
         return resize(renderer.draw(self._env.model, self._env.data, self._camera))
+
+    def expert_action(self) -> npt.NDArray[np.float32]:
+        """That of the task's scripted expert, if it has one."""
+        return self._expert() if self._expert else super().expert_action()
 
     def close(self) -> None:
         """Closes the library's environment."""

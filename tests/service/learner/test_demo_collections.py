@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from newt.cli.demos import demos_app
 from newt.client.replay import ReplayClient
 from newt.errors import NotFoundError
+from newt.tasks.demo_rule import threshold
 from newt.tasks.registry import get_task
 from newt.wire.v1 import replay_pb2
-from services.learner.agent_demos import threshold
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -102,13 +102,13 @@ def run(stack: LearnerStack) -> dict[str, Any]:
 
 def test_a_task_whose_expert_fails_trains_without_demonstrations(stack: LearnerStack, run: dict[str, Any]) -> None:
     demos = {task: progress["demo_episodes"] for task, progress in run["progress"]["tasks"].items()}
-    assert demos == {BUTTON: 1, HANDLE: 0, REACHER: 0}
+    assert demos == {BUTTON: 1, HANDLE: 0, REACHER: 1}
     assert all(progress["episodes"] >= 1 for progress in run["progress"]["tasks"].values())
     text = stack.http.get(f"/runs/{run['id']}/events").text
     events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
     (warning,) = [event for event in events if event.get("kind") == "warning"]
-    assert warning["data"]["episodes"] == {HANDLE: 0, REACHER: 0}
-    assert "2 of 3 tasks have no demonstrations" in warning["message"]
+    assert warning["data"]["episodes"] == {HANDLE: 0}
+    assert "1 of 3 tasks have no demonstrations" in warning["message"]
     assert f"{HANDLE} 0 (its scripted expert brought 0 of 1" in warning["message"]
     log = (Path(run["directory"]) / "logs" / "collector.log").read_text()
     assert '"event": "demos_missing"' in log
@@ -242,7 +242,7 @@ def test_a_scripted_set_lives_through_restarts_and_serves_a_run(stack: LearnerSt
 def test_wrong_requests_are_refused_with_the_remedy(stack: LearnerStack) -> None:
     for tasks, field, complaint in (
         (["mw-buton-press"], "tasks", BUTTON),
-        ([REACHER], "tasks", "no scripted expert"),
+        (["walker-walk"], "tasks", "no scripted expert"),
         (["og-point-var1"], "tasks", "no simulator"),
     ):
         reply = scripted(stack, "y", tasks=tasks)

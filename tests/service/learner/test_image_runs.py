@@ -133,10 +133,10 @@ def test_a_state_agent_learns_to_see(stack: LearnerStack, folder: Path, tmp_path
 def test_demonstrations_get_features(stack: LearnerStack, folder: Path) -> None:
     """A run with images fills its scripted set with features; the same comes out of POST /demos/features."""
     schedule = {**REQUEST["schedule"], "total_env_steps": 100, "seed_env_steps": 50, "pretrain_updates": 5}
-    task = get_task("mw-button-press")
+    task, without = get_task("mw-button-press"), get_task("mujoco-walker")
     request = {
         **REQUEST,
-        "tasks": [task.name, TASK.name],
+        "tasks": [task.name, without.name],
         "schedule": schedule,
         "demos": {"scripted_episodes": 2},
         "collect": {"envs_per_task": 1},
@@ -152,7 +152,7 @@ def test_demonstrations_get_features(stack: LearnerStack, folder: Path) -> None:
         ImageEncoder(folder).name,
     )
     events = stack.http.get(f"/runs/{run['id']}/events").text
-    assert f"{TASK.name} 0 (none with image features in the run's sets, no scripted expert)" in events
+    assert f"{without.name} 0 (none with image features in the run's sets, no scripted expert)" in events
 
     with ReplayClient(stack.replay_address) as replay:
         plain = list(replay.read_episodes(demo_set="scripted-2"))

@@ -1,4 +1,4 @@
-"""`newt tasks`: list, check and sheet on real simulators."""
+"""`newt tasks`: list, check, experts and sheet on real simulators."""
 
 import io
 import re
@@ -79,3 +79,13 @@ def test_sheet_writes_a_picture_per_domain(tmp_path: Path) -> None:
         image = Image.open(io.BytesIO(path.read_bytes()))
         assert min(image.size) > 190
         assert len(image.convert("RGB").getcolors(1 << 20) or []) > 4
+
+
+def test_experts_are_played_and_written_down(tmp_path: Path) -> None:
+    page = tmp_path / "experts.md"
+    output = newt("experts", "lunarlander-*", "mujoco-*", "--episodes", "1", "--jobs", "1", "--page", str(page))
+    assert re.search(r"mujoco-inverted-pendulum +│ 1 +│ 1 +│ - +│ 1\.000 +│ 1\.000", output)
+    assert "mujoco-walker" not in output  # It has none.
+    assert page.read_text().count("| lunarlander-") == 3
+    with pytest.raises(InvalidInputError, match="none of these has a scripted expert"):
+        newt("experts", "mujoco-walker")

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from newt.tasks.demo_rule import accepted, must_succeed, threshold
 from newt.tasks.registry import all_tasks
-from services.learner.agent_demos import accepted, must_succeed, threshold
 
 NAN = math.nan
 

@@ -100,7 +100,7 @@ def test_every_task_fits_the_padded_shapes_and_a_known_domain() -> None:
 
 def test_success_and_experts() -> None:
     with_expert = {task.domain for task in all_tasks() if task.has_expert}
-    assert with_expert == {"metaworld", "miniarcade", "ogbench"}
+    assert with_expert == {"dmcontrol", "dmcontrol-ext", "metaworld", "mujoco", "box2d", "ogbench", "miniarcade"}
     assert {task.name for task in select_tasks(["og-*"]) if task.has_expert} == set(names("og-point-*"))
     assert all(task.has_expert and task.has_success for task in select_tasks(["metaworld"]))
     no_success = {"dmcontrol", "dmcontrol-ext", "mujoco", "box2d", "atari"}
@@ -143,7 +143,7 @@ def test_laptop_demo_can_run_and_mixes_three_domains() -> None:
     tasks = select_tasks(["laptop-demo"])
     assert {task.domain for task in tasks} == {"dmcontrol", "mujoco", "metaworld"}
     assert len(tasks) >= 8
-    assert sum(not task.has_expert for task in tasks) >= 2
+    assert sum(not task.has_expert for task in tasks) >= 1
 
 
 def test_no_set_or_domain_hides_behind_a_task_name() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.sim.domains.base import StepResult
+from services.sim.domains.box2d import lander_expert
 from services.sim.domains.box2d.episode import GROUND, STEPS_PER_SECOND, Box2DEnv, Touch, advance
 
 WIDTH = 400 / 30
@@ -117,6 +118,16 @@ class LanderEnv(Box2DEnv):
         if self._kind == "land":
             self.corrected_score = min(max((self._return - self._wreck_pay) / _BEST_LANDING, 0.0), 1.0)
         return result
+
+    def expert_action(self) -> npt.NDArray[np.float32]:
+        """The pilot's, who sees the craft but not the ground."""
+        hull, velocity = self._hull, self._hull.linearVelocity
+        goal_x, goal_y = self.goal or (_HALF, _STANDING)
+        way = (goal_x - hull.position.x, goal_y - hull.position.y)
+        flight = lander_expert.Flight(way, (velocity.x, velocity.y), hull.angle, hull.angularVelocity)
+        if self._kind == "land":
+            return lander_expert.land(flight, standing=any(self._touch.feet))
+        return lander_expert.hover(flight)
 
     def _begin(self, rng: np.random.Generator) -> None:
         self._picture = None

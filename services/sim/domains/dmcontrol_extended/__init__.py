@@ -19,12 +19,28 @@ from services.sim.domains.dmcontrol_extended import (
     spinner,
     walker,
 )
+from services.sim.domains.experts import cartpole as poles
+from services.sim.domains.experts import pendulum as swings
+from services.sim.domains.experts.mechanics import MakeExpert
+from services.sim.domains.experts.reaching import Reach
 
 _BODIES = (walker, cheetah, hopper, reacher, cup, pendulum, spinner, giraffe, cartpole)
 TASKS = {name: build for body in _BODIES for name, build in body.TASKS.items()}
 """What builds the environment of a task, by the task's name."""
 
+# Against the motors the joints' limits give way a little, which brings more targets into reach.
+_REACH = Reach("finger", "target", frequency=25.0, yielding=0.15)
+_EXPERTS: dict[str, MakeExpert] = {
+    "reacher-three-easy": _REACH,
+    "reacher-three-hard": _REACH,
+    "pendulum-spin": swings.spin,
+    "cartpole-balance-long-sparse": poles.balance,
+    "cartpole-balance-two-poles-sparse": poles.balance,
+}
+
 
 def make(task: str, rendering: bool) -> SimEnv:
     """Builds an instance of an extended task."""
-    return DmControlEnv(task, TASKS[task](), rendering, best_score=cup.BEST_SCORES.get(task))
+    return DmControlEnv(
+        task, TASKS[task](), rendering, best_score=cup.BEST_SCORES.get(task), make_expert=_EXPERTS.get(task)
+    )
