@@ -105,7 +105,7 @@ def test_a_run_trains_shows_its_metrics_and_leaves_a_checkpoint(stack: ComposeSt
 
     def trains() -> bool:
         run = stack.run(run_id)
-        assert run["state"] != "failed", run
+        assert run["state"] != "failed", run["error"]
         return bool(run["progress"]["updates"] >= 20 and run["progress"]["env_steps"] > 1000)
 
     wait_for(trains, "20 online updates", 600)

@@ -65,7 +65,7 @@ def test_a_run_trains_and_no_secret_is_logged(stack: ComposeStack, secrets: Path
 
         def trains() -> bool:
             run = stack.run(run_id)
-            assert run["state"] != "failed", run
+            assert run["state"] != "failed", run["error"]
             return bool(run["progress"]["updates"] >= 20)
 
         wait_for(trains, "20 online updates", 600)

@@ -36,7 +36,8 @@ def serving(redis: RedisServer, **settings: object) -> Iterator[ReplayService]:
 def wait_ready(address: str, ready: bool = True) -> None:
     """Waits until the health service says so."""
     want = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    with connect(address) as channel:
+    # A connection of its own: a shared one may still be that to a predecessor who was killed.
+    with connect(address, one_replica=True) as channel:
         request = health_pb2.HealthCheckRequest(service=NAME)
         watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=30, wait_for_ready=True)
         for response in watch:
