@@ -47,6 +47,8 @@ def demo(
         console.print(stack.table_of(state))
         api = Api(state.rest_url)
         request: dict[str, Any] = {"name": "demo", "preset": "laptop", "tasks": [TASK_SET], "seed": seed}
+        # The other tasks show what comes without demonstrations.
+        request["demos"] = {"scripted_tasks": ["metaworld"]}
         if env_steps:
             request["schedule"] = {"total_env_steps": env_steps}
         console.print(f"POST {api.url}/runs {json.dumps(request)}", soft_wrap=True)

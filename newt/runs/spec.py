@@ -147,6 +147,18 @@ class DemosSpec(_Section):
         description="Good episodes per task from scripted experts, for tasks that have one; kept in the set "
         "scripted-<n> and reused by later runs. A task whose expert cannot bring them trains without.",
     )
+    scripted_tasks: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Task names, globs, domains or sets whose scripted experts are asked; null: all.",
+    )
+
+    @field_validator("scripted_tasks")
+    @classmethod
+    def _known(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None:
+            select_tasks(value)
+        return value
 
 
 class VisionSpec(_Section):
@@ -306,7 +318,10 @@ class RunSpec(_Section):
 
     def expert_tasks(self) -> list[Task]:
         """Tasks that scripted demonstrations are collected for."""
-        return [task for task in self.task_list() if task.has_expert] if self.demos.scripted_episodes else []
+        if not self.demos.scripted_episodes:
+            return []
+        asked = None if self.demos.scripted_tasks is None else set(select_tasks(self.demos.scripted_tasks))
+        return [task for task in self.task_list() if task.has_expert and (asked is None or task in asked)]
 
     def demo_sets(self) -> list[str]:
         """Names of all demonstration sets of the run, the scripted one included."""
