@@ -57,8 +57,8 @@ class Publisher:
     def _send(self, payload: bytes) -> int:
         settings, writer = self._context.settings, self._context.writer
         version = writer.next_weights_version()
-        target = f"{settings.hub_host}:{settings.hub_port}"
-        publish(target, writer.run_id, version, payload, self._plan_config_json, timeout_s=UPLOAD_TIMEOUT_S)
+        hub = settings.hub_address
+        publish(hub, writer.run_id, version, payload, self._plan_config_json, timeout_s=UPLOAD_TIMEOUT_S)
         writer.published(version)
         return version
 

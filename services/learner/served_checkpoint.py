@@ -27,7 +27,7 @@ def served(settings: LearnerSettings, model: WorldModel, plan: PlanConfig, model
         plan: Settings of planning.
         model_id: What the planners call it.
     """
-    hub = f"{settings.hub_host}:{settings.hub_port}"
+    hub = settings.hub_address
     publish(hub, model_id, 1, weights_to_bytes(model), json.dumps(plan.to_dict()), timeout_s=HUB_TIMEOUT_S)
     try:
         yield Model(model_id, model.table.names)

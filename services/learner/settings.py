@@ -76,6 +76,13 @@ class LearnerSettings(ServiceSettings):
         600.0, gt=0, description="How long a simulator that was started on demand runs on when no run needs it."
     )
 
+    @property
+    def hub_address(self) -> str:
+        """host:port at which the processes of this machine find the weights hub."""
+        # "All addresses" is where a server listens; as a destination no certificate names it.
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}
+        return f"{loopback.get(self.hub_host, self.hub_host)}:{self.hub_port}"
+
     def require_sims(self, domains: Iterable[str]) -> None:
         """Raises InvalidInputError, naming field `tasks`, unless all domains have a simulator configured."""
         unserved = sorted(set(domains) - set(self.sims))
