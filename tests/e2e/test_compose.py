@@ -15,8 +15,7 @@ from compose_stack import (
     OURS,
     ROOT,
     TASKS,
-    TINY_MODEL,
-    TINY_PLAN,
+    TINY_RUN,
     ComposeStack,
     running_stack,
     wait_for,
@@ -91,17 +90,7 @@ def test_every_package_has_its_tested_version(stack: ComposeStack, service: str)
 
 
 def test_a_run_trains_shows_its_metrics_and_leaves_a_checkpoint(stack: ComposeStack) -> None:
-    body = {
-        "tasks": list(TASKS),
-        "preset": "laptop",
-        "model": TINY_MODEL,
-        "plan": TINY_PLAN,
-        "schedule": {"total_env_steps": 100_000, "seed_env_steps": 300, "pretrain_updates": 20},
-        "replay": {"batch_size": 16},
-        "demos": {"scripted_episodes": 1},
-        "evaluation": {"episodes_per_task": 1, "videos": False},
-    }
-    run_id = stack.submit(body)
+    run_id = stack.submit({**TINY_RUN, "tasks": list(TASKS)})
 
     def trains() -> bool:
         run = stack.run(run_id)

@@ -12,8 +12,7 @@ from compose_stack import (
     OURS,
     ROOT,
     TASKS,
-    TINY_MODEL,
-    TINY_PLAN,
+    TINY_RUN,
     ComposeStack,
     running_stack,
     wait_for,
@@ -50,18 +49,7 @@ def test_a_run_trains_and_no_secret_is_logged(stack: ComposeStack, secrets: Path
     token, password = ((secrets / name).read_text().strip() for name in ("api-token", "redis-password"))
     stack.rest.headers["Authorization"] = f"Bearer {token}"
     try:
-        run_id = stack.submit(
-            {
-                "tasks": list(TASKS),
-                "preset": "laptop",
-                "model": TINY_MODEL,
-                "plan": TINY_PLAN,
-                "schedule": {"total_env_steps": 100_000, "seed_env_steps": 300, "pretrain_updates": 20},
-                "replay": {"batch_size": 16},
-                "demos": {"scripted_episodes": 1},
-                "evaluation": {"episodes_per_task": 1, "videos": False},
-            }
-        )
+        run_id = stack.submit({**TINY_RUN, "tasks": list(TASKS)})
 
         def trains() -> bool:
             run = stack.run(run_id)

@@ -6,14 +6,12 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compose_stack import (
     BUILD_TIMEOUT_S,
     ROOT,
-    TINY_MODEL,
-    TINY_PLAN,
+    TINY_RUN,
     ComposeStack,
     engine,
     require,
@@ -29,15 +27,7 @@ from services.learner.settings import LearnerSettings
 
 IDLE_S = 3.0
 HAPROXY = os.environ.get("NEWT_HAPROXY_IMAGE", "haproxy:2.8.10")
-RUN: dict[str, Any] = {
-    "preset": "laptop",
-    "model": TINY_MODEL,
-    "plan": TINY_PLAN,
-    "schedule": {"total_env_steps": 100_000, "seed_env_steps": 300, "pretrain_updates": 20},
-    "replay": {"batch_size": 16},
-    "demos": {"scripted_episodes": 1},
-    "evaluation": {"episodes_per_task": 0, "videos": False},
-}
+RUN = {**TINY_RUN, "evaluation": {"episodes_per_task": 0, "videos": False}}
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(BUILD_TIMEOUT_S + 600)]
 

@@ -36,6 +36,15 @@ TASKS = ("mujoco-reacher", "pygame-cowboy")
 # A model that two cores train and plan with while nine containers run.
 TINY_MODEL = {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32}
 TINY_PLAN = {"num_samples": 24, "num_policy_trajectories": 4, "num_elites": 8, "iterations": 2}
+TINY_RUN: dict[str, Any] = {
+    "preset": "laptop",
+    "model": TINY_MODEL,
+    "plan": TINY_PLAN,
+    "schedule": {"total_env_steps": 100_000, "seed_env_steps": 300, "pretrain_updates": 20},
+    "replay": {"batch_size": 16},
+    "demos": {"scripted_episodes": 1},
+    "evaluation": {"episodes_per_task": 1, "videos": False},
+}
 BUILD_TIMEOUT_S = 3000
 LONGEST_LOOK_S = 10.0
 
