@@ -98,18 +98,15 @@ def test_a_run_trains_shows_its_metrics_and_leaves_a_checkpoint(stack: ComposeSt
         return bool(run["progress"]["updates"] >= 20 and run["progress"]["env_steps"] > 1000)
 
     wait_for(trains, "20 online updates", 600)
-    seen: set[tuple[str, str, float]] = set()
-
-    def moved(name: str) -> int:
-        return len({task for task in TASKS if len([one for one in seen if one[:2] == (name, task)]) > 1})
+    seen: dict[str, set[float]] = {task: set() for task in TASKS}
 
     def scores_move() -> bool:
         for task, progress in stack.run(run_id)["progress"]["tasks"].items():
-            seen.update((name, task, progress[name]) for name in ("last_return", "last_score"))
-        # An agent this young may well fail at one of them in every episode.
-        return moved("last_return") == len(TASKS) and moved("last_score") > 0
+            if progress["last_score"] is not None:
+                seen[task].add(progress["last_score"])
+        return all(len(scores) > 1 for scores in seen.values())
 
-    wait_for(scores_move, "another return in every task, another score in one", 600)
+    wait_for(scores_move, "another score in every task", 300)
     wait_for(lambda: len(stack.query("newt_learner_task_score")) == len(TASKS), "scores in Prometheus", 60)
     wait_for(lambda: stack.query("newt_learner_env_steps_per_second > 0"), "env steps in Prometheus", 60)
     for job, replicas in {"learner": 1, "planner": 1, "replay": 1, "sim": 2}.items():
