@@ -56,7 +56,10 @@ lint: $(VENV)/.dev ## Style and formatting
 type: $(VENV)/.dev ## Types
 	$(VENV)/bin/mypy
 tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
-	$(PYTHON) -m pytest
+	@status=0; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not docker" || status=$$?; \
+	$(PYTHON) -m pytest -m docker || status=$$?; \
+	exit $$status
 fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
