@@ -49,7 +49,7 @@ $(VENV)/.bench: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYT
 
 ##@ Check
 .PHONY: test lint type fmt tests
-test: lint type protos-check docs-check tests ## Everything CI checks: lint, types, generated files, all tests
+test: lint type protos-check manifests-check docs-check tests ## Everything CI checks: lint, types, generated files, all tests
 lint: $(VENV)/.dev ## Style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -70,11 +70,15 @@ bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/res
 	$(PYTHON) -m bench
 
 ##@ Generate
-.PHONY: protos protos-check docs docs-check
+.PHONY: protos protos-check manifests manifests-check docs docs-check
 protos: $(VENV)/.dev ## gRPC stubs (newt/wire/v1) from protos/
 	$(PYTHON) protos/generate.py
 protos-check: $(VENV)/.dev ## Fail if the stubs are stale
 	$(PYTHON) protos/generate.py --check
+manifests: $(VENV)/.dev ## Simulators, alert rules and dashboards in deploy/ that come from code
+	$(PYTHON) -m deploy.generate
+manifests-check: $(VENV)/.dev ## Fail if they are stale
+	$(PYTHON) -m deploy.generate --check
 docs: $(VENV)/.dev ## Tables in docs/ that come from the code
 	$(PYTHON) -m docs.generate
 docs-check: $(VENV)/.dev ## Fail if they are stale

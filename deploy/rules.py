@@ -1,9 +1,7 @@
-"""Writes the alert rules for the Prometheus operator (`python -m deploy.rules`); --check fails if they are stale."""
+"""The alert rules for the Prometheus operator, from those of deploy/prometheus (`make manifests`)."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import textwrap
 from pathlib import Path
 
@@ -11,7 +9,7 @@ DEPLOY = Path(__file__).resolve().parent
 SOURCE = DEPLOY / "prometheus" / "rules.yml"
 TARGET = DEPLOY / "overlays" / "servicemonitor" / "rules.yaml"
 HEADER = """\
-# Written by `python -m deploy.rules` from deploy/prometheus/rules.yml: change that file, not this one.
+# Written by `make manifests` from deploy/prometheus/rules.yml: change that file, not this one.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -22,24 +20,7 @@ spec:
 """
 
 
-def manifest() -> str:
-    """The whole file."""
+def files() -> dict[Path, str]:
+    """The file and its text."""
     text = SOURCE.read_text()
-    return HEADER + textwrap.indent(text[text.index("groups:") :], "  ")
-
-
-def main() -> int:
-    """Writes or checks the file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.rules", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the committed file is stale")
-    if parser.parse_args().check:
-        if TARGET.read_text() != manifest():
-            print(f"{TARGET} is stale: run python -m deploy.rules", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(manifest())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {TARGET: HEADER + textwrap.indent(text[text.index("groups:") :], "  ")}

@@ -1,9 +1,7 @@
-"""Writes deploy/k8s/sims.yaml, one simulator per domain (`python -m deploy.sims`); --check fails if it is stale."""
+"""deploy/k8s/sims.yaml: one simulator per domain (`make manifests`)."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from newt.tasks.domains import DOMAINS
 TARGET = Path(__file__).resolve().parent / "k8s" / "sims.yaml"
 
 HEADER = """\
-# One service per domain. Written by `python -m deploy.sims`: change the template there, not this file.
+# One service per domain. Written by `make manifests`: change the template in deploy/sims.py, not this file.
 # A session lives in one replica, so clients keep each session on the replica that opened it (newt/client/sim.py).
 """
 
@@ -150,7 +148,7 @@ MEMORY = {
 }
 
 
-def manifests() -> str:
+def files() -> dict[Path, str]:
     """The whole file."""
     parts = []
     for domain in DOMAINS.values():
@@ -168,21 +166,4 @@ def manifests() -> str:
                 limit=memory.limit,
             )
         )
-    return HEADER + "---\n".join(parts)
-
-
-def main() -> int:
-    """Writes or checks the file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.sims", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the committed file is stale")
-    if parser.parse_args().check:
-        if TARGET.read_text() != manifests():
-            print(f"{TARGET} is stale: run python -m deploy.sims", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(manifests())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {TARGET: HEADER + "---\n".join(parts)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deploy import sizes
+from deploy.generate import bring
 from newt.runs.spec import RunSpec
 from newt.security import SecuritySettings
 from newt.settings import ServiceSettings
@@ -143,25 +143,5 @@ PAGES = {
     "images.md": images_page,
 }
 
-
-def main() -> int:
-    """Writes or checks the pages; returns the process's exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is stale")
-    check = parser.parse_args().check
-    stale = []
-    for name, make in PAGES.items():
-        text = make()
-        path = DOCS / name
-        if not check:
-            path.write_text(text)
-        elif not path.exists() or path.read_text() != text:
-            stale.append(name)
-    if stale:
-        print(f"stale pages in docs/, run `make docs`: {', '.join(stale)}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(bring({DOCS / name: make() for name, make in PAGES.items()}, "make docs"))

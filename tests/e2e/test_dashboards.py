@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from deploy.grafana.generate import DASHBOARDS
+from deploy.dashboards import DASHBOARDS
 from newt.local import control, ports
 from newt.local.stack import StackConfig
 

@@ -10,7 +10,6 @@ import pytest
 from manifests import OVERLAYS, Manifest, base, bytes_of, cores_of, of_kind, overlay, workloads
 
 import newt
-from deploy import sims
 from newt.tasks.domains import DOMAINS
 from newt.wire.server import LIVENESS
 from services.learner.settings import LearnerSettings
@@ -57,10 +56,6 @@ def environment(manifests: list[Manifest], container: Manifest) -> dict[str, str
         if "configMapRef" in source:
             values |= maps[source["configMapRef"]["name"]]["data"]
     return values | {entry["name"]: entry.get("value", "4") for entry in container.get("env", [])}
-
-
-def test_simulators_are_those_of_the_registry() -> None:
-    assert sims.TARGET.read_text() == sims.manifests(), "stale: run python -m deploy.sims"
 
 
 def test_pods_meet_the_restricted_profile(manifests: list[Manifest]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -16,7 +15,7 @@ import services.planner.metrics
 import services.replay.metrics
 import services.sim.metrics  # noqa: F401 - all four register their metrics
 from deploy import rules
-from deploy.grafana.generate import DASHBOARDS, FOLDER, dashboard
+from deploy.dashboards import DASHBOARDS, dashboard
 
 PROMETHEUS = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 QUERIES = [expr for panels in DASHBOARDS.values() for panel in panels for expr, _ in panel.queries]
@@ -60,18 +59,15 @@ def test_every_metric_exists() -> None:
 
 
 def test_the_operators_rules_are_the_same() -> None:
-    assert rules.TARGET.read_text() == rules.manifest(), "stale: run python -m deploy.rules"
     groups = yaml.safe_load(rules.SOURCE.read_text())["groups"]
     assert yaml.safe_load(rules.TARGET.read_text())["spec"] == {"groups": groups}
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_dashboards_are_those_of_the_code(name: str) -> None:
-    committed = json.loads((FOLDER / f"{name}.json").read_text())
-    assert committed == dashboard(name), "stale: run python -m deploy.grafana.generate"
+def test_panels_do_not_overlap(name: str) -> None:
     cells = [
         (panel["gridPos"]["x"] + dx, panel["gridPos"]["y"])
-        for panel in committed["panels"]
+        for panel in dashboard(name)["panels"]
         for dx in range(panel["gridPos"]["w"])
     ]
     assert len(cells) == len(set(cells)), "panels overlap"

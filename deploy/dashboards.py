@@ -1,16 +1,14 @@
-"""Writes the Grafana dashboards (`python -m deploy.grafana.generate`); --check fails if a committed one is stale."""
+"""The Grafana dashboards as code (`make manifests`)."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent / "dashboards"
+FOLDER = Path(__file__).resolve().parent / "grafana" / "dashboards"
 DATASOURCE = {"type": "prometheus", "uid": "prometheus"}
 RATE = "$__rate_interval"
 
@@ -212,22 +210,6 @@ def dashboard(name: str) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Writes or checks the files; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.grafana.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if a committed dashboard is stale")
-    check = parser.parse_args().check
-    stale = False
-    for name in DASHBOARDS:
-        path = FOLDER / f"{name}.json"
-        text = json.dumps(dashboard(name), indent=1) + "\n"
-        if check and (not path.exists() or path.read_text() != text):
-            print(f"{path} is stale: run python -m deploy.grafana.generate", file=sys.stderr)
-            stale = True
-        elif not check:
-            path.write_text(text)
-    return int(stale)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def files() -> dict[Path, str]:
+    """The files and their texts."""
+    return {FOLDER / f"{name}.json": json.dumps(dashboard(name), indent=1) + "\n" for name in DASHBOARDS}

@@ -1,1 +1,0 @@
-"""Grafana: provisioning and dashboards as code."""
