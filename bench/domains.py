@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from bench import processes
 from bench.baselines.async_envs import async_envs
 from bench.baselines.one_process import measure, single_threaded
 from bench.figures import Figure, Spread, Value
-from bench.measure import Candidate, Effort, interleaved, rate_ratio
+from bench.measure import Effort, rate_ratio
 from bench.memory import resident_mb
+from bench.vectors import play, random_actions, seconds_of_both
 from newt.client import RemoteVectorEnv
 from newt.tasks.registry import Task, get_task
 from services.sim.domains import installed_domains
@@ -60,13 +60,13 @@ def _domain(task: Task, effort: Effort) -> Iterator[Figure]:
         yield _once(f"{key}.start", "its service, from start to ready", "s", time.perf_counter() - start)
         yield _once(f"{key}.start_mb", "its service when ready, workers included", "MB", resident_mb(service.pid))
         with closing(RemoteVectorEnv(task.name, cores, address=service.address)) as first:
-            _play(first, _actions(task, 4, cores))  # Every worker has imported the domain now.
+            _timed(first, random_actions(4, cores, task.action_dim))  # Every worker has imported the domain now.
             before = resident_mb(service.pid)
             with closing(RemoteVectorEnv(task.name, count, address=service.address)) as remote:
-                actions = _actions(task, 4, count)
-                taken = _play(remote, actions)
+                actions = random_actions(4, count, task.action_dim)
+                taken = _timed(remote, actions)
                 yield _once(f"{key}.service_mb", "one more instance", "MB", (resident_mb(service.pid) - before) / count)
-                actions = _actions(task, int(np.clip(4 * seconds / taken, 4, 400)), count)
+                actions = random_actions(int(np.clip(4 * seconds / taken, 4, 400)), count, task.action_dim)
                 yield from _compare(key, task, remote, actions, effort, cores)
 
 
@@ -78,18 +78,10 @@ def _compare(
     with single_threaded():
         envs = async_envs(task.domain, task.name, task.obs_dim, task.action_dim, count)
     with closing(envs) as plain:
-        _play(plain, actions[:4])
+        _timed(plain, actions[:4])
         held = sum(resident_mb(process.pid) for process in plain.processes if process.pid is not None)
         yield _once(f"{key}.async_mb", "an instance with a process of its own", "MB", held / count)
-        remote.reset(seed=1)
-        plain.reset(seed=1)
-        times = interleaved(
-            {
-                "ours": Candidate(partial(_step, remote, actions)),
-                "plain": Candidate(partial(_step, plain, actions)),
-            },
-            effort.repetitions,
-        )
+        times = seconds_of_both(remote, plain, actions, effort)
     yield rate_ratio(
         f"{key}.speed",
         f"{count} instances of {task.name} on {cores} cores; plain: AsyncVectorEnv, a process each",
@@ -101,22 +93,12 @@ def _compare(
     )
 
 
-def _actions(task: Task, steps: int, count: int) -> npt.NDArray[np.float32]:
-    """float32[T, N, A]."""
-    return np.random.default_rng(0).uniform(-1, 1, (steps, count, task.action_dim)).astype(np.float32)
-
-
-def _play(envs: Any, actions: npt.NDArray[np.float32]) -> float:
+def _timed(envs: Any, actions: npt.NDArray[np.float32]) -> float:
     """Steps from fresh episodes; returns the seconds of the steps."""
     envs.reset(seed=1)
     start = time.perf_counter()
-    _step(envs, actions)
+    play(envs, actions)
     return time.perf_counter() - start
-
-
-def _step(envs: Any, actions: npt.NDArray[np.float32]) -> None:
-    for action in actions:
-        envs.step(action)
 
 
 def _once(key: str, what: str, unit: str, value: float) -> Value:

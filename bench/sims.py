@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
-from typing import Any
-
-import numpy as np
 
 from bench import processes
 from bench.baselines.async_envs import async_envs
 from bench.figures import Figure
-from bench.measure import Candidate, Effort, interleaved, rate_ratio
+from bench.measure import Effort, rate_ratio
+from bench.vectors import random_actions, seconds_of_both
 from newt.client import RemoteVectorEnv
 
 # Domain, task and goal; `noop` is as wide as walker-walk and computes nothing, so only the way there and back counts.
@@ -30,16 +27,7 @@ def run(effort: Effort) -> Iterator[Figure]:
                 closing(RemoteVectorEnv(task, count, address=address)) as remote,
                 closing(async_envs(domain, task, OBS_DIM, ACTION_DIM, count)) as plain,
             ):
-                remote.reset(seed=1)
-                plain.reset(seed=1)
-                actions = np.random.default_rng(0).uniform(-1, 1, (steps, count, ACTION_DIM)).astype(np.float32)
-                seconds = interleaved(
-                    {
-                        "ours": Candidate(partial(_play, remote, actions)),
-                        "plain": Candidate(partial(_play, plain, actions)),
-                    },
-                    effort.repetitions,
-                )
+                seconds = seconds_of_both(remote, plain, random_actions(steps, count, ACTION_DIM), effort)
             yield rate_ratio(
                 f"sims.{task}.n{count}",
                 f"{count} instances of {task}; plain: AsyncVectorEnv, a process each",
@@ -49,8 +37,3 @@ def run(effort: Effort) -> Iterator[Figure]:
                 seconds["plain"],
                 at_least=goal,
             )
-
-
-def _play(envs: Any, actions: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-    for action in actions:
-        envs.step(action)

@@ -6,6 +6,7 @@ about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,23 @@ def threshold(returns: Sequence[float]) -> float:
 def must_succeed(task: str) -> bool:
     """Whether a demonstration of the task has to end in success."""
     return task.startswith(MUST_SUCCEED) and not task.startswith(NEED_NOT_SUCCEED)
+
+
+def good_so_far(returns: Sequence[float], score: float, success: float) -> bool:
+    """Whether an expert's newest episode may become a demonstration, while later ones are not known yet.
+
+    It must end in success. Where success is not defined, its score must lie above 0 and its return not below the
+    threshold. A return that equals the threshold passes, unlike in `accepted`: where a perfect episode brings 0, none
+    exceeds it.
+
+    Args:
+        returns: Of the task's episodes so far, the newest one last; at least that one.
+        score: Of the newest episode, corrected.
+        success: At its last step; NaN where undefined.
+    """
+    if math.isnan(success):
+        return score > 0 and returns[-1] >= threshold(returns)
+    return success == 1
 
 
 def accepted(task: str, returns: Sequence[float], successes: Sequence[float]) -> npt.NDArray[np.bool_]:

@@ -1,13 +1,7 @@
-"""Demonstrations from scripted experts: their good episodes, into a named set.
-
-Good are those that end in success. Where a task defines no success, they are those with a score above 0 whose return
-is not below the threshold of the rule for demonstrations (newt.tasks.demo_rule), taken over the returns so far. A
-return that equals it passes, unlike in the rule: where a perfect episode brings 0, none exceeds it.
-"""
+"""Demonstrations from scripted experts: their good episodes (newt.tasks.demo_rule), into a named set."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +9,7 @@ import structlog
 
 from newt.client.sim import SimSession, Step
 from newt.errors import NotFoundError, PreconditionError
-from newt.tasks.demo_rule import threshold
+from newt.tasks.demo_rule import good_so_far
 from newt.tasks.registry import Task
 from newt.wire.v1 import replay_pb2
 from services.learner.episodes import EpisodeStage
@@ -170,8 +164,7 @@ class _DemoSession:
             return
         returns = self._returns[task.name]
         returns.append(float(episode.reward.sum(dtype=np.float64)))
-        poor = episode.score <= 0 or returns[-1] < threshold(returns)
-        if poor if math.isnan(success) else success < 1:
+        if not good_so_far(returns, episode.score, success):
             self._note_failure(task.name)
             return
         self._succeeded.add(task.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import httpx
 import pytest
 from learner_stack import LearnerStack
 
-TOKEN = secrets.token_hex(16)
+TOKEN = "8dc8f0be49959174badb3a91a7d97e55"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from newt.tasks.demo_rule import accepted, must_succeed, threshold
+from newt.tasks.demo_rule import accepted, good_so_far, must_succeed, threshold
 from newt.tasks.registry import all_tasks
 
 NAN = math.nan
@@ -49,3 +49,21 @@ def test_which_tasks_must_succeed() -> None:
     names = {task.name for task in all_tasks() if must_succeed(task.name)}
     assert {"mw-reach", "rd-push-red", "ms-pick-cube", "ms-anymal-reach"} <= names
     assert not {"walker-walk", "ms-cartpole-balance", "ms-hopper-hop", "ms-ant-run", "og-ant", "atari-pong"} & names
+
+
+@pytest.mark.parametrize(
+    ("returns", "score", "success", "good"),
+    [
+        ([5.0], 0.5, NAN, True),
+        ([5.0], 0.0, NAN, False),  # scores nothing
+        ([10.0, 1.0], 0.5, NAN, True),  # the lower of two returns is their median
+        ([10.0, 10.0, 7.4], 0.5, NAN, False),
+        ([10.0, 10.0, 7.5], 0.5, NAN, True),  # equals the threshold
+        ([0.0, 0.0], 1.0, NAN, True),  # nothing is better than 0 here
+        ([-4.0, -4.0, -5.1], 0.5, NAN, False),
+        ([10.0, 10.0, 1.0], 0.0, 1.0, True),  # success alone counts where it is defined
+        ([10.0], 1.0, 0.0, False),
+    ],
+)
+def test_an_experts_newest_episode(returns: list[float], score: float, success: float, good: bool) -> None:
+    assert good_so_far(returns, score, success) is good
