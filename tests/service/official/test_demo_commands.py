@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Commands
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from typer.testing import CliRunner, Result
 
 from newt.cli.demos import demos_app
 from newt.client.episodes import Episode
 from newt.client.replay import ReplayClient
-from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError, UnavailableError
+from newt.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnavailableError
 from newt.local import redis_server
 from newt.official.demos import read_demos, write_demos
 from newt.tasks.registry import get_task
@@ -44,20 +44,8 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         redis.stop()
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(demos_app, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
-
-
-def refused(kind: type[NewtError], *arguments: object) -> str:
-    result = run(*arguments)
-    assert isinstance(result.exception, kind), (result.output, result.exception)
-    return str(result.exception)
+COMMANDS = Commands(demos_app)
+run, succeed, refused = COMMANDS.run, COMMANDS.succeed, COMMANDS.refused
 
 
 def demos(task: str, count: int, length: int) -> list[Episode]:

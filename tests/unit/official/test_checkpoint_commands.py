@@ -6,28 +6,15 @@ import json
 from pathlib import Path
 
 import torch
+from commands import Commands
 from published_files import SMALL, differences, multitask, single_task
-from typer.testing import CliRunner, Result
 
 from newt.agent.checkpoints import load_checkpoint
 from newt.cli.checkpoints import checkpoints_app
-from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError
+from newt.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(checkpoints_app, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
-
-
-def refused(kind: type[NewtError], *arguments: object) -> str:
-    result = run(*arguments)
-    assert isinstance(result.exception, kind), (result.output, result.exception)
-    return str(result.exception)
+COMMANDS = Commands(checkpoints_app)
+run, succeed, refused = COMMANDS.run, COMMANDS.succeed, COMMANDS.refused
 
 
 def test_a_single_task_checkpoint_goes_in_and_comes_out_equal(tmp_path: Path) -> None:
