@@ -1,17 +1,19 @@
-"""Every image of ours that the engine has: its size, and for simulators a life in a confined container of their own.
+"""Every image of ours: its size, and for simulators a life in a confined container of their own.
 
-An image that is not built is skipped: `docker compose --profile all build` builds all. The images of services other
-than simulators are started by test_compose.py.
+The images of services other than simulators are started by test_compose.py.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
-from compose_stack import engine, wait_for
+from compose_stack import BASES, BUILD_TIMEOUT_S, build, engine, require, wait_for
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 from docker.models.images import Image
@@ -24,27 +26,46 @@ TOLERANCE = 1.15
 SIMS = sorted({domain.service for domain in DOMAINS.values()})
 WITH_TORCH = {"planner", "learner", "sim-maniskill"}
 GRACE_S = 10  # of compose.yaml
+DISK_GB = 16  # that all images and the caches of their builds take, at most
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(BUILD_TIMEOUT_S + 400)]
 
 
 @pytest.fixture(scope="module")
 def client() -> docker.DockerClient:
-    return engine()
+    """The engine, with all images built; ManiSkill's without meshes, unless there is one that has them."""
+    client = engine()
+    wanted = [service for service in sizes.services() if not has_meshes(client, service)]
+    if os.environ.get("NEWT_TEST_BUILD") != "0":
+        require(client, *(os.environ.get(name, BASES[name]) for name in ("NEWT_BUILD_IMAGE", "NEWT_PYTHON_IMAGE")))
+        root = Path(client.info()["DockerRootDir"])  # elsewhere, if the engine has a machine of its own
+        free_gb = shutil.disk_usage(root if root.exists() else "/").free / 1e9
+        if free_gb < DISK_GB:
+            pytest.skip(f"{free_gb:.0f} GB of disk are free; the images of all domains may take {DISK_GB}")
+        build(*wanted, environment={"NEWT_COMPOSE_MANISKILL_ASSETS": "none"})
+    return client
+
+
+def has_meshes(client: docker.DockerClient, service: str) -> bool:
+    """Whether the image has the meshes that ManiSkill's owners serve, and that tests do not fetch."""
+    try:
+        return bool(client.images.get(sizes.image(service)).labels.get("newt.assets", "none") != "none")
+    except ImageNotFound:
+        return False
 
 
 def built(client: docker.DockerClient, service: str) -> Image:
     try:
         return client.images.get(sizes.image(service))
     except ImageNotFound:
-        pytest.skip(f"{sizes.image(service)} is not built: docker compose build {service}")
+        pytest.skip(f"NEWT_TEST_BUILD=0, and {sizes.image(service)} is not built")
 
 
 @pytest.mark.parametrize("service", sizes.services())
 def test_no_image_has_grown(client: docker.DockerClient, service: str) -> None:
     image = built(client, service)
-    if image.labels.get("newt.assets", "none") != "none":
-        pytest.skip("the recorded size is that without the meshes that ManiSkill's owners serve")
+    if has_meshes(client, service):
+        pytest.skip("the recorded size is that without meshes")
     size = image.attrs["Size"] / 1e6
     assert size <= TOLERANCE * sizes.recorded()[service]
 
