@@ -122,21 +122,21 @@ class TrainConfig(_Config):
 
     horizon: int = 3  # H, steps of a training sequence
     rho: float = 0.5  # a loss at step t weighs rho^t / sum_{j<=H} rho^j
-    consistency_coef: float = 20.0
-    reward_coef: float = 0.1
-    value_coef: float = 0.1
+    consistency_coef: float = 20.0  # of predicted against encoded latent states, in the model loss
+    reward_coef: float = 0.1  # of predicted rewards, in the model loss
+    value_coef: float = 0.1  # of the critics, in the model loss
     pretrain_bc_coef: float = 1.0  # behaviour cloning in the model loss, pretraining only
     bc_coef: float = 1.0  # behaviour cloning in the policy loss, online phase; 0 switches it off
-    entropy_coef: float = 1e-4
-    lr: float = 3e-4
-    encoder_lr_factor: float = 0.3
-    adam_eps: float = 1e-8
-    policy_adam_eps: float = 1e-5
+    entropy_coef: float = 1e-4  # of the policy's scaled entropy, in its loss
+    lr: float = 3e-4  # learning rate of both optimisers
+    encoder_lr_factor: float = 0.3  # the encoder's share of the learning rate
+    adam_eps: float = 1e-8  # of the world model's optimiser
+    policy_adam_eps: float = 1e-5  # of the policy's optimiser
     grad_clip_norm: float = 20.0  # of the world model, and of the policy
     ema_rate: float = 0.01  # of the target critics and of the value scale
     target_critic: TargetCritic = "ema"  # "online" imitates the published runs, whose targets were bypassed
     warmup_updates: int = 0  # linear learning-rate warm-up; 5000 when a run starts from demonstrations
-    value_percentiles: tuple[float, float] = (5.0, 95.0)
+    value_percentiles: tuple[float, float] = (5.0, 95.0)  # their distance is the scale of values in the policy loss
 
     def __post_init__(self) -> None:
         _require(self.horizon >= 1, f"horizon must be at least 1, got {self.horizon}")
@@ -171,13 +171,13 @@ class PlanConfig(_Config):
     """Budget and constants of planning by model-predictive path integral control (MPPI)."""
 
     num_samples: int = 512  # S, candidates per iteration, policy trajectories included
-    num_policy_trajectories: int = 24  # P
-    num_elites: int = 64  # E
-    iterations: int = 6
-    horizon: int = 3  # H
+    num_policy_trajectories: int = 24  # P, candidates that the policy proposes
+    num_elites: int = 64  # E, best candidates, which the next iteration is drawn from
+    iterations: int = 6  # of sampling, ranking and refitting
+    horizon: int = 3  # H, steps of a plan
     temperature: float = 0.5  # multiplies value differences before the exponential
-    min_std: float = 0.05
-    max_std: float = 2.0
+    min_std: float = 0.05  # bounds of the candidates' standard deviation
+    max_std: float = 2.0  # also where unconstrained planning starts
     constrained: bool = True  # pull the first proposal towards the policy early in training
     constraint_start: int = 2_000_000  # env steps until the pull weakens
     constraint_duration: int = 10_000_000  # env steps over which it fades to nothing

@@ -226,7 +226,7 @@ class Event(Record):
 
     id: str
     time: datetime
-    kind: Literal["state", "stage", "waiting", "evaluation", "checkpoint", "restart", "warning", "error"]
+    kind: Literal["state", "evaluation", "checkpoint", "restart", "warning"]
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 

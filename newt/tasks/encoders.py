@@ -138,33 +138,6 @@ def load_encoder(name: str) -> TextEncoder:
     return ENCODERS[name]()
 
 
-def default_encoder_name() -> str:
-    """CLIP where its weights are in the local cache, the offline sentence encoder otherwise.
-
-    A run asks once, when it is created, and records the answer: on another machine it may differ.
-    """
-    return CLIP if clip_is_cached() else SENTENCE
-
-
-def default_encoder() -> TextEncoder:
-    """Build the encoder that `default_encoder_name` names."""
-    return load_encoder(default_encoder_name())
-
-
-def clip_is_cached() -> bool:
-    """Whether the local Hugging Face cache holds CLIP's configuration, tokenizer and weights."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return False
-
-    def cached(*files: str) -> bool:
-        return all(isinstance(try_to_load_from_cache(CLIP_REPOSITORY, file), str) for file in files)
-
-    tokenizer = cached("tokenizer.json") or cached("vocab.json", "merges.txt")
-    return cached("config.json") and tokenizer and (cached("model.safetensors") or cached("pytorch_model.bin"))
-
-
 class _Tower:
     """A frozen transformer with its tokenizer, read on the CPU in float32."""
 

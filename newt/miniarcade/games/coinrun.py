@@ -19,7 +19,6 @@ GROUP = (2, 5)  # Coins, both ends included.
 AHEAD = (20, 59)  # Of the right edge, first coin.
 LOWEST_COIN, HIGHEST_COIN, COIN_RISE = 173, 83, 18
 COIN_SPACING, RISE_PROBABILITY = 27, 0.6
-SEEN_COINS = 5
 FULL_SCORE = 50
 
 GOLD, WHITE = (255, 215, 0), (255, 255, 255)

@@ -216,6 +216,7 @@ def test_stored_randomness_belongs_to_no_device(make_model: MakeModel, make_batc
     torch.Generator().set_state(rng)  # raises if it is not a CPU generator's
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("before", "after"), [("cpu", "cuda"), ("cuda", "cpu")])
 def test_training_resumes_on_another_device(

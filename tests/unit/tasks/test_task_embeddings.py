@@ -20,9 +20,6 @@ from newt.tasks.encoders import (
     ClipTextEncoder,
     EncoderUnavailableError,
     SentenceEncoder,
-    clip_is_cached,
-    default_encoder,
-    default_encoder_name,
     load_encoder,
 )
 from newt.tasks.registry import all_tasks, get_task, select_tasks
@@ -204,14 +201,12 @@ def test_missing_clip_weights_name_the_remedy(tmp_path: Path) -> None:
         ClipTextEncoder(tmp_path)
 
 
-def test_default_encoder_prefers_clip_when_its_weights_are_cached(
+def test_clip_comes_from_the_hubs_cache(
     tiny_clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert not clip_is_cached()
-    assert default_encoder_name() == SENTENCE
     with pytest.raises(EncoderUnavailableError):
         load_encoder(CLIP)
     # The layout of the hub's cache: snapshots by revision, and a reference that names the revision.
@@ -220,9 +215,7 @@ def test_default_encoder_prefers_clip_when_its_weights_are_cached(
     shutil.copytree(tiny_clip_folder, repository / "snapshots" / revision)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(revision)
-    assert clip_is_cached()
-    assert default_encoder_name() == CLIP
-    assert default_encoder().fingerprint == ClipTextEncoder(tiny_clip_folder).fingerprint
+    assert load_encoder(CLIP).fingerprint == ClipTextEncoder(tiny_clip_folder).fingerprint
 
 
 def test_unknown_encoder() -> None:
