@@ -24,7 +24,6 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
 
         hub = WeightsHub()
         weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, server.grpc)
-        hub.offer("run-1", 7, payload, plan_config_json)  # what a checkpoint holds, before anybody publishes
         hub.close()  # before the server stops: ends the subscriptions
 
     Memory: one payload per model, one more for each upload under way, and one for each subscriber that is still
@@ -50,18 +49,6 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
         self._expected = None if expected is None else set(expected)
         self._subscribers = 0
         self._closed = False
-
-    def offer(self, model_id: str, weights_version: int, payload: bytes, plan_config_json: str) -> int:
-        """Puts a model into the hub from within the process, under the rules of Publish.
-
-        Returns:
-            Subscribers connected at that moment.
-
-        Raises:
-            PreconditionError: The hub holds a newer version, or other weights under this version.
-            InvalidInputError: An id, version or payload that no planner would accept.
-        """
-        return self._accept(Weights(model_id, weights_version, payload, plan_config_json))
 
     def models(self) -> dict[str, int]:
         """Newest version of every model, by model id."""

@@ -83,7 +83,7 @@ def test_a_late_subscriber_gets_the_newest_of_every_model(hub: Hub) -> None:
         assert publish(hub.address, model_id, version, payload(str(version)), "{}", timeout_s=10) == 0
     listener = Listener(hub)
     assert {listener.next(), listener.next()} == {("a", 2), ("b", 7)}
-    hub.hub.offer("c", 1, payload("z"), "{}")
+    publish(hub.address, "c", 1, payload("z"), "{}", timeout_s=10)
     assert listener.next() == ("c", 1)
     listener.close()
 
@@ -91,7 +91,7 @@ def test_a_late_subscriber_gets_the_newest_of_every_model(hub: Hub) -> None:
 def test_a_slow_subscriber_skips_versions_and_ends_with_the_newest(hub: Hub, listener: Listener) -> None:
     # Large enough that the first one cannot leave before somebody reads.
     for version in range(1, 31):
-        hub.hub.offer("a", version, payload(chr(64 + version), 4 * CHUNK_BYTES), "{}")
+        publish(hub.address, "a", version, payload(chr(64 + version), 4 * CHUNK_BYTES), "{}", timeout_s=10)
     seen = [listener.next()[1]]
     while seen[-1] != 30:
         seen.append(listener.next()[1])
@@ -112,7 +112,7 @@ def test_a_retired_model_is_announced(hub: Hub, listener: Listener) -> None:
 
 def test_a_subscriber_is_first_told_what_lives() -> None:
     hub = Hub(expected=("early",)).start()
-    hub.hub.offer("a", 1, payload("x"), "{}")
+    publish(hub.address, "a", 1, payload("x"), "{}", timeout_s=10)
     listener = Listener(hub)
     assert listener.next() == ("a", 1)
     assert listener.live == ["a", "early"]
@@ -128,7 +128,7 @@ def test_a_subscriber_is_first_told_what_lives() -> None:
 
 def test_a_hub_that_does_not_know_what_lives_says_nothing() -> None:
     hub = Hub(expected=None).start()
-    hub.hub.offer("a", 1, payload("x"), "{}")
+    publish(hub.address, "a", 1, payload("x"), "{}", timeout_s=10)
     listener = Listener(hub)
     assert listener.next() == ("a", 1)
     assert listener.live is None
@@ -167,7 +167,7 @@ def one_too_many(chunks: list[weights_pb2.WeightsChunk]) -> None:
 
 @pytest.mark.parametrize("harm", [corrupt_byte, lose_one, lose_the_end, lose_all, one_too_many])
 def test_a_damaged_upload_leaves_the_old_version(hub: Hub, harm: object) -> None:
-    hub.hub.offer("a", 1, payload("x"), "{}")
+    publish(hub.address, "a", 1, payload("x"), "{}", timeout_s=10)
     chunks = list(split(Weights("a", 2, payload("y"), "{}"), 4))
     harm(chunks)
     assert send(hub, chunks) is grpc.StatusCode.DATA_LOSS
@@ -190,10 +190,10 @@ def test_a_subscriber_that_goes_frees_its_place(hub: Hub) -> None:
     listeners = [Listener(hub) for _ in range(3)]
     for listener in listeners:
         listener.call.initial_metadata()
-    assert hub.hub.offer("a", 1, payload("x"), "{}") == 3
+    assert publish(hub.address, "a", 1, payload("x"), "{}", timeout_s=10) == 3
     for listener in listeners:
         listener.close()
-    until(lambda: hub.hub.offer("a", 1, payload("x"), "{}") == 0)
+    until(lambda: publish(hub.address, "a", 1, payload("x"), "{}", timeout_s=10) == 0)
 
 
 def test_subscriptions_are_limited(hub: Hub) -> None:
@@ -213,7 +213,7 @@ def test_subscriptions_are_limited(hub: Hub) -> None:
 
 
 def test_closing_ends_subscriptions_so_that_the_server_stops_at_once(hub: Hub, listener: Listener) -> None:
-    hub.hub.offer("a", 1, payload("x"), "{}")
+    publish(hub.address, "a", 1, payload("x"), "{}", timeout_s=10)
     assert listener.next() == ("a", 1)
     ended = threading.Event()
 

@@ -91,7 +91,7 @@ def test_the_planner_outlives_the_hub(hub: Hub, planner: PlannerService, client:
     # The hub is the truth: after a restart it may offer an older checkpoint than the planner has.
     hub.kill()
     hub.start()
-    hub.hub.offer("run", 1, weights_to_bytes(tiny_model(1)), PLAN_JSON)
+    put(hub, 1)
     until(lambda: version_served(client, "run") == 1)
 
 
