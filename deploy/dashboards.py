@@ -124,9 +124,7 @@ DASHBOARDS: dict[str, list[Panel]] = {
         ),
     ],
     "simulators": [
-        Panel(
-            "Env steps per second", [(f"sum by (domain) (rate(newt_sim_env_steps_total[{RATE}]))", "{{domain}}")], "ops"
-        ),
+        Panel("Env steps per second", [("newt:env_steps:rate1m", "{{domain}}")], "ops"),
         Panel(
             "Time of a step",
             [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 DEPLOY = Path(__file__).resolve().parent
 SOURCE = DEPLOY / "prometheus" / "rules.yml"
-TARGET = DEPLOY / "overlays" / "servicemonitor" / "rules.yaml"
+TARGET = DEPLOY / "components" / "servicemonitor" / "rules.yaml"
 HEADER = """\
 # Written by `make manifests` from deploy/prometheus/rules.yml: change that file, not this one.
 apiVersion: monitoring.coreos.com/v1

@@ -24,6 +24,9 @@ from newt.runs.record import CheckpointList, MetricsHistory, MetricsRow, Run, Ru
 from newt.tasks.registry import select_tasks
 
 TASK_SET = "laptop-demo"
+# What is posted, but for name and seed; examples/run.json is the same run. Without demonstrations, the other tasks show
+# what comes of experience alone.
+RUN = {"preset": "laptop", "tasks": [TASK_SET], "demos": {"scripted_tasks": ["metaworld"]}}
 _PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "metaworld", "gymnasium", "grpcio", "redis")
 
 
@@ -46,9 +49,7 @@ def demo(
     try:
         console.print(stack.table_of(state))
         api = Api(state.rest_url)
-        request: dict[str, Any] = {"name": "demo", "preset": "laptop", "tasks": [TASK_SET], "seed": seed}
-        # The other tasks show what comes without demonstrations.
-        request["demos"] = {"scripted_tasks": ["metaworld"]}
+        request: dict[str, Any] = {"name": "demo", "seed": seed, **RUN}
         if env_steps:
             request["schedule"] = {"total_env_steps": env_steps}
         console.print(f"POST {api.url}/runs {json.dumps(request)}", soft_wrap=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,18 @@ import yaml
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 BASE = DEPLOY / "k8s"
 OVERLAYS = sorted(path.parent.name for path in (DEPLOY / "overlays").glob("*/kustomization.yaml"))
+
+# In the order in which docs/deployment.md lists them.
+COMPONENTS = (
+    "multi-node",
+    "gpu",
+    "planner-replicas",
+    "external-redis",
+    "servicemonitor",
+    "ingress",
+    "ingress-tls",
+    "mtls",
+)
 
 Manifest = dict[str, Any]
 
@@ -29,9 +43,24 @@ def base() -> list[Manifest]:
 @functools.cache
 def overlay(name: str) -> list[Manifest]:
     """What `kubectl apply -k deploy/overlays/NAME` sends."""
+    return kustomized(DEPLOY / "overlays" / name)
+
+
+@functools.cache
+def combined(*names: str) -> list[Manifest]:
+    """What a kustomization of one's own sends that has these components."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.path.relpath(DEPLOY, Path(folder).resolve())
+        own = {"resources": [f"{root}/k8s"], "components": [f"{root}/components/{name}" for name in names]}
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(own))
+        return kustomized(Path(folder))
+
+
+def kustomized(folder: Path) -> list[Manifest]:
+    """What `kubectl apply -k FOLDER` sends."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    command = ["kubectl", "kustomize", str(DEPLOY / "overlays" / name)]
+    command = ["kubectl", "kustomize", str(folder)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert built.returncode == 0, built.stderr
     return list(yaml.safe_load_all(built.stdout))

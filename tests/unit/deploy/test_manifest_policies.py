@@ -7,7 +7,20 @@ import re
 from typing import Any
 
 import pytest
-from manifests import OVERLAYS, Manifest, base, bytes_of, cores_of, of_kind, overlay, workloads
+import yaml
+from manifests import (
+    COMPONENTS,
+    DEPLOY,
+    OVERLAYS,
+    Manifest,
+    base,
+    bytes_of,
+    combined,
+    cores_of,
+    of_kind,
+    overlay,
+    workloads,
+)
 
 import newt
 from newt.tasks.domains import DOMAINS
@@ -33,8 +46,10 @@ SETTINGS = {"sim": SimSettings, "planner": PlannerSettings, "replay": ReplaySett
 COMPONENT = "app.kubernetes.io/component"
 
 
-@pytest.fixture(scope="module", params=["base", *OVERLAYS])
+@pytest.fixture(scope="module", params=["base", *OVERLAYS, "all components"])
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    if request.param == "all components":
+        return combined(*COMPONENTS)
     return base() if request.param == "base" else overlay(request.param)
 
 
@@ -258,7 +273,8 @@ def test_the_external_redis_overlay_has_no_redis() -> None:
     built = overlay("external-redis")
     assert not [item for item in built if item["metadata"]["name"] == "redis"]
     outside = of_kind(built, "NetworkPolicy")["external-redis"]["spec"]
-    assert components(outside["podSelector"]) == ["learner", "replay"]
+    callers = {component for component, peer, _ in arrows(combined("multi-node"), "Egress") if peer == "redis"}
+    assert set(components(outside["podSelector"])) == callers
     for name in ("replay", "learner"):
         container = workloads(built)[name]["spec"]["template"]["spec"]["containers"][0]
         assert {"secretRef": {"name": "redis-clients", "optional": False}} in container["envFrom"]
@@ -293,6 +309,28 @@ def test_the_multi_node_overlay_lets_trainers_meet_and_share_the_checkpoints() -
     assert mounts["data"] == environment(built, container)["NEWT_LEARNER_DATA_DIR"]
     host, _, port = environment(built, container)["NEWT_LEARNER_RENDEZVOUS"].rpartition(":")
     assert int(port) in {entry["port"] for entry in of_kind(built, "Service")[host]["spec"]["ports"]}
+
+
+def test_own_kustomizations_combine_what_the_overlays_have() -> None:
+    assert {path.name for path in (DEPLOY / "components").iterdir()} == set(COMPONENTS)
+    for name in OVERLAYS:
+        own = yaml.safe_load((DEPLOY / "overlays" / name / "kustomization.yaml").read_text())
+        assert set(own) == {"apiVersion", "kind", "resources", "components"}, f"{name} can only be had alone"
+    built = combined("multi-node", "gpu", "planner-replicas", "mtls")
+    planner = of_kind(built, "HorizontalPodAutoscaler")["planner"]["spec"]
+    assert planner["minReplicas"] == 3
+    for name in ("planner", "learner", "node"):
+        (container,) = workloads(built)[name]["spec"]["template"]["spec"]["containers"]
+        assert container["image"].endswith("-cuda"), name
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1, name
+        assert "cuda" in environment(built, container).values(), name
+        assert environment(built, container)["NEWT_TLS_DIR"] == "/etc/newt-tls", name
+
+
+def test_further_nodes_find_the_redis_that_is_not_ours() -> None:
+    job = workloads(combined("multi-node", "external-redis"))["node"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": "redis-clients", "optional": False}} in container["envFrom"]
 
 
 def test_no_secret_lies_in_the_manifests(manifests: list[Manifest]) -> None:

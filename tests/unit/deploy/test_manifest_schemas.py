@@ -6,7 +6,7 @@ import copy
 
 import kubernetes_validate
 import pytest
-from manifests import OVERLAYS, Manifest, base, overlay
+from manifests import COMPONENTS, OVERLAYS, Manifest, base, combined, overlay
 
 VERSIONS = ("1.29.0", "1.34.0")
 # Their schemas come with their operators.
@@ -36,6 +36,12 @@ def test_overlays(name: str, version: str) -> None:
     changed = [manifest for manifest in overlay(name) if manifest not in plain]
     assert changed
     validate(changed, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_components_together(version: str) -> None:
+    plain = base()
+    validate([manifest for manifest in combined(*COMPONENTS) if manifest not in plain], version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -58,6 +58,12 @@ def test_every_metric_exists() -> None:
     assert used <= known, used - known
 
 
+def test_every_recording_is_shown() -> None:
+    groups = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    assert recorded == set(re.findall(r"\bnewt:[a-z_0-9:]+", " ".join(QUERIES)))
+
+
 def test_the_operators_rules_are_the_same() -> None:
     groups = yaml.safe_load(rules.SOURCE.read_text())["groups"]
     assert yaml.safe_load(rules.TARGET.read_text())["spec"] == {"groups": groups}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from certificate_folders import SCRIPTS
-from manifests import Manifest, base, of_kind, overlay, workloads
+from manifests import Manifest, base, combined, of_kind, overlay, workloads
 
 from newt.wire import tls
 from newt.wire.server import LIVENESS
@@ -56,6 +56,12 @@ def test_every_grpc_service_has_a_certificate_with_its_name(secured: list[Manife
         assert spec["ipAddresses"] == ["127.0.0.1"], "for the probes"
         assert {"server auth", "client auth"} <= set(spec["usages"]), name
         assert not spec.get("isCA"), name
+
+
+def test_further_nodes_call_replay_with_the_learners_certificate() -> None:
+    built = combined("multi-node", "mtls")
+    makers = workloads(built)
+    assert certificate_of(built, makers["node"]) == certificate_of(built, makers["learner"])
 
 
 def test_all_certificates_are_of_the_namespaces_own_authority(secured: list[Manifest]) -> None:
