@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +62,8 @@ def read(home: Path) -> StackState | None:
     return StackState(record["state"], record["error"], record["pid"], record["services"])
 
 
-def up(config: StackConfig, progress: Callable[[StackState], None] | None = None) -> StackState:
+def up(config: StackConfig) -> StackState:
     """Starts a stack in the background and waits until every service is ready.
-
-    Args:
-        config: What to start.
-        progress: Called now and then with the state so far.
 
     Raises:
         StackError: A stack runs there already, a port is taken, or a service does not start.
@@ -96,8 +91,6 @@ def up(config: StackConfig, progress: Callable[[StackState], None] | None = None
             return state
         if process.poll() is not None:
             raise StackError(f"the supervisor died; see {config.home / 'supervisor.log'}")
-        if state and progress:
-            progress(state)
         time.sleep(0.2)
     process.terminate()
     process.wait()
