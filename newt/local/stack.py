@@ -13,12 +13,14 @@ from typing import Any
 from newt.local import ports
 from newt.local.redis_server import USER
 from newt.security import SecuritySettings
+from newt.tasks.domains import DOMAINS
 from newt.wire.polling import GRPC_ENVIRONMENT
 
 # Default ports of `newt up`; also those of the containers.
 REST_PORT = 8000
 PORTS = {"redis": 6379, "replay": 50061, "planner": 50071, "hub": 50081}
-FIRST_SIM_PORT = 50051
+# One for each domain, whichever of them are installed: what clients are told stays true.
+SIM_PORTS = {domain: 50051 + i for i, domain in enumerate(DOMAINS)}
 FIRST_METRICS_PORT = 9101
 
 # In the stack's home; its supervisor writes it, the commands read it.
@@ -124,7 +126,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
     planner = pick("planner", PORTS["planner"])
     hub = pick("learner", PORTS["hub"])
     rest = pick("learner", REST_PORT)
-    sims = {domain: pick(f"sim-{domain}", FIRST_SIM_PORT + i) for i, domain in enumerate(config.domains)}
+    sims = {domain: pick(f"sim-{domain}", SIM_PORTS[domain]) for domain in config.domains}
     metrics = iter([pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + 2)])
     if taken:
         raise OSError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from newt.local import control, ports, stack
+from newt.tasks.domains import DOMAINS
+
+ROOT = Path(__file__).parents[3]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -49,6 +53,22 @@ def test_services_get_their_own_settings_only(tmp_path: Path, monkeypatch: pytes
     assert stack.environment(specs["learner"])["NEWT_LEARNER_IMAGE_ENCODER"] == "/models/dinov2"
     assert replay["NEWT_REPLAY_PORT"] == str(specs["replay"].port)
     assert len({spec.port for spec in specs.values()}) == len(specs)
+
+
+def test_every_domain_has_the_port_that_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "is_free", lambda port: True)  # Somebody may have one of them; nothing is bound here.
+    readme = (ROOT / "services" / "sim" / "README.md").read_text()
+    documented = {domain: int(port) for domain, port in re.findall(r"^\| `([\w-]+)` \| (\d+) \|", readme, re.MULTILINE)}
+    assert set(documented) == set(DOMAINS)
+    for domains in (stack.installed_domains(), ("atari", "dmcontrol"), ("mujoco",)):
+        sims = [spec for spec in stack.build(stack.StackConfig(tmp_path, domains)) if spec.name.startswith("sim-")]
+        assert {spec.name: spec.port for spec in sims} == {f"sim-{name}": documented[name] for name in domains}
+    assert len({*documented.values(), *stack.PORTS.values(), stack.REST_PORT}) == len(DOMAINS) + len(stack.PORTS) + 1
+    example = re.search(
+        r'RemoteVectorEnv\("walker-walk".*address="127\.0\.0\.1:(\d+)"', (ROOT / "README.md").read_text()
+    )
+    assert example is not None
+    assert int(example[1]) == documented["dmcontrol"]
 
 
 def test_config_survives_the_command_line(tmp_path: Path) -> None:
