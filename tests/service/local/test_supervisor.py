@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -113,6 +114,27 @@ def test_starting_fails_with_the_services_own_last_words(tmp_path: Path) -> None
     (tmp_path / "redis").write_text("not a folder")
     with pytest.raises(control.StackError, match=r"redis exited with status \d+ while starting: .+"):
         control.up(stack.StackConfig(tmp_path, (), fixed_ports=False))
+
+
+def test_a_process_that_got_a_dead_supervisors_id_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "redis").write_text("not a folder")
+    config = stack.StackConfig(tmp_path, (), fixed_ports=False)
+    with pytest.raises(control.StackError, match="redis exited"):
+        control.up(config)
+    # As a supervisor leaves it that was killed, or whose machine was: it ran, and its id is somebody else's by now.
+    record = json.loads((tmp_path / stack.STATE_FILE).read_text())
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        try:
+            for state in ("starting", "running"):
+                left = json.dumps({**record, "state": state, "error": None, "pid": stranger.pid})
+                (tmp_path / stack.STATE_FILE).write_text(left)
+                assert control.read(tmp_path) is None
+                assert control.down(tmp_path) is False
+                with pytest.raises(control.StackError, match="redis exited"):
+                    control.up(config)
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 def test_supervisor_module_runs_as_a_script() -> None:
