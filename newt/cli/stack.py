@@ -37,7 +37,10 @@ def up(
         bool, typer.Option("--any-port", help="Use free ports instead of the documented ones.")
     ] = False,
 ) -> None:
-    """Start Redis, the simulators, replay, planner and learner as processes on this machine."""
+    """Start Redis, the simulators, replay, planner and learner as processes on this machine.
+
+    Settings of services in the environment (NEWT_LEARNER_DEVICE, NEWT_SIM_WORKERS, ...) reach them: docs/settings.md.
+    """
     for name in domain or ():
         if name not in DOMAINS:
             raise InvalidInputError("--domain", f"got {name!r}, expected one of {', '.join(DOMAINS)}")

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from newt.errors import NewtError, UnavailableError
+from newt.local.processes import start_time
 from newt.local.stack import STATE_FILE, STOP_GRACE_S, StackConfig
 
 _UP_TIMEOUT_S = 240.0
@@ -25,17 +25,20 @@ class StackError(NewtError):
 
 @dataclass(frozen=True)
 class StackState:
-    """Contents of the state file, and whether its supervisor is alive.
+    """Contents of the state file.
 
     Attributes:
         state: "starting", "running", "failed" or "stopped".
         error: Why it failed.
+        pid: Process id of the supervisor.
+        started: When that process started; see `start_time`.
         services: One record per service: name, state, pid, address, metrics, restarts.
     """
 
     state: str
     error: str | None
     pid: int
+    started: int
     services: list[dict[str, Any]]
 
     @property
@@ -58,17 +61,13 @@ def read(home: Path) -> StackState | None:
         record = json.loads((home / STATE_FILE).read_text())
     except FileNotFoundError:
         return None
-    if record["state"] in ("starting", "running") and not _alive(record["pid"]):
-        return None
-    return StackState(record["state"], record["error"], record["pid"], record["services"])
+    started = record.get("started", 0)  # Files of earlier versions do not have it; no process started at 0.
+    state = StackState(record["state"], record["error"], record["pid"], started, record["services"])
+    return None if state.state in ("starting", "running") and not _supervised(state) else state
 
 
-def up(config: StackConfig, progress: Callable[[StackState], None] | None = None) -> StackState:
+def up(config: StackConfig) -> StackState:
     """Starts a stack in the background and waits until every service is ready.
-
-    Args:
-        config: What to start.
-        progress: Called now and then with the state so far.
 
     Raises:
         StackError: A stack runs there already, a port is taken, or a service does not start.
@@ -96,8 +95,6 @@ def up(config: StackConfig, progress: Callable[[StackState], None] | None = None
             return state
         if process.poll() is not None:
             raise StackError(f"the supervisor died; see {config.home / 'supervisor.log'}")
-        if state and progress:
-            progress(state)
         time.sleep(0.2)
     process.terminate()
     process.wait()
@@ -116,15 +113,12 @@ def down(home: Path) -> bool:
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * STOP_GRACE_S
     while time.monotonic() < deadline:
-        if not _alive(state.pid):
+        if not _supervised(state):
             return True
         time.sleep(0.1)
     raise StackError(f"the supervisor (pid {state.pid}) does not stop; see {home / 'supervisor.log'}")
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process runs and is not a zombie (our own child may be one until it is waited for)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def _supervised(state: StackState) -> bool:
+    """Whether the supervisor that wrote this lives. After a crash its id may be another process's."""
+    return start_time(state.pid) == state.started

@@ -13,21 +13,26 @@ from typing import Any
 from newt.local import ports
 from newt.local.redis_server import USER
 from newt.security import SecuritySettings
+from newt.tasks.domains import DOMAINS
 from newt.wire.polling import GRPC_ENVIRONMENT
 
 # Default ports of `newt up`; also those of the containers.
 REST_PORT = 8000
 PORTS = {"redis": 6379, "replay": 50061, "planner": 50071, "hub": 50081}
-FIRST_SIM_PORT = 50051
+# One for each domain, whichever of them are installed: what clients are told stays true.
+SIM_PORTS = {domain: 50051 + i for i, domain in enumerate(DOMAINS)}
 FIRST_METRICS_PORT = 9101
 
 # In the stack's home; its supervisor writes it, the commands read it.
 STATE_FILE = "stack.json"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
-# What `newt up` passes on of its own environment: where things are on this machine, and the switches of security.
-PASSED_ON = ("NEWT_LEARNER_IMAGE_ENCODER", "NEWT_LEARNER_IMAGE_DEVICE", "NEWT_TLS_DIR", "NEWT_REDIS_PASSWORD_FILE")
+# The switches of security in our own environment: those that all services get, those that only the learner gets.
+PASSED_ON = ("NEWT_TLS_DIR", "NEWT_REDIS_PASSWORD_FILE")
 LEARNER_ONLY = ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
+# Of planner and trainers, unless NEWT_*_TORCH_THREADS says otherwise: threads that wait for each other on cores which
+# they share with simulators are slower than one.
+TORCH_THREADS = "1"
 
 
 def installed_domains() -> tuple[str, ...]:
@@ -46,8 +51,6 @@ class StackConfig:
         domains: Simulator domains to start, one process each.
         fixed_ports: The documented ports; False picks free ones (several stacks side by side).
         sim_workers: Worker processes per simulator service; 0 lets the service decide.
-        planner_threads: Torch threads of the planner.
-        trainer_threads: Torch threads of each trainer.
         owner_pid: The stack stops when this process is gone; 0 lets it run until `newt down`.
     """
 
@@ -55,8 +58,6 @@ class StackConfig:
     domains: tuple[str, ...]
     fixed_ports: bool = True
     sim_workers: int = 0
-    planner_threads: int = 1
-    trainer_threads: int = 1
     owner_pid: int = 0
 
     def to_json(self) -> str:
@@ -107,6 +108,9 @@ def redis_url(port: int) -> str:
 def build(config: StackConfig) -> list[ServiceSpec]:
     """The processes of a stack, in the order in which they start.
 
+    A service gets the settings with its prefix from our environment (NEWT_SIM_WORKERS, ...), but for those that make
+    the stack one: addresses, ports, domains and folders.
+
     Raises:
         OSError: A fixed port is taken; the message names the service, the port and the remedy.
     """
@@ -124,7 +128,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
     planner = pick("planner", PORTS["planner"])
     hub = pick("learner", PORTS["hub"])
     rest = pick("learner", REST_PORT)
-    sims = {domain: pick(f"sim-{domain}", FIRST_SIM_PORT + i) for i, domain in enumerate(config.domains)}
+    sims = {domain: pick(f"sim-{domain}", SIM_PORTS[domain]) for domain in config.domains}
     metrics = iter([pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + 2)])
     if taken:
         raise OSError(
@@ -133,7 +137,6 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         )
 
     python = sys.executable
-    data = config.home / "data"
     address = redis_url(redis)
     specs = [
         ServiceSpec(
@@ -142,58 +145,57 @@ def build(config: StackConfig) -> list[ServiceSpec]:
     ]
 
     def service(
-        name: str, module: str, port: int, health: str, env: Mapping[str, str], threads: int = 1
+        name: str, module: str, port: int, health: str, values: Mapping[str, str], torch_threads: str | None = None
     ) -> ServiceSpec:
-        prefix = f"NEWT_{module.rpartition('.')[2].upper()}_"
         metrics_port = next(metrics)
         values = {
-            **env,
+            **values,
             "HOST": ports.HOST,
             "PORT": str(port),
             "METRICS_HOST": ports.HOST,
             "METRICS_PORT": str(metrics_port),
         }
         return ServiceSpec(
-            name,
-            [python, "-m", module],
-            port,
-            health,
-            {"OMP_NUM_THREADS": str(threads), **{prefix + key: value for key, value in values.items()}},
-            metrics_port,
+            name, [python, "-m", module], port, health, _settings(module, values, torch_threads), metrics_port
         )
 
     for domain, port in sims.items():
-        env = {"DOMAINS": domain}
+        values = {"DOMAINS": domain}
         if config.sim_workers:
-            env["WORKERS"] = str(config.sim_workers)
-        specs.append(service(f"sim-{domain}", "services.sim", port, "newt.v1.SimService", env))
-    env = {"REDIS_URL": address}
-    specs.append(service("replay", "services.replay", replay, "newt.v1.ReplayService", env))
-    specs.append(
-        ServiceSpec(
-            "learner",
-            [python, "-m", "services.learner"],
-            rest,
-            "http",
-            {
-                "OMP_NUM_THREADS": str(config.trainer_threads),
-                "NEWT_LEARNER_HOST": ports.HOST,
-                "NEWT_LEARNER_PORT": str(rest),
-                "NEWT_LEARNER_HUB_PORT": str(hub),
-                "NEWT_LEARNER_REDIS_URL": address,
-                "NEWT_LEARNER_REPLAY": f"{ports.HOST}:{replay}",
-                "NEWT_LEARNER_PLANNER": f"{ports.HOST}:{planner}",
-                "NEWT_LEARNER_SIMS": json.dumps({d: f"{ports.HOST}:{port}" for d, port in sims.items()}),
-                "NEWT_LEARNER_DATA_DIR": str(data),
-                "NEWT_LEARNER_TORCH_THREADS": str(config.trainer_threads),
-                **{name: os.environ[name] for name in LEARNER_ONLY if name in os.environ},
-            },
-        )
-    )
-    threads = config.planner_threads
-    env = {"HUB": f"{ports.HOST}:{hub}", "TORCH_THREADS": str(threads)}
-    specs.append(service("planner", "services.planner", planner, "newt.v1.PlannerService", env, threads))
+            values["WORKERS"] = str(config.sim_workers)
+        specs.append(service(f"sim-{domain}", "services.sim", port, "newt.v1.SimService", values))
+    specs.append(service("replay", "services.replay", replay, "newt.v1.ReplayService", {"REDIS_URL": address}))
+    values = {
+        "HOST": ports.HOST,
+        "PORT": str(rest),
+        "HUB_HOST": ports.HOST,
+        "HUB_PORT": str(hub),
+        "REDIS_URL": address,
+        "REPLAY": f"{ports.HOST}:{replay}",
+        "PLANNER": f"{ports.HOST}:{planner}",
+        "SIMS": json.dumps({domain: f"{ports.HOST}:{port}" for domain, port in sims.items()}),
+        "DATA_DIR": str(config.home / "data"),
+    }
+    env = {
+        **_settings("services.learner", values, TORCH_THREADS),
+        **{name: os.environ[name] for name in LEARNER_ONLY if name in os.environ},
+    }
+    specs.append(ServiceSpec("learner", [python, "-m", "services.learner"], rest, "http", env))
+    hub_address = {"HUB": f"{ports.HOST}:{hub}"}
+    specs.append(service("planner", "services.planner", planner, "newt.v1.PlannerService", hub_address, TORCH_THREADS))
     return specs
+
+
+def _settings(module: str, own: Mapping[str, str], torch_threads: str | None = None) -> dict[str, str]:
+    """The settings of a service: `own`, beside them those of our environment, then a default for its torch threads."""
+    prefix = f"NEWT_{module.rpartition('.')[2].upper()}_"
+    name = f"{prefix}TORCH_THREADS"
+    env = {name: torch_threads} if torch_threads is not None else {}
+    env.update((key, value) for key, value in os.environ.items() if key.startswith(prefix))
+    env.update((f"{prefix}{key}", value) for key, value in own.items())
+    threads = env.get(name, "1")
+    # 0 leaves the number to torch, which would take it from this variable.
+    return env if threads == "0" else {**env, "OMP_NUM_THREADS": threads}
 
 
 def environment(spec: ServiceSpec) -> dict[str, str]:

@@ -18,6 +18,7 @@ import structlog
 
 from newt import logs
 from newt.local import health, stack
+from newt.local.processes import start_time
 from newt.local.stack import STATE_FILE, STOP_GRACE_S
 from newt.security import SecurityError
 
@@ -169,6 +170,7 @@ class Supervisor:
             "state": state,
             "error": error,
             "pid": os.getpid(),
+            "started": start_time(os.getpid()),
             "home": str(self._config.home),
             "services": [
                 {

@@ -14,23 +14,24 @@ from newt.settings import ServiceSettings
 
 
 class LearnerSettings(ServiceSettings):
-    """What the learner can be told. `host` and `port` are those of the REST API."""
+    """What the learner can be told."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix="NEWT_LEARNER_", hide_input_in_errors=True
     )
 
+    port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0 picks a free one.")
     hub_host: str = Field("127.0.0.1", description="Address that the weights hub (gRPC) binds.")
-    hub_port: int = Field(0, ge=0, le=65535, description="Port of the weights hub; 0 picks a free one.")
+    hub_port: int = Field(50081, ge=0, le=65535, description="Port of the weights hub; 0 picks a free one.")
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis of the run records: redis://, or rediss:// for TLS, with user and password if it has them.",
     )
-    replay: str = Field("127.0.0.1:5200", description="gRPC target of the replay service.")
-    planner: str = Field("127.0.0.1:5100", description="gRPC target of the planner service.")
+    replay: str = Field("127.0.0.1:50061", description="gRPC target of the replay service.")
+    planner: str = Field("127.0.0.1:50071", description="gRPC target of the planner service.")
     sims: dict[str, str] = Field(
         default_factory=dict,
-        description='gRPC target of the simulator of every domain, as JSON: {"dmcontrol": "127.0.0.1:5001", ...}.',
+        description='gRPC target of the simulator of every domain, as JSON: {"dmcontrol": "127.0.0.1:50051", ...}.',
     )
     data_dir: Path = Field(Path("data/learner"), description="Folder for checkpoints, videos, logs and results.")
     max_concurrent_runs: int = Field(1, ge=1, description="Runs that may have processes at once; others are queued.")

@@ -16,6 +16,7 @@ class PlannerSettings(GrpcServiceSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_PLANNER_")
 
+    port: int = Field(50071, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     hub: str = Field("127.0.0.1:50081", description="Address of the weights hub (the learner), host:port.")
     name: str = Field(default_factory=socket.gethostname, description="Name of this replica, for the hub's logs.")
     device: str = Field("auto", description="Where to plan: auto (the first GPU, if any), cpu, cuda or cuda:N.")

@@ -21,6 +21,7 @@ class SimSettings(GrpcServiceSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_SIM_")
 
+    port: int = Field(50051, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     domains: Annotated[tuple[str, ...], NoDecode] = Field(
         default_factory=lambda: tuple(installed_domains()),
         description="Domains to host, separated by commas; by default all that are installed.",

@@ -27,7 +27,9 @@ def settings(shared_redis: RedisServer, tmp_path: Path) -> LearnerSettings:
     return LearnerSettings(
         redis_url=shared_redis.url,
         data_dir=tmp_path,
+        hub_port=9,
         replay="127.0.0.1:9",
+        planner="127.0.0.1:9",
         sims={"mujoco": "127.0.0.1:9"},
         max_restarts=1,
         torch_threads=1,

@@ -106,7 +106,7 @@ def running_hub() -> Iterator[Hub]:
 
 @contextlib.contextmanager
 def running_planner(hub: Hub, **settings: object) -> Iterator[PlannerService]:
-    values = {"hub": hub.address, "precision": "float32", "torch_threads": 1, **settings}
+    values = {"port": 0, "hub": hub.address, "precision": "float32", "torch_threads": 1, **settings}
     service = PlannerService(PlannerSettings(**values))
     service.server.start()
     service.start()

@@ -8,9 +8,8 @@ class RunningServer:
     """A simulator service on a free port, in this process; its workers are real processes."""
 
     def __init__(self, **settings: object) -> None:
-        self.service = SimService(
-            SimSettings(**{"workers": 2, "light_rows": 1, "domains": ("noop",), "log_level": "ERROR", **settings})
-        )
+        defaults = {"port": 0, "workers": 2, "light_rows": 1, "domains": ("noop",), "log_level": "ERROR"}
+        self.service = SimService(SimSettings(**{**defaults, **settings}))
         self.service.server.start()
         self.service.warm_up()
         self.address = self.service.server.address

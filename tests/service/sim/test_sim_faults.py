@@ -353,6 +353,7 @@ class Program:
             env={
                 **os.environ,
                 "NEWT_SIM_DOMAINS": "noop",
+                "NEWT_SIM_PORT": "0",
                 "NEWT_SIM_WORKERS": "2",
                 "NEWT_SIM_LIGHT_ROWS": "1",
                 **environment,
