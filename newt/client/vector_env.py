@@ -151,6 +151,7 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
 
         Raises:
             UnavailableError, LostError: The server stayed away, or its simulators dead; go on with `reset`.
+            grpc.RpcError: The step takes longer than `timeout_s`, among others; go on with `reset`.
             PreconditionError: The step before this one has failed like that, and no `reset` followed.
         """
         actions = np.asarray(actions, np.float32)
