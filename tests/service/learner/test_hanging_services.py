@@ -25,7 +25,7 @@ RUN: dict[str, Any] = {
     "preset": "laptop",
     "model": {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32},
     "plan": {"num_samples": 24, "num_policy_trajectories": 4, "num_elites": 8, "iterations": 2},
-    "schedule": {"total_env_steps": 1_000_000, "seed_env_steps": 100, "checkpoint_every_updates": 5},
+    "schedule": {"total_env_steps": 1_000_000, "seed_env_steps": 100},
     "replay": {"batch_size": 16},
     "demos": {"scripted_episodes": 0},
     "evaluation": {"episodes_per_task": 0, "videos": False},
