@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from newt.errors import LostError, NewtError, NotFoundError, UnavailableError
+from newt.errors import InvalidInputError, NewtError, NotFoundError, PreconditionError, UnavailableError
 from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from newt.wire.channels import connect
 from newt.wire.lockstep import LockstepStream
@@ -36,6 +36,8 @@ from newt.wire.v1 import sim_pb2, sim_pb2_grpc, tensor_pb2
 log = structlog.get_logger(__name__)
 
 _BUILD_S = 5.0  # What building the largest simulator may take on a busy machine.
+# The server says no to the step itself. After any other error it may have been made, or be under way.
+_REFUSALS = (InvalidInputError, PreconditionError, NotFoundError)
 
 
 class ObsMode(enum.Enum):
@@ -238,7 +240,7 @@ class SimSession:
         return len(self.tasks)
 
     def reset(self, rows: Sequence[int] = (), seeds: Sequence[int] = ()) -> Observation:
-        """Starts new episodes.
+        """Starts new episodes. A step that is under way is finished first, and its result dropped.
 
         Args:
             rows: Which; empty means all.
@@ -247,10 +249,18 @@ class SimSession:
         Returns:
             The state of all rows.
         """
+        if self._pending is not None:
+            with contextlib.suppress(InvalidInputError, PreconditionError):  # Then it has moved nothing.
+                self.receive()
         request = sim_pb2.ResetRequest(session_id=self._id, rows=rows, seeds=seeds)
         with translated():
             reply = self._stub.Reset(request, timeout=self._timeout_s)
         return _observation(reply.observation, self.num_envs)
+
+    @property
+    def stepping(self) -> bool:
+        """Whether a step is under way: it was sent, and its result has not been received."""
+        return self._pending is not None
 
     def step(self, action: npt.NDArray[np.float32]) -> Step:
         """One step of all rows.
@@ -264,7 +274,7 @@ class SimSession:
     def send(self, action: npt.NDArray[np.float32]) -> None:
         """Starts a step; `receive` must follow. Work between the two overlaps with the simulators'."""
         if self._pending is not None:
-            raise RuntimeError("a step is under way: receive it before sending the next")
+            raise RuntimeError("a step is under way: receive it, or reset, before sending the next")
         request = sim_pb2.StepRequest(session_id=self._id, sequence=self._sequence + 1, action=encode(action))
         if self._stream is None:
             self._stream = self._step_stream()
@@ -274,10 +284,14 @@ class SimSession:
     def receive(self) -> Step:
         """The result of the step that was sent.
 
+        After every error but a refusal `receive` may be called again, until it succeeds: the step keeps its number, so
+        it is made once. A new step cannot be sent before, as the server would answer its number with the old result.
+
         Raises:
-            UnavailableError: The server cannot be reached, or not be asked, now; `receive` may be called again.
-            LostError: Simulators died and are being restarted; `receive` may be called again.
-            NewtError: The step was refused; nothing has moved.
+            InvalidInputError, PreconditionError, NotFoundError: The step was refused; nothing has moved.
+            UnavailableError: The server cannot be reached, or not be asked, now.
+            LostError: Simulators died and are being restarted.
+            grpc.RpcError: The step takes longer than the deadline (DEADLINE_EXCEEDED), among others.
         """
         request = self._pending
         if request is None:
@@ -286,14 +300,9 @@ class SimSession:
             reply = self._receive(request)
         except grpc.RpcError as error:
             translated = from_rpc_error(error)
-            if not isinstance(translated, (UnavailableError, LostError)):
+            if isinstance(translated, _REFUSALS):
                 self._pending = None
             raise translated from error
-        except (UnavailableError, LostError):
-            raise
-        except BaseException:
-            self._pending = None
-            raise
         self._pending = None
         self._sequence = request.sequence
         return _step(reply, self.num_envs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,10 +13,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from newt.client.sim import AutoReset, Observation, ObsMode, SimClient, Step
+from newt.errors import LostError, PreconditionError, UnavailableError
 from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
 
 _AUTO_RESET = {AutoresetMode.SAME_STEP: AutoReset.SAME_STEP, AutoresetMode.DISABLED: AutoReset.DISABLED}
 _FRAME_SHAPE = (3, 224, 224)
+_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
 
 
 class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
@@ -51,7 +55,7 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         obs_mode: `state`, or `rgb` for state and frames.
         autoreset_mode: SAME_STEP or DISABLED.
         with_expert: Put the scripted expert's actions into `info["expert_action"]`.
-        timeout_s: Deadline of a call.
+        timeout_s: Deadline of a call; a step waits as long for a server that is away.
 
     Raises:
         ValueError: Arguments that do not fit together.
@@ -144,13 +148,21 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
 
         Args:
             actions: [N, action_dim] in [-1, 1].
+
+        Raises:
+            UnavailableError, LostError: The server stayed away, or its simulators dead; go on with `reset`.
+            grpc.RpcError: The step takes longer than `timeout_s`, among others; go on with `reset`.
+            PreconditionError: The step before this one has failed like that, and no `reset` followed.
         """
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self.num_envs, self._action_dim):
             raise ValueError(f"got actions of shape {actions.shape}, expected {(self.num_envs, self._action_dim)}")
         padded = np.zeros((self.num_envs, PADDED_ACTION_DIM), np.float32)
         padded[:, : self._action_dim] = actions
-        step = self._session.step(padded)
+        if self._session.stepping:
+            raise PreconditionError("the last step failed half way, so what it did is unknown: reset before the next")
+        self._session.send(padded)
+        step = self._receive()
         reward = step.reward.astype(np.float64)
         reward[step.crashed] = 0.0
         return (
@@ -169,6 +181,18 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         """Gives the instances back."""
         self._session.close()
         self._client.close()
+
+    def _receive(self) -> Step:
+        """The result of the step that was sent, from a server that may be away for a while."""
+        deadline, pause = time.monotonic() + self._client.timeout_s, _PAUSE_S
+        while True:
+            try:
+                return self._session.receive()
+            except (UnavailableError, LostError):
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
         mask = (options or {}).get("reset_mask")

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,11 +122,11 @@ def run_child(name: str, work: Callable[[Context], None], *, alone: bool = True)
     stop.watch()
     store = RunStore.connect(redis_address(settings.redis_url))
     writer = RunWriter(store, arguments.run, arguments.attempt)
-    run = store.get(arguments.run)
-    trace.follow_in_process(run.request_id, run.id)
-    log.info("process_started")
     lock = None
     try:
+        run = patiently(lambda: store.get(arguments.run), stop)
+        trace.follow_in_process(run.request_id, run.id)
+        log.info("process_started")
         lock = lock_file(Path(run.directory) / f"{name}.lock", stop) if alone else None
         work(Context(settings, run, writer, stop))
     except (Stopped, SupersededError) as reason:
@@ -152,16 +151,17 @@ def run_child(name: str, work: Callable[[Context], None], *, alone: bool = True)
 T = TypeVar("T")
 
 
-def patiently(call: Callable[[], T], stop: StopFlag, timeout_s: float = 60.0) -> T:
-    """Repeats a call while its service is unavailable, for at most `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
+def patiently(call: Callable[[], T], stop: StopFlag) -> T:
+    """Repeats a call while its service is unavailable, for as long as it takes. Raises Stopped when asked to stop."""
+    waiting = False
     while True:
         try:
             return call()
-        except UnavailableError:
-            if time.monotonic() > deadline:
-                raise
-            stop.sleep(0.5)
+        except UnavailableError as error:
+            if not waiting:
+                log.warning("waiting", reason=str(error))
+            waiting = True
+        stop.sleep(0.5)
 
 
 def loosely(call: Callable[[], object]) -> None:

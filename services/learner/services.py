@@ -17,7 +17,9 @@ from services.learner.settings import LearnerSettings
 from services.learner.sight import Vision
 from services.learner.waiting import Patience
 
-SIM_TIMEOUT_S = 30.0
+# Above NEWT_SIM_STEP_TIMEOUT_S, after which the service itself ends a simulator that hangs: the step then comes back
+# with that episode lost, where a shorter deadline would have us ask again and again meanwhile.
+SIM_TIMEOUT_S = 90.0
 OPEN_TIMEOUT_S = 120.0
 
 

@@ -46,6 +46,14 @@ _BUMP = """
 if redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[1] then return -1 end
 return redis.call('HINCRBY', KEYS[1], ARGV[2], 1)
 """
+# KEYS: run, evaluations, events. ARGV: attempt, evaluation, event. A repeated call changes nothing.
+_ADD_EVALUATION = """
+if redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[1] then return 'superseded' end
+if redis.call('LINDEX', KEYS[2], -1) == ARGV[2] then return 'ok' end
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', 2000, '*', 'event', ARGV[3])
+return 'ok'
+"""
 
 
 class SupersededError(Exception):
@@ -371,9 +379,14 @@ class RunStore:
             raise SupersededError(f"attempt {attempt} of run {run_id} has been superseded")
         return value
 
-    def append(self, run_id: str, name: str, value: str) -> None:
-        """Appends to one of the run's lists."""
-        self._redis.rpush(_key(run_id, name), value)
+    def add_evaluation(self, run_id: str, attempt: int, evaluation: Evaluation) -> None:
+        """Appends an evaluation and its event, unless a newer attempt exists; harmless to repeat."""
+        score = evaluation.mean_score()
+        event = _event("evaluation", f"{evaluation.kind}: mean score {score:.3f}", {"score": score})
+        keys = (_run(run_id), _key(run_id, "evaluations"), _key(run_id, "events"))
+        result = self._redis.eval(_ADD_EVALUATION, len(keys), *keys, attempt, evaluation.model_dump_json(), event)
+        if result == "superseded":
+            raise SupersededError(f"attempt {attempt} of run {run_id} has been superseded")
 
     def add_metrics(self, run_id: str, fields: dict[str, Any]) -> None:
         """Appends a row to the metrics history."""

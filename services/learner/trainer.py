@@ -40,7 +40,7 @@ from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.v1 import replay_pb2
 from services.learner.batch_feed import BatchFeed
 from services.learner.checkpoints import CheckpointFolder, name_of
-from services.learner.child import Context, RunFailedError, Stopped, patiently, run_child
+from services.learner.child import Context, RunFailedError, Stopped, loosely, patiently, run_child
 from services.learner.fine_tuning import initial_agent
 from services.learner.publisher import Publisher
 from services.learner.seeds import derive
@@ -99,7 +99,7 @@ class Trainer:
                 if self._online_left():
                     self._report.stage = "training"
                     self._train(replay, online=True)
-                self._env_steps = replay.get_buffer(self._context.run.id).env_steps
+                self._env_steps = self._buffer(replay).env_steps
                 self._save()
                 self._publish()
                 self._report.stage, self._report.finished = "", True
@@ -158,18 +158,26 @@ class Trainer:
         """The collector makes the buffer when the demonstrations are there."""
         self._report.stage = "waiting for demonstrations" if self._spec.has_demos() else "waiting for the buffer"
         while True:
+            try:
+                buffer = self._buffer(replay)
+            except NotFoundError:
+                self._stop.sleep(0.2)
+            else:
+                self._meet_image_encoder(buffer.config.image_encoder)
+                return
+
+    def _buffer(self, replay: ReplayClient) -> replay_pb2.GetBufferResponse:
+        """The buffer's counters, once replay answers."""
+        while True:
             self._stop.check()
             try:
                 buffer = replay.get_buffer(self._context.run.id, timeout_s=2.0)
-            except NotFoundError:
-                self._stop.sleep(0.2)
             except UnavailableError as error:
                 self._report.waiting_on = f"replay: {error}"
                 self._stop.sleep(0.5)
             else:
                 self._report.waiting_on = None
-                self._meet_image_encoder(buffer.config.image_encoder)
-                return
+                return buffer
 
     def _meet_image_encoder(self, name: str) -> None:
         """The collector's encoder must be that of the checkpoint, if that knows one."""
@@ -280,7 +288,8 @@ class Trainer:
                 f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last "
                 "checkpoint"
             ) from error
-        self._context.writer.event("checkpoint", f"checkpoint {name} after {updates} updates", {"name": name})
+        message = f"checkpoint {name} after {updates} updates"
+        loosely(lambda: self._context.writer.event("checkpoint", message, {"name": name}))
 
     def _publish(self) -> None:
         if self._ranks.first:

@@ -16,7 +16,10 @@ Part = Literal["trainer", "collector"]
 
 
 class RunWriter:
-    """What a run's own process may write, for as long as its attempt is the newest (else SupersededError)."""
+    """What a run's own process may write, for as long as its attempt is the newest (else SupersededError).
+
+    Events and metrics are the exception: they are a history, to which a late process may still add.
+    """
 
     def __init__(self, store: RunStore, run_id: str, attempt: int) -> None:
         self.run_id, self.attempt = run_id, attempt
@@ -70,10 +73,8 @@ class RunWriter:
         self._store.add_metrics(self.run_id, fields)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Appends an evaluation."""
-        self._store.append(self.run_id, "evaluations", evaluation.model_dump_json())
-        score = evaluation.mean_score()
-        self.event("evaluation", f"{evaluation.kind}: mean score {score:.3f}", {"score": score})
+        """Appends an evaluation, and its event; harmless to repeat."""
+        self._store.add_evaluation(self.run_id, self.attempt, evaluation)
 
     def evaluations(self) -> list[Evaluation]:
         """All evaluations so far, in order."""

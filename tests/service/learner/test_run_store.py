@@ -27,6 +27,12 @@ def _begin(store: RunStore, run_id: str) -> RunWriter:
     return RunWriter(store, run_id, attempt)
 
 
+def _evaluation(kind: str) -> Evaluation:
+    stats = EpisodeStats(score=0.5, return_=3, success=None, length=10, episodes=1)
+    values = {"kind": kind, "mode": "planner", "env_steps": 1, "tasks": {"mw-reach": stats}}
+    return Evaluation.model_validate(values)
+
+
 def test_a_new_run_is_queued_with_its_settings(store: RunStore, run_id: str) -> None:
     run = RunStore.get(store, run_id)
     assert run_id.startswith("my-first-run-")
@@ -71,10 +77,12 @@ def test_a_newer_attempt_shuts_out_the_older(store: RunStore, run_id: str) -> No
         lambda: old.published(9),
         lambda: old.enter(RunState.TRAINING),
         lambda: old.fail("no"),
+        lambda: old.evaluation(_evaluation("random")),
         old.next_weights_version,
     ):
         with pytest.raises(SupersededError):
             write()
+    assert store.evaluations(run_id) == []
     assert new.next_weights_version() == 2
     assert new.enter(RunState.TRAINING)
 
@@ -131,12 +139,14 @@ def test_metrics_can_be_filtered_and_read_on(store: RunStore, run_id: str) -> No
 
 def test_evaluations_are_kept_in_order(store: RunStore, run_id: str) -> None:
     writer = _begin(store, run_id)
-    stats = EpisodeStats(score=0.5, return_=3, success=None, length=10, episodes=1)
     for kind in ("random", "final"):
-        values = {"kind": kind, "mode": "planner", "env_steps": 1, "tasks": {"mw-reach": stats}}
-        writer.evaluation(Evaluation.model_validate(values))
+        evaluation = _evaluation(kind)
+        writer.evaluation(evaluation)
+        writer.evaluation(evaluation)  # as after a lost answer
     assert [evaluation.kind for evaluation in store.evaluations(run_id)] == ["random", "final"]
     assert store.evaluations(run_id)[0].tasks["mw-reach"].return_ == 3
+    told = [event.message for event in store.events(run_id) if event.kind == "evaluation"]
+    assert told == ["random: mean score 0.500", "final: mean score 0.500"]
 
 
 def test_records_survive_redis_and_its_absence_is_named(tmp_path: Path) -> None:

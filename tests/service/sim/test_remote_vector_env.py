@@ -1,5 +1,6 @@
 """RemoteVectorEnv against Gymnasium's own environments, wrappers and checks."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from newt.client import RemoteVectorEnv
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError, UnavailableError
 from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.sim import domains
-from services.sim.domains.noop import RAISE
+from services.sim.domains.noop import DIE, RAISE
 from services.sim.seeds import mix
 
 Make = Callable[..., RemoteVectorEnv]
@@ -304,4 +305,26 @@ def test_a_server_that_goes_away(start: Callable[..., RunningServer]) -> None:
     server.service.server.stop(0)
     with pytest.raises(UnavailableError):
         envs.step(np.zeros((1, 6), np.float32))
+    envs.close()
+
+
+def test_a_server_that_is_away_for_a_while(start: Callable[..., RunningServer]) -> None:
+    """Too many workers have died, so the server answers UNAVAILABLE until their deaths are forgotten."""
+    server = start(max_restarts_per_minute=1, workers=1)
+    die = np.full((1, 1), DIE, np.float32)
+    still = np.zeros((1, 1), np.float32)
+    envs = RemoteVectorEnv("noop-faulty", 1, address=server.address, timeout_s=5)
+    envs.reset()
+    assert envs.step(die)[4]["env_error"].all()
+    forget = threading.Timer(1.0, server.service.pool._restarts.clear)
+    forget.start()
+    assert envs.step(die)[4]["env_error"].all()
+    forget.join()
+    with pytest.raises(UnavailableError, match="workers died"):
+        envs.step(die)
+    with pytest.raises(PreconditionError, match="reset"):
+        envs.step(still)
+    server.service.pool._restarts.clear()
+    envs.reset()
+    assert "env_error" not in envs.step(still)[4]
     envs.close()

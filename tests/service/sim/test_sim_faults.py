@@ -24,6 +24,8 @@ from newt.errors import LostError, PreconditionError, UnavailableError
 from newt.wire.channels import connect
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2
+from services.learner.child import StopFlag
+from services.learner.waiting import Patience
 from services.sim.domains.noop import DIE, HANG, NOT_A_NUMBER, RAISE, SLOW, TERMINATE
 from services.sim.session import Session
 
@@ -326,6 +328,33 @@ def test_a_caller_that_gives_up_can_repeat_its_step(start: Start) -> None:
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
         reply = client.stub.Step(request, timeout=20)
         assert np.frombuffer(reply.errors.data, np.int32).tolist() == [sim_pb2.ENV_ERROR_CRASHED]
+
+
+def test_a_step_beyond_the_deadline_costs_one_episode(start: Start) -> None:
+    """As the learner asks for it: a simulator hangs for longer than the client waits."""
+    server = start(step_timeout_s=2.0)
+    with SimClient(server.address, 0.7) as client, open_faulty(client, 2) as session:
+        before = session.reset().obs
+        session.send(orders(HANG, 0))
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            session.receive()
+        with pytest.raises(RuntimeError, match="under way"):  # Its number would get the old result.
+            session.send(orders(0, 0))
+        check_crashed(Patience(StopFlag()).call("sim", session.receive, 60), before, [0])
+        after = session.step(orders(0, 0)).observation
+        assert after.episode_step.tolist() == [1, 2]
+    assert not psutil.pid_exists(server.pids[0])
+
+
+def test_a_reset_gives_up_the_step_under_way(start: Start) -> None:
+    server = start()
+    with SimClient(server.address, 20) as client, open_faulty(client, 2) as session:
+        session.reset()
+        for action in (orders(0, 0), orders(0, 7)):  # The second one is refused.
+            session.send(action)
+            assert session.reset().episode_step.tolist() == [0, 0]
+            assert not session.stepping
+        assert session.step(orders(0, 0)).observation.episode_step.tolist() == [1, 1]
 
 
 @pytest.fixture
