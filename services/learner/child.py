@@ -153,14 +153,22 @@ T = TypeVar("T")
 
 
 def patiently(call: Callable[[], T], stop: StopFlag, timeout_s: float = 60.0) -> T:
-    """Repeats a call while its service is unavailable, for at most `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
+    """Repeats a call while its service is unavailable, for at most `timeout_s` seconds.
+
+    Raises:
+        UnavailableError: It was for longer.
+        Stopped: The process must stop. Even then the call is made once.
+    """
+    deadline, told = time.monotonic() + timeout_s, False
     while True:
         try:
             return call()
-        except UnavailableError:
+        except UnavailableError as error:
             if time.monotonic() > deadline:
                 raise
+            if not told:
+                log.warning("retrying", error=str(error))
+            told = True
             stop.sleep(0.5)
 
 

@@ -191,7 +191,9 @@ def test_delete_removes_every_trace(client: ReplayClient, redis: RedisServer) ->
 
 @pytest.mark.parametrize("episodes", [0, 3])
 @pytest.mark.parametrize("kind", list(Kind))
-def test_an_append_that_races_with_a_deletion_brings_nothing_back(redis: RedisServer, kind: Kind, episodes: int) -> None:
+def test_an_append_that_races_with_a_deletion_brings_nothing_back(
+    redis: RedisServer, kind: Kind, episodes: int
+) -> None:
     """It has found its space, then the space is deleted: that is not a loss to be repaired."""
     store = Store(redis.url, 2.0, 100)
     catalog = Catalog(store)
