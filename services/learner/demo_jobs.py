@@ -240,7 +240,7 @@ class DemoJobs:
                 f"{asked.name!r} is the name of a set that was asked for with other contents; choose another name, or "
                 "delete that set"
             )
-        if known is not None and asked.name in self._watchers:
+        if asked.name in self._watchers:
             raise UnavailableError(f"the last collection of {asked.name!r} is still being removed; retry in a moment")
         if held and not (known is not None and known.unfinished):
             raise AlreadyExistsError(
