@@ -26,6 +26,7 @@ from services.learner.dependencies import Dependencies
 from services.learner.hub import WeightsHub
 from services.learner.jobs import EvaluationJobs
 from services.learner.library import CheckpointLibrary
+from services.learner.recovery import Recovery
 from services.learner.settings import LearnerSettings
 from services.learner.store import RunStore
 from services.learner.supervisor import Supervisor
@@ -63,11 +64,7 @@ def main() -> int:
     dependencies = Dependencies(store, settings)
     demo_sets = DemoSets(settings.replay, store)
     demo_jobs = DemoJobs(store, settings, demo_sets, dependencies, retire=hub.retire)
-    try:
-        jobs.recover()
-        demo_jobs.recover()
-    except NewtError as error:
-        log.warning("jobs_not_recovered", error=str(error))
+    recovery = Recovery({"evaluations": jobs.recover, "demonstrations": demo_jobs.recover})
     containers = SimContainers(settings, lambda: needed_services(store)) if settings.docker_host else None
     app = create_app(settings, store, supervisor, jobs, library, demo_sets, demo_jobs, dependencies)
     if token is not None:
@@ -78,6 +75,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     supervisor.start()
+    recovery.start()
     if containers is not None:
         containers.start()
     log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}", token=token is not None)
@@ -86,6 +84,7 @@ def main() -> int:
     finally:
         if containers is not None:
             containers.stop()
+        recovery.stop()
         jobs.stop()
         demo_jobs.stop()
         supervisor.stop()

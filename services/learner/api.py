@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import newt
 from newt import trace
-from newt.errors import InvalidInputError, NotFoundError, PreconditionError
+from newt.errors import InvalidInputError, NotFoundError
 from newt.runs.demos import (
     AgentDemosRequest,
     DemoCollection,
@@ -45,7 +45,7 @@ from newt.trace import Trace
 from services.learner import http_errors, metrics
 from services.learner.checkpoint_routes import checkpoint_routes
 from services.learner.checkpoints import CheckpointFolder
-from services.learner.deletion import delete_run
+from services.learner.deletion import delete_run, delete_run_episodes
 from services.learner.demo_jobs import DemoJobs
 from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
@@ -156,10 +156,7 @@ def create_app(
 
         Checkpoints and results stay. If the run is resumed, it collects from the start.
         """
-        run = store.get(run_id)
-        if not run.state.finished:
-            raise PreconditionError(f"run {run_id} is {run.state}; cancel it, or wait for its end")
-        return Deleted(episodes=demo_sets.delete_buffer(run_id))
+        return Deleted(episodes=delete_run_episodes(run_id, store, supervisor, demo_sets))
 
     # ---- what a run says
 

@@ -1,4 +1,4 @@
-"""Removing a finished run: its replay buffer, files, evaluations and record."""
+"""Removing a finished run: its replay buffer, files, evaluations and record; or the buffer alone."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ def delete_run(run_id: str, store: RunStore, supervisor: Supervisor, jobs: Evalu
         UnavailableError: Replay or Redis cannot be reached.
     """
     run = store.get(run_id)
-    if supervisor.pids(run_id):
-        raise PreconditionError(
-            f"run {run_id} has processes that are under way or ending; cancel it, or ask again soon"
-        )
+    _require_no_processes(run_id, supervisor)
     evaluations = store.jobs(run_id)
     busy = [job.id for job in evaluations if job.state == "running"]
     if busy:
@@ -50,3 +47,25 @@ def delete_run(run_id: str, store: RunStore, supervisor: Supervisor, jobs: Evalu
         shutil.rmtree(run.directory)
     store.delete(run_id)
     log.info("run_deleted", run=run_id, episodes=episodes)
+
+
+def delete_run_episodes(run_id: str, store: RunStore, supervisor: Supervisor, demo_sets: DemoSets) -> int:
+    """Removes the replay buffer of a finished run; returns the number of its episodes.
+
+    Raises:
+        NotFoundError: No such run.
+        PreconditionError: It has not finished, or its processes, which may still append, are ending.
+        UnavailableError: Replay or Redis cannot be reached.
+    """
+    state = store.get(run_id).state
+    if not state.finished:
+        raise PreconditionError(f"run {run_id} is {state}; cancel it, or wait for its end")
+    _require_no_processes(run_id, supervisor)
+    return demo_sets.delete_buffer(run_id)
+
+
+def _require_no_processes(run_id: str, supervisor: Supervisor) -> None:
+    if supervisor.pids(run_id):
+        raise PreconditionError(
+            f"run {run_id} has processes that are under way or ending; cancel it, or ask again soon"
+        )

@@ -33,7 +33,7 @@ from newt.runs.record import Run
 from newt.runs.spec import SCRIPTED_SET_NAME
 from newt.tasks.registry import Task, UnknownTaskError, get_task, select_tasks
 from services.learner.checkpoints import CheckpointFolder
-from services.learner.child import StopFlag, Stopped, lock_file
+from services.learner.child import StopFlag, Stopped, lock_file, patiently
 from services.learner.demo_sets import DemoSets
 from services.learner.dependencies import Dependencies
 from services.learner.services import start_sim
@@ -76,11 +76,18 @@ class DemoJobs:
         self._stop = StopFlag()
 
     def recover(self) -> None:
-        """Ends the collections that an earlier learner left, once their processes are gone; removes their remains."""
+        """Ends the collections that an earlier learner left, once their processes are gone; removes their remains.
+
+        Repeat it until it succeeds; what this learner has begun meanwhile is left alone.
+
+        Raises:
+            UnavailableError: Redis does not answer.
+        """
         for collection in self._store.demo_collections():
             if collection.state == "collecting" or collection.unfinished:
                 with self._lock:
-                    self._watch_in_thread(collection.name, partial(self._bury, collection.name))
+                    if collection.name not in self._watchers:
+                        self._bury_in_thread(collection.name)
 
     def start_scripted(self, request: ScriptedDemosRequest) -> DemoCollection:
         """Starts a collection from scripted experts.
@@ -150,13 +157,14 @@ class DemoJobs:
             if collection.state != "collecting":
                 raise PreconditionError(f"the collection of {name!r} has {collection.state} already")
             self._cancelled.add(name)
-            child, watcher = self._children.get(name), self._watchers.get(name)
+            if name not in self._watchers:  # an earlier learner's, or the reply to its first record was lost
+                self._bury_in_thread(name)
+            child, watcher = self._children.get(name), self._watchers[name]
         if child is not None:
             child.terminate()
             if not child.wait(STOP_GRACE_S):
                 child.kill()
-        if watcher is not None:
-            watcher.join(CANCEL_TIMEOUT_S)
+        watcher.join(CANCEL_TIMEOUT_S)
         collection = self._get(name)
         if collection.state == "collecting":
             raise UnavailableError(f"the collection of {name!r} is being cancelled; look again in a moment")
@@ -231,7 +239,7 @@ class DemoJobs:
                 f"{asked.name!r} is the name of a set that was asked for with other contents; choose another name, or "
                 "delete that set"
             )
-        if known is not None and asked.name in self._watchers:
+        if asked.name in self._watchers:
             raise UnavailableError(f"the last collection of {asked.name!r} is still being removed; retry in a moment")
         if held and not (known is not None and known.unfinished):
             raise AlreadyExistsError(
@@ -257,8 +265,8 @@ class DemoJobs:
         def watch() -> None:
             try:
                 work()
-            except NewtError as error:
-                log.warning("collection_not_recorded", demo_set=name, error=str(error))
+            except (NewtError, Stopped) as error:
+                log.warning("collection_not_recorded", demo_set=name, error=str(error) or "the learner was stopped")
             finally:
                 with self._lock:
                     self._watchers.pop(name, None)
@@ -273,15 +281,20 @@ class DemoJobs:
         with self._lock:
             self._children.pop(name, None)
             cause = "the learner was stopped" if self._stop.is_set() else f"the process {child.epitaph()}"
-        self._settle(name, cause)
+        self._settle_at_last(name, cause)
+
+    def _bury_in_thread(self, name: str) -> None:
+        """Call with the lock held."""
+        self._watch_in_thread(name, partial(self._bury, name))
 
     def _bury(self, name: str) -> None:
         """Waits until no process works on the set any more: it notices the death of its learner by itself."""
-        try:
-            lock_file(lock_path(self._settings, name), self._stop).close()
-        except Stopped:
-            return
-        self._settle(name, "the learner was restarted; ask for the collection again")
+        lock_file(lock_path(self._settings, name), self._stop).close()
+        self._settle_at_last(name, "the learner was restarted; ask for the collection again")
+
+    def _settle_at_last(self, name: str, cause: str) -> None:
+        """Settles as soon as Redis and replay answer."""
+        patiently(lambda: self._settle(name, cause), self._stop)
 
     def _settle(self, name: str, cause: str) -> None:
         """Says how a collection without a process has ended, and removes its remains."""

@@ -14,6 +14,7 @@ from newt.errors import ExhaustedError, InvalidInputError, NewtError
 from newt.runs.base import now
 from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.tasks.registry import UnknownTaskError, select_tasks
+from services.learner.child import StopFlag, Stopped, patiently
 from services.learner.evaluator import CHECKPOINT_FILE, job_folder
 from services.learner.library import CheckpointLibrary, hold
 from services.learner.settings import LearnerSettings
@@ -46,19 +47,25 @@ class EvaluationJobs:
         self._library = library
         self._lock = threading.Lock()
         self._children: dict[str, Child] = {}
-        self._stopping = False
+        self._ours: set[str] = set()  # Jobs that this learner has started, recovered or deleted.
+        self._stop = StopFlag()
 
     def recover(self) -> None:
-        """Starts again what an earlier learner left running: the processes ended with it."""
+        """Starts again what an earlier learner left running: the processes ended with it.
+
+        Repeat it until it succeeds; what this learner has seen to already is left alone.
+
+        Raises:
+            UnavailableError: Redis does not answer.
+        """
         for job in self._store.jobs():
-            if job.state != "running":
-                continue
-            if job.attempt >= MAX_ATTEMPTS:
-                self._fail(job, f"the learner was restarted {MAX_ATTEMPTS} times under it; ask for it again")
-                continue
-            again = job.model_copy(update={"attempt": job.attempt + 1, "progress": 0.0})
             with self._lock:
-                self._launch(again)
+                if job.state != "running" or job.id in self._ours or self._stop.is_set():
+                    continue
+                if job.attempt >= MAX_ATTEMPTS:
+                    self._fail(job, f"the learner was restarted {MAX_ATTEMPTS} times under it; ask for it again")
+                else:
+                    self._launch(job.model_copy(update={"attempt": job.attempt + 1, "progress": 0.0}))
 
     def start(self, request: CheckpointEvaluationRequest) -> EvaluationJob:
         """Starts an evaluation.
@@ -98,6 +105,7 @@ class EvaluationJobs:
         """Ends an evaluation, if it is under way, and removes its record, videos and report. Raises NotFoundError."""
         self._store.job(job_id)
         with self._lock:
+            self._ours.add(job_id)
             child = self._children.pop(job_id, None)
         if child is not None:
             _end([child])
@@ -107,7 +115,7 @@ class EvaluationJobs:
     def stop(self) -> None:
         """Ends all processes; the evaluations start again with the next learner."""
         with self._lock:
-            self._stopping = True
+            self._stop.set()
             children = list(self._children.values())
         _end(children)
 
@@ -121,6 +129,7 @@ class EvaluationJobs:
             job_folder(self._settings, job.id) / "evaluator.log",
         )
         self._children[job.id] = child
+        self._ours.add(job.id)
         threading.Thread(target=self._watch, args=(job, child), name=f"job-{job.id}", daemon=True).start()
 
     def _watch(self, job: EvaluationJob, child: Child) -> None:
@@ -128,18 +137,21 @@ class EvaluationJobs:
             pass
         with self._lock:
             deleted = self._children.get(job.id) is not child
-            if deleted or self._stopping:
+            if deleted or self._stop.is_set():
                 return
         try:
-            # The process itself records success, and failures that it understands.
-            if self._store.job(job.id).state == "running":
-                self._fail(job, f"the evaluation {child.epitaph()}")
-            (job_folder(self._settings, job.id) / CHECKPOINT_FILE).unlink(missing_ok=True)
-        except NewtError as error:
-            log.warning("evaluation_not_recorded", job=job.id, error=str(error))
+            patiently(lambda: self._settle(job, child), self._stop)
+        except (NewtError, Stopped) as error:
+            log.warning("evaluation_not_recorded", job=job.id, error=str(error) or "the learner was stopped")
         finally:
             with self._lock:
                 self._children.pop(job.id, None)
+
+    def _settle(self, job: EvaluationJob, child: Child) -> None:
+        # The process itself records success, and failures that it understands.
+        if self._store.job(job.id).state == "running":
+            self._fail(job, f"the evaluation {child.epitaph()}")
+        (job_folder(self._settings, job.id) / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def _fail(self, job: EvaluationJob, error: str) -> None:
         self._store.put_job(job.model_copy(update={"state": "failed", "error": error, "finished_at": now()}))

@@ -134,8 +134,7 @@ class Catalog:
             buffer = self._buffers.get(buffer_id)
             if buffer is None:
                 return 0
-            episodes = buffer.space.mirror.episodes
-            self._store.delete(buffer.space.key)
+            episodes = buffer.space.delete()
             self._forget(buffer.space)
             return episodes
 
@@ -177,8 +176,7 @@ class Catalog:
                 raise PreconditionError(
                     f"demo set {name!r} is used by buffer {', '.join(users)}; delete the buffer first"
                 )
-            episodes = space.mirror.episodes
-            self._store.delete(space.key)
+            episodes = space.delete()
             self._forget(space)
             return episodes
 

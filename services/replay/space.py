@@ -58,6 +58,7 @@ class Space:
         self._store, self._lock = store, lock
         self._writing = threading.Lock()  # One append or repair at a time; held during round trips to Redis.
         self._journal: deque[_Entry] = deque()
+        self._deleted = False
 
     def load(self) -> None:
         """Fills the mirror of a new object with what Redis holds."""
@@ -81,6 +82,7 @@ class Space:
         if not self._writing.acquire(timeout=max(0.0, timeout_s)):
             raise UnavailableError(f"{self.key}: earlier appends still wait for Redis; retry")
         try:
+            self._require_not_deleted()
             self.mirror.check(episode)
             for _ in range(3):
                 appended = self._store.append(
@@ -107,9 +109,10 @@ class Space:
 
         Raises:
             UnavailableError: Redis cannot be reached.
-            NotFoundError: Redis has no such space, and it cannot be restored.
+            NotFoundError: Redis has no such space, and it cannot be restored, or should not be: it was deleted.
         """
         with self._writing:
+            self._require_not_deleted()
             self._sync()
             self._prune(time.monotonic())
 
@@ -119,6 +122,21 @@ class Space:
             if self._store.configure(self.key, self.meta.incarnation, config, capacity_rows) < 0:
                 raise NotFoundError(f"{self.key} was deleted")
             self._sync()
+
+    def delete(self) -> int:
+        """Removes the space from Redis; returns the number of its episodes.
+
+        An append that has found this object before must not take the removal for a loss, and repair it.
+        """
+        with self._writing:
+            episodes = self.mirror.episodes
+            self._store.delete(self.key)
+            self._deleted = True
+            return episodes
+
+    def _require_not_deleted(self) -> None:
+        if self._deleted:
+            raise NotFoundError(f"{self.key} was deleted")
 
     def _mirror(self, episode: Episode, payload: bytes, appended: Appended) -> None:
         now = time.monotonic()

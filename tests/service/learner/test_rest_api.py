@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learner_stack import LearnerStack
+from learner_stack import LearnerStack, processes_of, wait_until
 
 RUN = {"tasks": ["mujoco-reacher"], "name": "test"}
 
@@ -128,6 +130,25 @@ def test_runs_wait_in_line_and_can_be_cancelled_there(alone: LearnerStack) -> No
     assert alone.http.post(f"/runs/{first}/cancel").json()["state"] == "cancelled"
     cancelled = [run["id"] for run in alone.get("/runs", state="cancelled")["runs"]]
     assert {first, second} <= set(cancelled)
+
+
+def test_episodes_stay_until_the_processes_of_a_cancelled_run_have_ended(alone: LearnerStack) -> None:
+    run_id = alone.submit(RUN)
+    wait_until(lambda: processes_of(run_id, "collector") != {}, "the collector starts")
+    collector = processes_of(run_id, "collector")[0]
+    os.kill(collector, signal.SIGSTOP)  # it takes its time
+    try:
+        alone.http.post(f"/runs/{run_id}/cancel")
+        refused = alone.http.delete(f"/runs/{run_id}/episodes")
+        assert (refused.status_code, "under way or ending" in refused.text) == (409, True)
+    finally:
+        os.kill(collector, signal.SIGCONT)
+
+    def asks_replay() -> bool:
+        reply = alone.http.delete(f"/runs/{run_id}/episodes")
+        return reply.status_code == 503 and "replay" in reply.text
+
+    wait_until(asks_replay, "the processes have ended")
 
 
 @pytest.mark.parametrize(("taken", "message"), [("folder", "another learner works in"), ("port", "NEWT_LEARNER_PORT")])

@@ -16,6 +16,7 @@ from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.local.redis_server import RedisServer
 from newt.wire.v1 import replay_pb2
+from services.replay.catalog import Catalog
 from services.replay.episode import Episode as Stored
 from services.replay.service import ReplayService
 from services.replay.store import Kind, SpaceKey, Store
@@ -23,6 +24,12 @@ from services.replay.store import Kind, SpaceKey, Store
 
 def held(client: ReplayClient, name: str = "run") -> list[str]:
     return [episode.episode_id for episode in client.read_episodes(buffer_id=name)]
+
+
+def stored(number: int) -> Stored:
+    episode = numbered(number, 9)
+    arrays = (episode.obs, episode.action, episode.reward)
+    return Stored(episode.episode_id, "reach", *arrays, None, False, 1, 1, 0, 0, 0, 0)
 
 
 def test_staging_episodes_of_different_lengths(client: ReplayClient) -> None:
@@ -182,6 +189,29 @@ def test_delete_removes_every_trace(client: ReplayClient, redis: RedisServer) ->
     assert client.get_buffer("other").env_steps == 9
 
 
+@pytest.mark.parametrize("episodes", [0, 3])
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_append_that_races_with_a_deletion_brings_nothing_back(
+    redis: RedisServer, kind: Kind, episodes: int
+) -> None:
+    """It has found its space, then the space is deleted: that is not a loss to be repaired."""
+    store = Store(redis.url, 2.0, 100)
+    catalog = Catalog(store)
+    key = SpaceKey(kind, "run")
+    store.create(key, replay_pb2.CreateBufferRequest(buffer_id="run").SerializeToString(), 0)
+    catalog.refresh()
+    (space,) = catalog._spaces()
+    for number in range(episodes):
+        assert space.append(stored(number), timeout_s=1).status == "stored"
+    delete = catalog.delete_buffer if kind is Kind.BUFFER else catalog.delete_demo_set
+    assert delete("run") == episodes
+    for late in (lambda: space.append(stored(9), timeout_s=1), space.sync):
+        with pytest.raises(NotFoundError, match="run was deleted"):
+            late()
+    assert (store.spaces(), store.meta(key)) == ([], None)
+    store.close()
+
+
 def test_a_deletion_cut_short_is_finished_at_the_next_start(redis: RedisServer) -> None:
     with serving(redis) as service, ReplayClient(service.server.address) as client:
         make_buffer(client)
@@ -309,9 +339,7 @@ def test_what_another_writer_stored_is_found(client: ReplayClient, service: Repl
     key = SpaceKey(Kind.BUFFER, "run")
     meta = store.meta(key)
     assert meta is not None
-    lost = numbered(1, 9)
-    stored = Stored("e1", "reach", lost.obs, lost.action, lost.reward, None, False, 1, 1, 0, 0, 0, 0)
-    assert store.append(key, meta.incarnation, 1, "e1", stored.pack(), 9, "reach").status == "stored"
+    assert store.append(key, meta.incarnation, 1, "e1", stored(1).pack(), 9, "reach").status == "stored"
     reply = client.append(numbered(1, 9), buffer_id="run", timeout_s=10)
     assert (reply.duplicate, reply.env_steps) == (True, 18)
     assert numbers_of(take(client)[0]) == {0, 1}
