@@ -159,7 +159,7 @@ def patiently(call: Callable[[], T], stop: StopFlag) -> T:
             return call()
         except UnavailableError as error:
             if not waiting:
-                log.warning("waiting", reason=str(error))
+                log.warning("retrying", reason=str(error))
             waiting = True
         stop.sleep(0.5)
 
