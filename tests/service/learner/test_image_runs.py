@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from image_encoders import TINY_DIM, save_tiny_dinov2
 from learner_stack import LearnerStack, wait_until
 from tiny_agents import write_agent
 
@@ -17,7 +18,6 @@ from newt.agent.checkpoints import load_checkpoint
 from newt.client.replay import ReplayClient
 from newt.tasks.registry import get_task
 from newt.vision import ImageEncoder
-from tests.image_encoders import TINY_DIM, save_tiny_dinov2
 
 # Drawing and encoding without a GPU is slow where other work shares the cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_encoders import TINY_DIM, save_tiny_dinov2
 
 from newt.client.sim import Observation, Step
 from newt.vision import ImageEncoder
 from services.learner.child import RunFailedError
 from services.learner.settings import LearnerSettings
 from services.learner.sight import Sight, Vision
-from tests.image_encoders import TINY_DIM, save_tiny_dinov2
 
 
 @pytest.fixture(scope="module")

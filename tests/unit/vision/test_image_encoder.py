@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from image_encoders import TINY_DIM, save_tiny_dinov2
 from safetensors.torch import load_file, save_file
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from newt.tasks.encoders import EncoderUnavailableError
 from newt.vision import FeatureHistory, ImageEncoder, stacked
-from tests.image_encoders import TINY_DIM, save_tiny_dinov2
 
 
 @pytest.fixture(scope="module")
