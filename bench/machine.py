@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -42,8 +43,9 @@ def describe() -> dict[str, object]:
     }
 
 
+@functools.cache  # the results that the first subject writes must not make the others' commit dirty
 def commit() -> str:
-    """Short id of the checked-out commit, with `-dirty` if files differ from it."""
+    """Short id of the checked-out commit, with `-dirty` if files differ from it when this is first called."""
     folder = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
