@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import subprocess
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+_WRITTEN = ("bench/results", "docs/performance.md")  # by the benchmarks themselves
 _PACKAGES = (
     "torch",
     "numpy",
@@ -43,21 +43,21 @@ def describe() -> dict[str, object]:
     }
 
 
-@functools.cache  # the results that the first subject writes must not make the others' commit dirty
 def commit() -> str:
-    """Short id of the checked-out commit, with `-dirty` if files differ from it when this is first called."""
+    """Short id of the checked-out commit, with `-dirty` if files differ from it other than benchmarks' own results."""
     folder = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--match", ""],
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        )
+        differs = subprocess.run(
+            ["git", "diff", "--quiet", "HEAD", "--", ":/", *(f":(top,exclude){path}" for path in _WRITTEN)],
             cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
+            stderr=subprocess.DEVNULL,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return head.stdout.strip() + ("-dirty" if differs.returncode else "")
 
 
 def now() -> str:
