@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import REGISTRY
 
 import services.learner.metrics
@@ -78,3 +83,25 @@ def test_panels_do_not_overlap(name: str) -> None:
     ]
     assert len(cells) == len(set(cells)), "panels overlap"
     assert max(x for x, _ in cells) < 24
+
+
+def left_out(ours: Any, theirs: Any, at: str = "") -> list[str]:
+    """Where something of ours is not in theirs, which may have more."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [place for key in ours for place in left_out(ours[key], theirs.get(key), f"{at}.{key}")]
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return [place for i, (one, other) in pairs for place in left_out(one, other, f"{at}[{i}]")]
+    return [] if ours == theirs else [at]
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_grafanas_own_model_knows_every_field(name: str) -> None:
+    """Grafana ignores a field that it does not know, and shows the panel as if it were not there."""
+    register_default_plugins()
+    ours = dashboard(name)
+    assert left_out(ours, json.loads(json.dumps(Dashboard.from_json(ours), cls=JSONEncoder))) == []
+    ours["panels"][0]["fieldConfg"] = {}
+    assert left_out(ours, json.loads(json.dumps(Dashboard.from_json(ours), cls=JSONEncoder))) == [
+        ".panels[0].fieldConfg"
+    ]
