@@ -16,7 +16,7 @@ ARG TORCH=""
 ARG TORCH_INDEX_URL=""
 WORKDIR /src
 COPY deploy/images/install.sh deploy/images/
-COPY constraints.txt pyproject.toml README.md ./
+COPY constraints.txt pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
 COPY constraints constraints
 RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh dependencies
 COPY newt newt

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 import torch
 
 from bench.measure import Effort
-from newt.agent import Batch, ModelConfig, TaskTable, WorldModel
+from newt.agent.batch import UpdateBatch
+from newt.agent.config import ModelConfig
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel
 from newt.tasks.embeddings import embed_tasks
 from newt.tasks.registry import select_tasks
 
@@ -48,12 +51,12 @@ def observations(rows: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed))
 
 
-def batch(model: WorldModel, rows: int, horizon: int = 3, seed: int = 0) -> Batch:
+def batch(model: WorldModel, rows: int, horizon: int = 3, seed: int = 0) -> UpdateBatch:
     """B random training sequences."""
     generator = torch.Generator().manual_seed(seed)
     task = spread_tasks(model, rows)
     action = torch.rand(horizon, rows, 16, generator=generator) * 2 - 1
-    return Batch(
+    return UpdateBatch(
         obs=torch.randn(horizon + 1, rows, 128, generator=generator),
         action=action * model.action_masks[task],
         reward=torch.rand(horizon, rows, generator=generator),

@@ -19,8 +19,8 @@ from bench.measure import Effort, rate_ratio
 from bench.memory import resident_mb
 from bench.vectors import play, random_actions, seconds_of_both
 from newt.client import RemoteVectorEnv
+from newt.tasks.domains import installed_domains
 from newt.tasks.registry import Task, get_task
-from services.sim.domains import installed_domains
 
 # A task of each domain whose steps cost about what the domain's usually cost.
 TASKS = (

@@ -34,10 +34,10 @@ class Ratio:
     Attributes:
         key: Dotted name, such as `planner.S.b8`.
         what: One line for people.
-        unit: Of `ours` and `plain`, such as `ms` or `steps/s`.
+        unit: Unit of `ours` and `plain`, such as `ms` or `steps/s`.
         ours: Measurements of ours.
         plain: Measurements of the plain implementation.
-        ratio: Of the repetitions' own ratios: each compares two measurements taken side by side.
+        ratio: Ratio of the repetitions' own ratios: each compares two measurements taken side by side.
         at_least: The goal, if there is one.
     """
 
@@ -73,7 +73,7 @@ class Value:
     Attributes:
         key: Dotted name.
         what: One line for people.
-        unit: Of the value.
+        unit: Unit of the value.
         value: Measurements.
         at_most: The goal, if there is one.
     """

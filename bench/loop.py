@@ -1,4 +1,4 @@
-"""The demo's run, shortened: env steps per second of its online phase, simulation, planning and training together."""
+"""The tour's run, shortened: env steps per second of its online phase, simulation, planning and training together."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def run(effort: Effort) -> Iterator[Figure]:
             plain += [lockstep.run(seconds / _PARTS) for _ in range(_PARTS)]
     base = Spread.of(plain)
     yield Ratio(
-        "loop.laptop_demo",
-        f"{len(spec.task_list())} task(s) of the demo, {spec.schedule.total_env_steps:,} steps; plain: lock-step loop "
+        "loop.tour",
+        f"{len(spec.task_list())} task(s) of the tour, {spec.schedule.total_env_steps:,} steps; plain: lock-step loop "
         f"in one process, {threads} thread(s)",
         "env steps/s",
         ours=Spread.of(ours),
@@ -65,12 +65,12 @@ def _best_threads(lockstep: LockstepLoop, counts: list[int], seconds: float) -> 
 
 
 def _request(effort: Effort) -> dict[str, Any]:
-    """The demo's request with fewer steps; demonstrations and pretraining are not what is measured."""
+    """The tour's request with fewer steps; demonstrations and pretraining are not what is measured."""
     total = effort.pick(full=12_000, quick=6_000, tiny=400)
     return {
         "name": "bench",
         "preset": "laptop",
-        "tasks": effort.pick(full=["laptop-demo"], quick=["laptop-demo"], tiny=["mw-button-press"]),
+        "tasks": effort.pick(full=["tour"], quick=["tour"], tiny=["mw-button-press"]),
         "schedule": {
             "total_env_steps": total,
             "seed_env_steps": effort.pick(full=3_000, quick=3_000, tiny=100),

@@ -55,7 +55,7 @@ def interleaved(candidates: Mapping[str, Candidate], repetitions: int, warm_up: 
     """Times every candidate once per repetition, in alternating order.
 
     Args:
-        candidates: By name.
+        candidates: Candidates by name.
         repetitions: Times taken of each; fewer if they take longer than a minute.
         warm_up: Rounds before, which do not count.
 

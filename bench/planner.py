@@ -13,8 +13,11 @@ from bench.baselines.plain_model import PlainModel
 from bench.baselines.plain_mppi import PlainPlanner
 from bench.figures import Figure, Spread, Value
 from bench.measure import Candidate, Effort, duration_ratio, interleaved
-from newt.agent import InferenceModel, PlanConfig, Planner, WorldModel, fastest_dtype
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.config import PlanConfig
+from newt.agent.inference import InferenceModel, fastest_dtype
+from newt.agent.planning import Planner
+from newt.agent.world_model import WorldModel
 from newt.client.planner import PlannerClient
 from newt.client.weights import publish
 

@@ -15,7 +15,7 @@ from newt.local.health import is_ready
 from newt.local.stack import ServiceSpec, environment
 from newt.wire.server import Server
 from newt.wire.v1 import weights_pb2_grpc
-from services.learner.hub import WeightsHub
+from services.learner.weights.hub import WeightsHub
 
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 15.0

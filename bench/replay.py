@@ -18,9 +18,10 @@ from bench.baselines.torchrl_buffer import slice_buffer
 from bench.figures import Figure, Spread, Value
 from bench.measure import Candidate, Effort, duration_ratio, interleaved
 from newt.client.batches import Batches
-from newt.client.episodes import Episode
+from newt.client.buffers import BufferConfig
 from newt.client.replay import ReplayClient
 from newt.local import redis_server
+from newt.wire.episodes import Episode
 
 GOAL = 1.0
 BYTES_GOAL = 200.0
@@ -56,11 +57,13 @@ def run(effort: Effort) -> Iterator[Figure]:
         empty = _memory(store)
         client.create_buffer(
             _BUFFER,
-            {"walker-walk": (OBS_DIM, ACTION_DIM)},
-            capacity_rows=2 * transitions,
-            updates_per_env_step=1.0,
-            start_env_steps=0,
-            max_lead_updates=0,
+            BufferConfig(
+                {"walker-walk": (OBS_DIM, ACTION_DIM)},
+                capacity_rows=2 * transitions,
+                updates_per_env_step=1.0,
+                start_env_steps=0,
+                max_lead_updates=0,
+            ),
         )
         for i in range(episodes):
             episode = Episode(f"e{i}", "walker-walk", obs[i], action[i], reward[i])

@@ -27,7 +27,7 @@ def store(path: Path, subject: str, figures: Sequence[Figure], effort: Effort, l
     Args:
         path: File to create or update.
         subject: Its keys begin with it.
-        figures: Of the subject.
+        figures: Figures of the subject.
         effort: How thoroughly they were taken.
         load_before: Load of the machine before the subject ran.
     """

@@ -11,7 +11,8 @@ from bench.baselines.plain_model import PlainModel
 from bench.baselines.plain_update import PlainLearner
 from bench.figures import Figure
 from bench.measure import Candidate, Effort, interleaved, rate_ratio
-from newt.agent import Learner, TrainConfig
+from newt.agent.config import TrainConfig
+from newt.agent.update import Updater
 
 
 def run(effort: Effort) -> Iterator[Figure]:
@@ -21,7 +22,7 @@ def run(effort: Effort) -> Iterator[Figure]:
     for size, threads in product(sizes, agents.thread_counts(effort)):
         model = agents.world_model(size)
         plain = PlainLearner(PlainModel(model), TrainConfig())
-        ours = Learner(model, TrainConfig())
+        ours = Updater(model, TrainConfig())
         batch = agents.batch(model, rows)
         setting = partial(agents.torch_threads, threads)
         seconds = interleaved(

@@ -14,8 +14,8 @@ import numpy as np
 from bench import agents, processes
 from bench.figures import Figure, Spread, Value
 from bench.measure import Effort
-from newt.agent import PlanConfig
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.config import PlanConfig
 from newt.client.planner import PlannerClient
 from newt.client.weights import publish
 from newt.errors import NewtError

@@ -22,7 +22,7 @@ class Panel:
         queries: Pairs of PromQL and legend.
         unit: Grafana's name of the unit.
         kind: Grafana's panel type.
-        width: Of 24 columns.
+        width: Width of 24 columns.
     """
 
     title: str
@@ -110,6 +110,9 @@ DASHBOARDS: dict[str, list[Panel]] = {
     "learner": [
         Panel("Updates per second", [("newt_learner_updates_per_second", "updates")], "ops"),
         Panel("Updates", [("newt_learner_updates", "updates")]),
+        Panel("Updates behind the steps taken", [("newt_learner_updates_behind", "updates")]),
+        Panel("Age of the weights that act", [("newt_learner_weights_age_seconds", "age")], "s"),
+        Panel("Updates since the weights that act", [("newt_learner_weights_age_updates", "updates")]),
         Panel("Losses", [('newt_learner_loss{name=~".*loss.*"}', "{{name}}")]),
         Panel("Other training metrics", [('newt_learner_loss{name!~".*loss.*"}', "{{name}}")]),
         Panel("Runs by state", [("newt_learner_runs", "{{state}}")]),

@@ -42,6 +42,10 @@ class ExhaustedError(NewtError):
     """A limit is reached; the message names the limit and its size."""
 
 
+class TooLargeError(ExhaustedError):
+    """A request is larger than what is taken; the message names the limit."""
+
+
 class UnavailableError(NewtError):
     """Warming up, draining, or a dependency is down: retry this very call."""
 

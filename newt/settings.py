@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from newt.errors import InvalidInputError
+from newt.wire.addresses import check_address
+
+
+def _checked(address: str) -> str:
+    try:
+        return check_address(address, "address")
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
+
+
+Address = Annotated[str, AfterValidator(_checked)]
+"""host:port of a service, or any gRPC target; an IPv6 host stands in brackets."""
 
 
 class ServiceSettings(BaseSettings):
@@ -35,3 +49,4 @@ class GrpcServiceSettings(ServiceSettings):
 
     metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks one.")
+    stop_grace_s: float = Field(5.0, ge=0, description="Time for running calls at shutdown; then they are cancelled.")

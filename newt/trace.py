@@ -22,7 +22,7 @@ class Trace:
     """Where work comes from.
 
     Attributes:
-        request_id: Of the request that asked for it; see REQUEST_ID_PATTERN.
+        request_id: Id of the request that asked for it; see REQUEST_ID_PATTERN.
         run: Id of the run that it is done for; empty outside of runs.
     """
 
@@ -74,7 +74,7 @@ def follow_in_process(request_id: str | None, run: str | None = None) -> None:
     """Follows one request in all threads of this process, for as long as it lives: a process of a run.
 
     Args:
-        request_id: From the record of what this process works for; None if that is older than request ids.
+        request_id: The id in the record of what this process works for; None if that is older than request ids.
         run: Id of the run.
     """
     global _of_process

@@ -1,23 +1,36 @@
 #!/bin/sh
 # Installs the Debian/Ubuntu packages that have no Python wheel; with --dev also what the tests need. Does nothing where
 # they are there already.
-#   libosmesa6       software OpenGL, for drawing MuJoCo frames without a GPU
+#   libosmesa6       software OpenGL, for drawing MuJoCo frames without a GPU; EGL's where a release no longer has it
+#   python3.X-venv   Debian's Python comes without the venv module
 #   g++              --dev: torch.compile needs it, and the tests compile
+#   libfaketime      --dev: the tests let clocks jump
+#   chromium         --dev: the tests open the learner's page
 #   prometheus       --dev: the tests ask it and its promtool; its daemon is switched off again
-#   python3.11-venv  Debian's Python comes without the venv module
+# PYTHON3 is the interpreter that the virtual environment will be made with.
 set -eu
 
-PYTHON=${PYTHON3:-python3.11}
+PATH=$PATH:/usr/sbin:/sbin # for ldconfig
+has_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+PYTHON=${PYTHON3:-$("$(dirname "$0")/find-python.sh")}
 wanted=""
-"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3.11-venv"
-ldconfig -p | grep -q 'libOSMesa\.so' || wanted="$wanted libosmesa6"
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+    wanted="$wanted $("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+has_library 'libOSMesa\.so' || { has_library 'libEGL\.so' && has_library 'libEGL_mesa\.so'; } || wanted="$wanted libosmesa6"
 if [ "${1:-}" = --dev ]; then
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || wanted="$wanted libfaketime"
     command -v "${CXX:-g++}" >/dev/null 2>&1 || wanted="$wanted g++"
+    { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 ||
+        wanted="$wanted chromium"
     { command -v prometheus && command -v promtool; } >/dev/null 2>&1 || wanted="$wanted prometheus"
 fi
 [ -n "$wanted" ] || exit 0
 
 echo "Newt needs system packages that have no wheel:$wanted"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "No apt-get here. Install what this system calls them, and call make again." >&2
+    exit 1
+fi
 if [ "$(id -u)" = 0 ]; then
     sudo=""
 elif command -v sudo >/dev/null 2>&1; then
@@ -27,6 +40,14 @@ else
     exit 1
 fi
 $sudo apt-get update -qq
+case "$wanted" in
+*libosmesa6*)
+    if ! apt-cache show libosmesa6 >/dev/null 2>&1; then
+        wanted="${wanted% libosmesa6*} libegl1 libegl-mesa0 libgl1-mesa-dri${wanted#* libosmesa6}"
+        echo "This release has no libosmesa6: installing$wanted"
+    fi
+    ;;
+esac
 # shellcheck disable=SC2086  # the list is meant to be split
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $wanted
 # Debian starts what it installs; this one would hold the port of compose's Prometheus.

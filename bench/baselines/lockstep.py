@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from newt.agent import Batch, InferenceModel, Learner, Planner, TaskTable, WorldModel, fastest_dtype
+from newt.agent.batch import UpdateBatch
+from newt.agent.inference import InferenceModel, fastest_dtype
+from newt.agent.planning import Planner
+from newt.agent.task_table import TaskTable
+from newt.agent.update import Updater
+from newt.agent.world_model import WorldModel
 from newt.runs.spec import RunSpec
 from newt.tasks.embeddings import embed_tasks
 from services.sim.domains import make
@@ -36,10 +41,11 @@ class _Stored:
 class LockstepLoop:
     """The online phase of a run: its tasks, model, planning budget, batch size and update ratio, but no services.
 
-    The agent is ours: what is compared is the way in which simulation, planning and training follow one another.
+    The agent is ours: what is compared is the way in which simulation, planning and training follow one another. There
+    are no demonstrations, so no task is guided.
 
     Args:
-        spec: Of the run.
+        spec: Spec of the run.
         refresh_every_s: How often the planner takes over the trained weights.
     """
 
@@ -54,7 +60,7 @@ class LockstepLoop:
             [task.discount for task in tasks],
         )
         model = WorldModel(spec.model_settings(), table, torch.Generator().manual_seed(spec.seed))
-        self._learner = Learner(model, spec.train_settings())
+        self._updater = Updater(model, spec.train_settings())
         self._planner = Planner(InferenceModel.from_model(model, fastest_dtype()), spec.plan_settings())
         self._refreshed = time.monotonic()
         self._index = torch.tensor([tasks.index(task) for task in self._tasks])
@@ -80,11 +86,11 @@ class LockstepLoop:
             self._step(self._plan())
             self._due += self._spec.schedule.updates_per_env_step * len(self._envs)
             while self._due >= 1:
-                self._learner.rl_update(self._batch())
+                self._updater.rl_update(self._batch())
                 self.updates += 1
                 self._due -= 1
             if time.monotonic() - self._refreshed > self._spec.schedule.publish_every_s:
-                self._planner.model.load(self._learner.model)
+                self._planner.model = InferenceModel.from_model(self._updater.model, fastest_dtype())
                 self._refreshed = time.monotonic()
         return (self.env_steps - before) / taken
 
@@ -100,10 +106,9 @@ class LockstepLoop:
             self._index,
             seeds=torch.from_numpy(self._random.integers(0, 2**62, len(self._envs))),
             prev_mean=self._mean,
-            t0=self._first,
-            env_step=self.env_steps,
+            first=self._first,
         )
-        self._mean = plan.plan_mean
+        self._mean = plan.next_mean
         action: Floats = plan.action.numpy()
         return action
 
@@ -125,12 +130,12 @@ class LockstepLoop:
     def _begin(self, row: int) -> _Episode:
         return _Episode([_padded(self._envs[row].reset(int(self._random.integers(2**63))), 128)])
 
-    def _batch(self) -> Batch:
+    def _batch(self) -> UpdateBatch:
         H, B = self._spec.train.horizon, self._spec.replay.batch_size
         picks: Sequence[_Stored] = [self._stored[i] for i in self._random.integers(len(self._stored), size=B)]
         starts = [int(self._random.integers(len(pick.reward) - H + 1)) for pick in picks]
         pairs = list(zip(picks, starts, strict=True))
-        return Batch(
+        return UpdateBatch(
             obs=torch.from_numpy(np.stack([pick.obs[at : at + H + 1] for pick, at in pairs], 1)),
             action=torch.from_numpy(np.stack([pick.action[at : at + H] for pick, at in pairs], 1)),
             reward=torch.from_numpy(np.stack([pick.reward[at : at + H] for pick, at in pairs], 1)),

@@ -46,12 +46,12 @@ def measure(domain: str, task: str, action_dim: int, instances: int, repetitions
     """Measures in a fresh process, which imports this domain alone.
 
     Args:
-        domain: Of the task.
+        domain: Domain of the task.
         task: Its name.
-        action_dim: Of its actions.
+        action_dim: Columns of its actions.
         instances: How many more share the process when memory is measured.
         repetitions: How often speed is measured.
-        seconds: For how long each time.
+        seconds: Seconds to play each time.
     """
     with single_threaded(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measure, domain, task, action_dim, instances, repetitions, seconds).result()

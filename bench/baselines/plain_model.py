@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from newt.agent import ModelConfig, WorldModel
+from newt.agent.config import ModelConfig
+from newt.agent.world_model import WorldModel
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -142,5 +143,5 @@ class PlainModel(nn.Module):
         return one_hot + F.one_hot((lower + 1) % c.num_bins, c.num_bins) * share
 
     def cross_entropy(self, logits: Tensor, values: Tensor) -> Tensor:
-        """[...]"""
+        """Cross-entropy, float32[...]."""
         return -(self.two_hot(values) * F.log_softmax(logits, -1)).sum(-1)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bench.baselines.plain_model import PlainModel
-from newt.agent import PlanConfig, PlanNoise
+from newt.agent.config import PlanConfig
+from newt.agent.plan_noise import PlanNoise
 
 
 class PlainPlanner:

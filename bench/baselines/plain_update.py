@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.baselines.plain_model import PlainModel
-from newt.agent import Batch, TrainConfig, UpdateNoise
+from newt.agent.batch import UpdateBatch, UpdateNoise
+from newt.agent.config import TrainConfig
 
 
 class PlainLearner:
@@ -26,7 +27,7 @@ class PlainLearner:
         self.optimizer = torch.optim.Adam(groups, lr=config.lr, eps=config.adam_eps)
         self.policy_optimizer = torch.optim.Adam(model.policy.parameters(), lr=config.lr, eps=config.policy_adam_eps)
 
-    def update(self, batch: Batch, noise: UpdateNoise | None = None) -> dict[str, float]:
+    def update(self, batch: UpdateBatch, noise: UpdateNoise | None = None) -> dict[str, float]:
         """World model, target critics, policy, scale.
 
         Args:
@@ -51,7 +52,7 @@ class PlainLearner:
         self.scale += config.ema_rate * (max(1.0, high - low) - self.scale)
         return {"total_loss": world_loss.item(), "policy_loss": policy_loss.item()}
 
-    def _world_loss(self, batch: Batch, noise: UpdateNoise | None, rho: Tensor) -> tuple[Tensor, Tensor]:
+    def _world_loss(self, batch: UpdateBatch, noise: UpdateNoise | None, rho: Tensor) -> tuple[Tensor, Tensor]:
         config, model, task = self.config, self.model, batch.task
         H, B = batch.reward.shape
         action = batch.action * model.masks[task]
@@ -77,7 +78,7 @@ class PlainLearner:
         return loss, torch.stack(latents)
 
     def _policy_loss(
-        self, batch: Batch, latents: Tensor, noise: UpdateNoise | None, rho: Tensor
+        self, batch: UpdateBatch, latents: Tensor, noise: UpdateNoise | None, rho: Tensor
     ) -> tuple[Tensor, Tensor]:
         config, model, task = self.config, self.model, batch.task
         H, B = batch.reward.shape

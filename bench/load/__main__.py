@@ -17,8 +17,9 @@ from bench import agents, machine, processes
 from bench.load.meters import Samples, Traffic, cpu_seconds, gauge
 from bench.load.traffic import RUN, Group, Targets, Trainer
 from newt import logs
-from newt.agent import PlanConfig
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.config import PlanConfig
+from newt.client.buffers import BufferConfig
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
 from newt.client.weights import publish
@@ -67,11 +68,13 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
             _wait_for_model(planner.address)
             client.create_buffer(
                 RUN,
-                {task.name: (task.obs_dim, task.action_dim) for task in tasks},
-                capacity_rows=10_000_000,
-                updates_per_env_step=arguments.updates_per_env_step,
-                start_env_steps=0,
-                max_lead_updates=0,
+                BufferConfig(
+                    {task.name: (task.obs_dim, task.action_dim) for task in tasks},
+                    capacity_rows=10_000_000,
+                    updates_per_env_step=arguments.updates_per_env_step,
+                    start_env_steps=0,
+                    max_lead_updates=0,
+                ),
             )
             traffic, stop = Traffic(), threading.Event()
             targets = Targets(planner.address, replay.address)

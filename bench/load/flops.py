@@ -9,7 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import agents
-from newt.agent import InferenceModel, Learner, PlanConfig, Planner, TrainConfig
+from newt.agent.config import PlanConfig, TrainConfig
+from newt.agent.inference import InferenceModel
+from newt.agent.planning import Planner
+from newt.agent.update import Updater
 
 # Arithmetic grows in proportion to the rows, so few are counted.
 _SEQUENCES = 64
@@ -29,9 +32,9 @@ def plan_flops(size: str) -> float:
 def update_flops(size: str, batch_size: int = 1024) -> float:
     """Of one online update, forward and backward."""
     model = agents.world_model(size)
-    learner = Learner(model, TrainConfig())
+    updater = Updater(model, TrainConfig())
     with FlopCounterMode(display=False) as counter:
-        learner.rl_update(agents.batch(model, _SEQUENCES))
+        updater.rl_update(agents.batch(model, _SEQUENCES))
     return float(counter.get_total_flops()) * batch_size / _SEQUENCES
 
 

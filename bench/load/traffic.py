@@ -11,9 +11,10 @@ import grpc
 import numpy as np
 
 from bench.load.meters import Traffic
-from newt.client.episodes import Episode
-from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM, Task
+from newt.tasks.registry import Task
 from newt.wire.channels import connect
+from newt.wire.episodes import Episode
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from newt.wire.status import rpc_code
 from newt.wire.tensors import encode
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc, replay_pb2, replay_pb2_grpc, sim_pb2
@@ -37,12 +38,12 @@ class Group:
     Instances begin somewhere in their episodes, so that episodes end as evenly from the first step on as in a long run.
 
     Args:
-        tasks: Of each instance.
+        tasks: Tasks of each instance.
         table: Row of each task in the model's table.
-        targets: Of the services.
+        targets: Targets of the services.
         traffic: Counts what is sent and received.
         stop: Ends the group.
-        number: Of the group; part of episode ids.
+        number: Number of the group; part of episode ids.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Group:
             prev_mean=encode(self._mean),
             first=encode(self._age == 0),
             explore=True,
-            mode=planner_pb2.ACT_MODE_PLAN,
+            mode=planner_pb2.ACT_MODE_PLANNER,
             env_step=1_000_000,
         )
         start = time.perf_counter()
@@ -112,7 +113,7 @@ class Group:
         )
         flags = encode(np.zeros(rows, np.bool_))
         reply = sim_pb2.StepResponse(
-            sequence=1_000,
+            step_number=1_000,
             observation=observation,
             reward=encode(column),
             terminated=flags,
@@ -120,7 +121,7 @@ class Group:
             success=encode(column),
             score=encode(column),
         )
-        request = sim_pb2.StepRequest(session_id="0" * 32, sequence=1_000, action=encode(action))
+        request = sim_pb2.StepRequest(session_id="0" * 32, step_number=1_000, action=encode(action))
         self._traffic.count(sim_bytes=request.ByteSize() + reply.ByteSize())
 
     def _append(self, task: Task) -> None:
@@ -143,7 +144,7 @@ class Trainer:
     """Takes batches as fast as the run's ratio allows, four on their way; learns nothing.
 
     Args:
-        targets: Of the services.
+        targets: Targets of the services.
         batch_size: Sequences of a batch.
         traffic: Counts what is sent and received.
         stop: Ends it.

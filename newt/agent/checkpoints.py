@@ -7,43 +7,29 @@ nothing, and refuses a blob that is truncated, altered or of another kind before
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as unpack_tensors
-from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
-from newt.agent.config import ConfigError, ModelConfig, TrainConfig
+from newt.agent import blobs, value_scale
+from newt.agent.checkpoint_header import FORMAT_VERSION, Document, Json, Kind
+from newt.agent.checkpoint_header import CheckpointError as CheckpointError
+from newt.agent.config import ModelConfig, TrainConfig
 from newt.agent.distributed import SOLO, Ranks
-from newt.agent.learner import Learner
+from newt.agent.headers import document_of, read_metadata
 from newt.agent.task_table import TaskTable
+from newt.agent.update import Updater
 from newt.agent.world_model import WorldModel
 
-FORMAT_VERSION = 1
 _TABLE = "table.embeddings"
 _MODEL = "model."
-
-Json = dict[str, Any]
-
-
-class CheckpointError(ValueError):
-    """A blob is not a readable checkpoint of the expected kind; the message says what was found."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A model rebuilt from ``weights_to_bytes``, and the caller's ``info`` that travelled with it."""
-
-    model: WorldModel
-    info: Json
+_LEARNED = "task_embeddings"  # where they are trained; they are stored in the table as well
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -51,11 +37,11 @@ class Checkpoint:
     """A training state read from a file.
 
     Attributes:
-        model_config: sizes of the model.
-        train_config: constants of its training.
-        table: its tasks.
-        state: ``Learner.state_dict``'s tensors.
-        info: what the writer added: counters, run id, versions.
+        model_config: Sizes of the model.
+        train_config: Constants of its training.
+        table: Its tasks.
+        state: `Updater.state_dict`'s tensors.
+        info: What the writer added: counters, run id, versions.
     """
 
     model_config: ModelConfig
@@ -65,135 +51,104 @@ class Checkpoint:
     info: Json
 
     def model(self, table: TaskTable | None = None) -> WorldModel:
-        """Build the model on the CPU, for evaluation or as the start of fine-tuning on another ``table``."""
+        """Builds the model on the CPU, for evaluation or as the start of fine-tuning on another `table`."""
         model = WorldModel(self.model_config, table or self.table)
         weights = {n[len(_MODEL) :]: v for n, v in self.state.items() if n.startswith(_MODEL)}
+        if _LEARNED in weights:
+            weights[_LEARNED] = model.table.embeddings  # rows of the table in use
         _load_weights(model, weights)
         return model
 
-    def learner(
-        self, device: torch.device | str = "cpu", ranks: Ranks = SOLO, compile_with: str | None = None
-    ) -> Learner:
-        """Build a learner that continues where the stored one stopped: to the bit, given the same type of device."""
+    def updater(
+        self,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = SOLO,
+        compile_with: str | None = None,
+        kind: type[Updater] = Updater,
+    ) -> Updater:
+        """Builds an updater that continues where the stored one stopped: to the bit, given the same type of device."""
         model = WorldModel(self.model_config, self.table).to(device)
-        learner = Learner(model, self.train_config, ranks=ranks, compile_with=compile_with)
-        learner.load_state_dict(self.state)
-        return learner
+        updater = kind(model, self.train_config, ranks=ranks, compile_with=compile_with)
+        updater.load_state_dict(self.state)
+        return updater
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a checkpoint file says about itself, read without its tensors.
-
-    Attributes:
-        model_config: sizes of the model.
-        tasks: names, in the order of its task table.
-        info: what the writer added.
-        sha256: digest of the whole content, as hex; names this very training state.
-    """
-
-    model_config: ModelConfig
-    tasks: tuple[str, ...]
-    info: Json
-    sha256: str
-
-
-def save_checkpoint(path: Path | str, learner: Learner, info: Mapping[str, Any] | None = None) -> None:
-    """Write a learner's whole state; ``path`` holds the old content or all of the new, never a part.
+def save_checkpoint(path: Path | str, updater: Updater, info: Mapping[str, Any] | None = None) -> None:
+    """Writes an updater's whole state; `path` holds the old content or all of the new, never a part.
 
     Args:
-        path: file to create or replace.
-        learner: its model, optimisers, scale, counters and generator are stored.
+        path: File to create or replace.
+        updater: Its model, optimisers, scale, counters and generator are stored.
         info: JSON-compatible values to store beside it.
 
     Raises:
-        OSError: the file cannot be written; an earlier file of that name is untouched.
+        OSError: The file cannot be written; an earlier file of that name is untouched.
     """
-    path = Path(path)
-    document = {**_model_document(learner.model), "train_config": learner.config.to_dict()}
-    blob = _pack("checkpoint", document, _table_tensors(learner.model) | learner.state_dict(), info)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the new name itself must survive a power cut
-    finally:
-        os.close(directory)
+    document = {**_model_document(updater.model), "train_config": updater.config.to_dict()}
+    blob = _pack("checkpoint", document, _table_tensors(updater.model) | updater.state_dict(), info)
+    blobs.write(Path(path), blob)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint to the CPU.
+    """Reads a checkpoint to the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file is truncated, altered, of another kind or of a newer format.
+        FileNotFoundError: No such file.
+        CheckpointError: The file is truncated, altered, of another kind or of a newer format.
     """
     document, tensors = _unpack("checkpoint", Path(path).read_bytes(), str(path))
-    try:
-        train_config = TrainConfig.from_dict(document["train_config"])
-        model_config, table = _read_model_document(document, tensors)
-    except (ConfigError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: settings cannot be used here: {error}") from error
-    return Checkpoint(model_config, train_config, table, tensors, document["info"])
-
-
-def read_header(path: Path | str) -> Header:
-    """Read what a checkpoint says about itself. Damage to its tensors goes unnoticed here.
-
-    Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint, or one of a newer format.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: expected a complete safetensors file: {error}") from error
-    try:
-        document: Json = _document("checkpoint", metadata, str(path))
-        config = ModelConfig.from_dict(document["model_config"])
-        return Header(config, tuple(document["tasks"]["names"]), document["info"], metadata["sha256"])
-    except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{path}: settings cannot be used here: {error}") from error
+    assert document.train_config is not None  # as in every document of this kind
+    table = _read_table(document, tensors, str(path))
+    _check_state(_outline(document, table), document.train_config, tensors, str(path))
+    return Checkpoint(document.model_config, document.train_config, table, tensors, document.info)
 
 
 def weights_to_bytes(model: WorldModel, info: Mapping[str, Any] | None = None) -> bytes:
-    """Pack a model's weights, sizes and task table, for a planner that knows nothing of the run.
+    """Packs a model's weights, sizes and task table, for a planner that knows nothing of the run.
 
     Target critics are left out: planning does not use them.
 
     Args:
-        model: on any device.
-        info: JSON-compatible values to send along, such as run id and weights version.
+        model: On any device.
+        info: JSON-compatible values to send along, such as run id and `newt.agent.constraint.Guidance`.
     """
+    return copied_weights(model, info)()
+
+
+def copied_weights(model: WorldModel, info: Mapping[str, Any] | None = None) -> Callable[[], bytes]:
+    """Copies what `weights_to_bytes` packs, and returns what packs the copy: the slow part, for another thread."""
     tensors = _table_tensors(model)
-    tensors |= {n: v.detach() for n, v in model.state_dict().items() if not n.startswith("target_critics.")}
-    return _pack("weights", _model_document(model), tensors, info)
+    tensors |= {n: v.detach().clone() for n, v in model.state_dict().items() if not n.startswith("target_critics.")}
+    return partial(_pack, "weights", _model_document(model), tensors, info)
 
 
-def weights_from_bytes(data: bytes) -> Weights:
-    """Rebuild a model on the CPU from ``weights_to_bytes``; its target critics equal the online ones.
+def weights_from_bytes(data: bytes) -> WorldModel:
+    """Rebuilds a model on the CPU from `weights_to_bytes`; its target critics equal the online ones.
 
     Raises:
-        CheckpointError: the bytes are truncated, altered, of another kind or of a newer format.
+        CheckpointError: The bytes are truncated, altered, of another kind or of a newer format.
     """
     document, tensors = _unpack("weights", data, "weights")
-    try:
-        model_config, table = _read_model_document(document, tensors)
-    except (ConfigError, KeyError, ValueError) as error:
-        raise CheckpointError(f"weights: settings cannot be used here: {error}") from error
+    table = _read_table(document, tensors, "weights")
     for name in [name for name in tensors if name.startswith("critics.")]:
         tensors[f"target_{name}"] = tensors[name]
-    model = WorldModel(model_config, table)
+    _check_fit(tensors, _outline(document, table).state_dict(), "weights")
+    model = WorldModel(document.model_config, table)
     _load_weights(model, tensors)
-    return Weights(model, document["info"])
+    return model
+
+
+def weights_info(data: bytes) -> Json:
+    """Reads what was sent along with `weights_to_bytes`, without the tensors; damage to those goes unnoticed here.
+
+    Raises:
+        CheckpointError: The bytes are of another kind or of a newer format.
+    """
+    try:
+        text = read_metadata(data)["newt"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"weights: expected a safetensors file: {error}") from error
+    return document_of("weights", text, "weights").info
 
 
 def _load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
@@ -204,7 +159,7 @@ def _load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def _table_tensors(model: WorldModel) -> dict[str, Tensor]:
-    return {_TABLE: model.table.embeddings}
+    return {_TABLE: model.task_embeddings.detach().clone()}
 
 
 def _model_document(model: WorldModel) -> Json:
@@ -219,68 +174,68 @@ def _model_document(model: WorldModel) -> Json:
     }
 
 
-def _read_model_document(document: Json, tensors: dict[str, Tensor]) -> tuple[ModelConfig, TaskTable]:
-    """Return sizes and task table; takes the table's tensors out of ``tensors``."""
-    config = ModelConfig.from_dict(document["model_config"])
-    tasks = document["tasks"]
-    table = TaskTable.build(
-        tasks["names"], tensors.pop(_TABLE), tasks["action_dims"], tasks["discounts"], config.action_dim
-    )
-    return config, table
-
-
-def _pack(kind: str, document: Json, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None) -> bytes:
-    header = {"format": f"newt-{kind}", "version": FORMAT_VERSION, "torch": torch.__version__}
-    text = json.dumps({**header, **document, "info": dict(info or {})}, sort_keys=True)
-    # Clones give each name its own storage, which the format requires.
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    digest = _digest(text, stored)
-    blob: bytes = pack_tensors(stored, {"newt": text, "sha256": digest})
-    return blob
-
-
-def _unpack(kind: str, data: bytes, source: str) -> tuple[Json, dict[str, Tensor]]:
+def _read_table(document: Document, tensors: dict[str, Tensor], source: str) -> TaskTable:
+    """Builds the task table; takes its embeddings out of `tensors`."""
+    config, rows = document.model_config, document.tasks
+    embeddings = tensors.pop(_TABLE, None)
+    expected = torch.empty(len(rows.names), config.language_dim, device="meta")
+    _check_fit({} if embeddings is None else {_TABLE: embeddings}, {_TABLE: expected}, source)
     try:
-        tensors: dict[str, Tensor] = unpack_tensors(data)
-        metadata = _metadata(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{source}: expected a complete safetensors file, got {len(data)} bytes that are not one: {error}"
-        ) from error
-    document = _document(kind, metadata, source)
-    if _digest(metadata["newt"], tensors) != metadata["sha256"]:
-        raise CheckpointError(f"{source}: content does not match its sha256: the file is damaged, use another")
-    return document, tensors
-
-
-def _document(kind: str, metadata: Mapping[str, str], source: str) -> Json:
-    if "newt" not in metadata or "sha256" not in metadata:
-        raise CheckpointError(f"{source}: a safetensors file, but not written by newt (no newt header)")
-    try:
-        document: Json = json.loads(metadata["newt"])
+        return TaskTable.build(rows.names, embeddings, rows.action_dims, rows.discounts, config.action_dim)
     except ValueError as error:
-        raise CheckpointError(f"{source}: its newt header is not JSON: the file is damaged, use another") from error
-    if document["format"] != f"newt-{kind}":
-        raise CheckpointError(f"{source}: expected newt-{kind}, got {document['format']}")
-    if document["version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{source}: written in format {document['version']}, this version reads up to {FORMAT_VERSION}: update newt"
-        )
-    return document
+        raise CheckpointError(f"{source}: tasks: {error}") from error
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """Read the header's free text: the library gives it only for files on disk."""
-    length = int.from_bytes(data[:8], "little")
-    header: Json = json.loads(data[8 : 8 + length])
-    return dict(header.get("__metadata__", {}))
+def _outline(document: Document, table: TaskTable) -> WorldModel:
+    """Returns the model that a document describes, without memory for its weights."""
+    _ = table.masks  # made here and kept: below it would be made without memory
+    with torch.device("meta"):
+        return WorldModel(document.model_config, table)
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hash the document and every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _check_state(model: WorldModel, config: TrainConfig, state: Mapping[str, Tensor], source: str) -> None:
+    """Compares `Updater.state_dict`'s tensors with those of an updater of this model."""
+    expected = {f"{_MODEL}{name}": value for name, value in model.state_dict().items()}
+    expected |= {
+        **value_scale.outline(config, len(model.table.names)),
+        "updates": torch.empty((), dtype=torch.int64, device="meta"),
+        "rng": torch.Generator().get_state(),
+    }
+    for name, parameter in model.named_parameters():
+        for optimizer, wanted in (("main", parameter.requires_grad), ("policy", name.startswith("policy_head."))):
+            moments = {key: f"optim.{optimizer}.{name}.{key}" for key in _MOMENTS}
+            if wanted and any(key in state for key in moments.values()):  # absent before a parameter's first step
+                expected |= {full: parameter for key, full in moments.items() if key != "step"}
+                expected[moments["step"]] = torch.empty((), device="meta")
+    _check_fit(state, expected, source)
+    if int(state["updates"]) < 0 or not bool(torch.isfinite(state["scale"]).all()):
+        raise CheckpointError(f"{source}: updates and scale: got {int(state['updates'])} and {state['scale'].tolist()}")
+    try:
+        torch.Generator().set_state(state["rng"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{source}: rng: not the state of a generator: {error}") from error
+
+
+def _check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Compares names, types and shapes."""
+    for what, names in (("lacks", expected.keys() - tensors.keys()), ("has unknown", tensors.keys() - expected.keys())):
+        if names:
+            shown = ", ".join(name[:80] for name in sorted(names)[:3])
+            raise CheckpointError(f"{source}: {what} tensors: {len(names)}, such as {shown}")
+    for name, tensor in tensors.items():
+        wanted = expected[name]
+        if (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
+            raise CheckpointError(
+                f"{source}: {name}: got {tensor.dtype}{list(tensor.shape)}, expected {wanted.dtype}"
+                f"{list(wanted.shape)} by its model_config and tasks"
+            )
+
+
+def _pack(kind: Kind, document: Json, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None) -> bytes:
+    header = {"format": f"newt-{kind}", "version": FORMAT_VERSION, "torch": torch.__version__}
+    return blobs.pack({**header, **document, "info": dict(info or {})}, tensors)
+
+
+def _unpack(kind: Kind, data: bytes, source: str) -> tuple[Document, dict[str, Tensor]]:
+    text, tensors = blobs.unpack(data, source)
+    return document_of(kind, text, source), tensors

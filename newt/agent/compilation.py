@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from newt.agent.config import ConfigError
-from newt.agent.inference import InferenceModel, PreparedMLP, Rows
+from newt.agent.inference import InferenceModel, PreparedMLP, TaskTerms
 from newt.agent.world_model import WorldModel
 
 P = ParamSpec("P")
@@ -29,14 +29,14 @@ _MAX_VARIANTS = 128
 
 
 def prepare(folder: Path | None) -> None:
-    """Make ready to compile; call before anything is compiled.
+    """Makes ready to compile; call before anything is compiled.
 
     Args:
-        folder: keeps the compiled code, so that the next start finds it; None leaves the place to torch. A place
+        folder: Keeps the compiled code, so that the next start finds it; None leaves the place to torch. A place
             named by TORCHINDUCTOR_CACHE_DIR wins.
 
     Raises:
-        ConfigError: there is no C++ compiler, which both the CPU's and the GPU's code need.
+        ConfigError: There is no C++ compiler, which both the CPU's and the GPU's code need.
     """
     compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
     if not any(shutil.which(name) for name in compilers if name):
@@ -47,20 +47,21 @@ def prepare(folder: Path | None) -> None:
 
 @cache
 def compiled(function: Callable[P, R], backend: str = BACKEND) -> Callable[P, R]:
-    """Compile a whole function for the shapes it is first called with; forward and backward.
+    """Compiles a whole function for the shapes it is first called with; forward and backward.
 
     Args:
-        function: of tensors, modules and settings.
-        backend: of torch.compile.
+        function: The function, of tensors, modules and settings.
+        backend: Backend of torch.compile.
     """
     return cast(Callable[P, R], _compile(function, backend, dynamic=False))
 
 
 class CompiledInferenceModel(InferenceModel):
-    """An ``InferenceModel`` whose networks are compiled, once for all models of one shape and all numbers of rows.
+    """An `InferenceModel` whose networks are compiled, once for all models of one shape and all numbers of rows.
 
     Example:
-        >>> from newt.agent import ModelConfig, TaskTable
+        >>> from newt.agent.config import ModelConfig
+        >>> from newt.agent.task_table import TaskTable
         >>> table = TaskTable.build(["reach"], torch.zeros(1, 8), [4], [0.99])
         >>> model = WorldModel(ModelConfig.from_size("XS", language_dim=8), table)
         >>> CompiledInferenceModel.from_model(model).dtype
@@ -70,24 +71,24 @@ class CompiledInferenceModel(InferenceModel):
     backend = BACKEND
 
     def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device) -> None:
-        """Use ``from_model``."""
+        """Uses `from_model`."""
         super().__init__(model, dtype, device)
         # Numbers of rows and samples vary from call to call, sizes of weights do not.
-        for tensor in self._tensors():
+        for tensor in self.tensors():
             torch._dynamo.mark_static(tensor)
 
-    def step(self, rows: Rows, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``InferenceModel.step``."""
-        result: tuple[Tensor, Tensor] = _for_any_rows(InferenceModel.step, self.backend)(self, rows, z, action)
+    def step(self, terms: TaskTerms, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """As `InferenceModel.step`."""
+        result: tuple[Tensor, Tensor] = _for_any_rows(InferenceModel.step, self.backend)(self, terms, z, action)
         return result
 
-    def policy(self, rows: Rows, z: Tensor, noise: Tensor | None) -> Tensor:
-        """As ``InferenceModel.policy``."""
-        action: Tensor = _for_any_rows(InferenceModel.policy, self.backend)(self, rows, z, noise)
+    def policy(self, terms: TaskTerms, z: Tensor, noise: Tensor | None) -> Tensor:
+        """As `InferenceModel.policy`."""
+        action: Tensor = _for_any_rows(InferenceModel.policy, self.backend)(self, terms, z, noise)
         return action
 
     def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
-        """As ``InferenceModel.criticise``."""
+        """As `InferenceModel.criticise`."""
         value: Tensor = _for_any_rows(InferenceModel.criticise, self.backend)(self, critic, x, shift)
         return value
 

@@ -1,6 +1,6 @@
-"""Training on several processes that hold equal replicas of one learner and each see a part of every batch.
+"""Training on several processes that hold equal replicas of one training state and each see a part of every batch.
 
-One process per device, started by ``torchrun`` (or by anything that sets the same environment variables). CPU
+One process per device, started by `torchrun` (or by anything that sets the same environment variables). CPU
 tensors travel over gloo, CUDA tensors over NCCL, in one process group. All collectives are called by all processes in
 the same order; none waits longer than the group's timeout, and one that fails names the silent processes.
 """
@@ -37,9 +37,9 @@ class Ranks:
     """This process's place among the training processes, and what they do together; alone by default.
 
     Attributes:
-        rank: number of this process, from 0. Rank 0 alone writes and publishes.
-        world: number of processes, W.
-        device: where this process trains.
+        rank: Number of this process, from 0. Rank 0 alone writes and publishes.
+        world: Number of processes, W.
+        device: Device this process trains on.
 
     Example:
         >>> gradients = [torch.ones(2)]
@@ -60,21 +60,21 @@ class Ranks:
         return self.rank == 0
 
     def share(self, total: int, name: str) -> int:
-        """Return this process's part of ``total`` rows.
+        """Returns this process's part of `total` rows.
 
         Raises:
-            ConfigError: the processes cannot have equal parts.
+            ConfigError: The processes cannot have equal parts.
         """
         if total % self.world:
             raise ConfigError(f"{name} {total} cannot be split evenly over {self.world} training processes")
         return total // self.world
 
     def columns(self, rows: int) -> slice:
-        """Return where this process's ``rows`` columns lie in the whole batch of all processes."""
+        """Returns where this process's `rows` columns lie in the whole batch of all processes."""
         return slice(self.rank * rows, (self.rank + 1) * rows)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each float32 tensor by its mean over all processes, in place, in one transfer.
+        """Replaces each float32 tensor by its mean over all processes, in place, in one transfer.
 
         All processes get the same bits. Absent gradients are left out by the caller, on all processes alike.
         """
@@ -88,7 +88,7 @@ class Ranks:
         torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
     def gather(self, part: Tensor) -> Tensor:
-        """Return the parts of all processes, which have one shape [B, ...], as [W * B, ...] in order of rank."""
+        """Returns the parts of all processes, which have one shape [B, ...], as [W * B, ...] in order of rank."""
         if self.world == 1:
             return part
         parts = [torch.empty_like(part) for _ in range(self.world)]
@@ -96,7 +96,7 @@ class Ranks:
         return torch.cat(parts)
 
     def agree(self, word: int) -> int:
-        """Return the largest of the processes' words; waits for all of them, on the CPU."""
+        """Returns the largest of the processes' words; waits for all of them, on the CPU."""
         if self.world == 1:
             return word
         words = torch.tensor([word])
@@ -104,7 +104,7 @@ class Ranks:
         return int(words)
 
     def broadcast(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return rank 0's named tensors on all processes, on the CPU; what the others give is not used."""
+        """Returns rank 0's named tensors on all processes, on the CPU; what the others give is not used."""
         if self.world == 1:
             return dict(state)
         kinds = {name: (str(value.dtype).removeprefix("torch."), list(value.shape)) for name, value in state.items()}
@@ -120,10 +120,10 @@ class Ranks:
         return received
 
     def require_equal(self, tensors: Sequence[Tensor], name: str) -> None:
-        """Check that all processes hold the same bits.
+        """Checks that all processes hold the same bits.
 
         Raises:
-            RuntimeError: they do not; names the processes that differ from rank 0.
+            RuntimeError: They do not; names the processes that differ from rank 0.
         """
         if self.world == 1:
             return
@@ -158,7 +158,7 @@ class Ranks:
             ) from error
 
     def _silent(self) -> str:
-        """Say which processes do not answer any more; the store outlives all of them but its own."""
+        """Says which processes do not answer any more; the store outlives all of them but its own."""
         assert self._store is not None
         try:
             self._store.set(f"alive/{self.rank}", "1")
@@ -178,22 +178,22 @@ SOLO = Ranks()
 
 
 def launched_rank() -> int:
-    """Return this process's rank as torchrun has set it; 0 for a process that runs alone."""
+    """Returns this process's rank as torchrun has set it; 0 for a process that runs alone."""
     return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager
 def process_group(device: str = "cpu", timeout_s: float = 180.0) -> Iterator[Ranks]:
-    """Join the processes that torchrun has started; a process that runs alone gets a plain ``Ranks``.
+    """Joins the processes that torchrun has started; a process that runs alone gets a plain `Ranks`.
 
     Args:
         device: "cpu", or "cuda": every process then takes the GPU of its local rank. Alone, any torch device.
-        timeout_s: longest wait for another process in a collective, and for all to join. Must exceed the longest
+        timeout_s: Longest wait for another process in a collective, and for all to join. Must exceed the longest
             thing that one process does alone, such as writing a checkpoint.
 
     Raises:
         ConfigError: torchrun's variables are incomplete, or there are fewer GPUs than processes here.
-        PeerLostError: not all processes came.
+        PeerLostError: Not all processes came.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

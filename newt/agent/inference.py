@@ -8,6 +8,9 @@ What is arranged, and why it is faster than running the modules:
   softmax over a strided axis is vectorised by PyTorch, one over an innermost axis of 8 is not. Rows and
   columns of the neighbouring weights are permuted to match, so nothing is ever reordered at run time.
 - bfloat16 is used in matrix products only; norms, activations, softmax and decoded values are float32.
+
+`InferenceModel` mirrors `WorldModel`: `encode` is its `encode`, `step` its `next` and decoded `reward`,
+`policy` the action of its `policy`, `value` its `value` in mode "avg" with a pair of critics per row.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from newt.agent.world_model import WorldModel, bound_log_std
 
 
 def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """Return bfloat16 where the hardware multiplies it natively, float32 elsewhere (emulation is slower)."""
+    """Returns bfloat16 where the hardware multiplies it natively, float32 elsewhere (emulation is slower)."""
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
@@ -44,16 +47,16 @@ class _Affine:
 
 
 class PreparedMLP:
-    """One network arranged for inference; members of an ensemble become one ``PreparedMLP`` each.
+    """One network arranged for inference; members of an ensemble become one `PreparedMLP` each.
 
     Args:
-        mlp: the module the weights come from.
+        mlp: The module the weights come from.
         table: float32[K, G] language embeddings.
-        dtype: type of the matrix products.
-        device: where to run.
-        latent_in: order of the first input columns, if the input starts with a latent.
-        latent_out: order of the output rows, if the output is a latent.
-        member: which member of an ensemble.
+        dtype: Type of the matrix products.
+        device: Device to run on.
+        latent_in: Order of the first input columns, if the input starts with a latent.
+        latent_out: Order of the output rows, if the output is a latent.
+        member: Which member of an ensemble.
     """
 
     def __init__(
@@ -94,17 +97,17 @@ class PreparedMLP:
             self.layers.append(_Affine(keep(weight, dtype), keep(bias, dtype) if i else None, norm_weight, norm_bias))
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield every tensor in a fixed order."""
+        """Yields every tensor."""
         yield self.task_shift
         for layer in self.layers:
             yield from (t for t in vars(layer).values() if t is not None)
 
     def __call__(self, x: Tensor, shift: Tensor, common: Tensor | None = None) -> Tensor:
-        """Evaluate B rows of S samples.
+        """Evaluates B rows of S samples.
 
         Args:
-            x: [B, S, in], or only the last input columns if ``common`` holds the first ones.
-            shift: float32[B, 1, M], ``task_shift`` of each row.
+            x: [B, S, in], or only the last input columns if `common` holds the first ones.
+            shift: float32[B, 1, M], `task_shift` of each row.
             common: [B, 1, Z], first input columns where all samples of a row have the same.
 
         Returns:
@@ -134,21 +137,22 @@ class PreparedMLP:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What B rows of one planning pass have in common over all steps.
+class TaskTerms:
+    """What the tasks of B rows add to every network, the same at all steps of a planning pass.
 
     Attributes:
         mask: float32[B, 1, A].
         discount: float32[B, 1].
-        dynamics, reward, policy: float32[B, 1, M] first-layer shares of each row's task.
-        critics: the same for every critic.
+        policy: float32[B, 1, M] first-layer share of each row's task.
+        dynamics, reward: The same; a model with the policy only has none.
+        critics: The same for every critic.
     """
 
     mask: Tensor
     discount: Tensor
-    dynamics: Tensor
-    reward: Tensor
     policy: Tensor
+    dynamics: Tensor | None
+    reward: Tensor | None
     critics: list[Tensor]
 
 
@@ -159,14 +163,14 @@ class InferenceModel:
     model.
 
     Attributes:
-        config: sizes of the model.
-        table: its tasks.
-        dtype: type of the matrix products.
-        device: where it runs.
+        config: Sizes of the model.
+        table: Its tasks.
+        dtype: Type of the matrix products.
+        device: Device it runs on.
     """
 
     def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device) -> None:
-        """Use ``from_model``."""
+        """Uses `from_model`."""
         if dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"inference runs in torch.float32 or torch.bfloat16, got {dtype}")
         self.config, self.table, self.dtype, self.device = model.config, model.table, dtype, device
@@ -179,10 +183,12 @@ class InferenceModel:
 
         # The encoder runs once per plan: not worth reduced precision.
         self._encoder = PreparedMLP(model.encoder, table, torch.float32, device, latent_out=order)
-        self._dynamics = prepare(model.dynamics, out=order)
-        self._reward = prepare(model.reward_head)
         self._policy = prepare(model.policy_head)
-        self._critics = [prepare(model.critics, member) for member in range(model.config.num_critics)]
+        acts_only = model.config.policy_only
+        self._dynamics = None if acts_only else prepare(model.dynamics, out=order)
+        self._reward = None if acts_only else prepare(model.reward_head)
+        members = 0 if acts_only else model.config.num_critics
+        self._critics = [prepare(model.critics, member) for member in range(members)]
         self._masks = model.action_masks.to(device, copy=True)
         self._discounts = model.discounts.to(device, copy=True)
         self._centres = model.codec.centres.to(device, copy=True)
@@ -195,85 +201,74 @@ class InferenceModel:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> InferenceModel:
-        """Copy a model's weights; later training of ``model`` does not change the copy.
+        """Copies a model's weights; later training of `model` does not change the copy.
 
         Args:
-            model: left unchanged.
+            model: Left unchanged.
             dtype: torch.float32, or torch.bfloat16: about four times faster products on CPUs which support
                 it.
-            device: where to plan; the model's own device if absent.
+            device: Device to plan on; the model's own device if absent.
 
         Raises:
-            ValueError: another dtype.
+            ValueError: Another dtype.
         """
         return cls(model, dtype, torch.device(device) if device is not None else model.device)
 
-    @torch.no_grad()
-    def load(self, model: WorldModel) -> None:
-        """Overwrite the weights in place (addresses stay, so captured graphs stay valid); not while planning.
-
-        Raises:
-            ValueError: the model has other sizes or another number of tasks.
-        """
-        fresh = InferenceModel(model, self.dtype, self.device)
-        if fresh.config != self.config or len(fresh.table) != len(self.table):
-            raise ValueError(
-                f"weights of {fresh.config} with {len(fresh.table)} tasks do not fit "
-                f"{self.config} with {len(self.table)} tasks"
-            )
-        for own, new in zip(self._tensors(), fresh._tensors(), strict=True):
-            own.copy_(new)
-        self.table = fresh.table
-
-    def _tensors(self) -> Iterator[Tensor]:
+    def tensors(self) -> Iterator[Tensor]:
+        """Yields every tensor."""
         for network in (self._encoder, self._dynamics, self._reward, self._policy, *self._critics):
-            yield from network.tensors()
+            yield from network.tensors() if network is not None else ()
         yield from (self._masks, self._discounts, self._centres)
 
-    def rows(self, task: Tensor) -> Rows:
-        """Look up what the rows' tasks, int64[B], add to every network."""
-        return Rows(
+    def task_terms(self, task: Tensor) -> TaskTerms:
+        """Looks up what the rows' tasks, int64[B], add to every network."""
+        return TaskTerms(
             mask=self._masks[task][:, None],
             discount=self._discounts[task][:, None],
-            dynamics=self._dynamics.task_shift[task][:, None],
-            reward=self._reward.task_shift[task][:, None],
             policy=self._policy.task_shift[task][:, None],
+            dynamics=None if self._dynamics is None else self._dynamics.task_shift[task][:, None],
+            reward=None if self._reward is None else self._reward.task_shift[task][:, None],
             critics=[critic.task_shift[task][:, None] for critic in self._critics],
         )
 
     def encode(self, obs: Tensor, task: Tensor, image: Tensor | None = None) -> Tensor:
-        """Return latents float32[B, 1, Z] of obs [B, O] and image features [B, X]."""
+        """Returns latents float32[B, 1, Z] of obs [B, O] and image features [B, X]."""
         x = obs if image is None else torch.cat([obs, image], -1)
         return self._encoder(x[:, None], self._encoder.task_shift[task][:, None])
 
-    def step(self, rows: Rows, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return next latents float32[B, S, Z] and rewards float32[B, S].
+    def step(self, terms: TaskTerms, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns next latents float32[B, S, Z] and rewards float32[B, S].
 
         Args:
-            rows: of the B rows.
+            terms: What the tasks of the B rows add.
             z: float32[B, S, Z], or [B, 1, Z] where all samples start alike.
             action: float32[B, S, A], valid entries only.
         """
+        # The planner has looked that they are there.
+        assert self._dynamics is not None
+        assert self._reward is not None
+        assert terms.dynamics is not None
+        assert terms.reward is not None
         x, common = self._join(z, action)
-        reward = self._decode(self._reward(x, rows.reward, common))
-        return self._dynamics(x, rows.dynamics, common), reward
+        reward = self._decode(self._reward(x, terms.reward, common))
+        return self._dynamics(x, terms.dynamics, common), reward
 
-    def policy(self, rows: Rows, z: Tensor, noise: Tensor | None) -> Tensor:
-        """Return actions float32[B, S, A] sampled with noise [B, S, A]; tanh(mean) without."""
-        mean, raw_log_std = self._policy(z, rows.policy).chunk(2, -1)
+    def policy(self, terms: TaskTerms, z: Tensor, noise: Tensor | None) -> Tensor:
+        """Returns actions float32[B, S, A] sampled with noise [B, S, A]; tanh(mean) without."""
+        mean, raw_log_std = self._policy(z, terms.policy).chunk(2, -1)
         if noise is not None:
             mean = torch.addcmul(mean, bound_log_std(raw_log_std).exp_(), noise)
-        return mean.tanh().mul_(rows.mask)
+        return mean.tanh().mul_(terms.mask)
 
-    def value(self, rows: Rows, z: Tensor, action: Tensor, pairs: Tensor) -> Tensor:
-        """Return float32[B, S]: mean of two critics of each row, ``pairs`` int64[B, 2] on the CPU.
+    def value(self, terms: TaskTerms, z: Tensor, action: Tensor, pairs: Tensor) -> Tensor:
+        """Returns float32[B, S]: mean of two critics of each row, `pairs` int64[B, 2] on the CPU.
 
         Each critic runs on the rows which drew it, so two critics per row are computed, not all of them.
         """
         B, S = action.shape[:2]
         x, _ = self._join(z, action)
         total = torch.zeros(B, S, device=self.device)
-        for member, (critic, shift) in enumerate(zip(self._critics, rows.critics, strict=True)):
+        for member, (critic, shift) in enumerate(zip(self._critics, terms.critics, strict=True)):
             chosen = (pairs == member).any(-1).nonzero().squeeze(-1)
             if len(chosen) == B:
                 total += self.criticise(critic, x, shift)
@@ -283,11 +278,11 @@ class InferenceModel:
         return total.mul_(0.5)
 
     def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
-        """Return one critic's values float32[B, S] of joined inputs [B, S, Z + A], ``shift`` of its rows."""
+        """Returns one critic's values float32[B, S] of joined inputs [B, S, Z + A], `shift` of its rows."""
         return self._decode(critic(x, shift))
 
     def _join(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return [z, action] in the inference type; a latent common to all samples stays apart."""
+        """Returns [z, action] in the inference type; a latent common to all samples stays apart."""
         if z.shape[1] != action.shape[1]:
             return action, z
         joined = torch.empty(*z.shape[:2], z.shape[2] + action.shape[2], dtype=self.dtype, device=self.device)

@@ -13,11 +13,10 @@ Output = Literal["plain", "simnorm"]
 
 
 def simnorm(x: Tensor, group: int) -> Tensor:
-    """Softmax inside consecutive groups of ``group`` entries of the last axis.
+    """Softmax inside consecutive groups of `group` entries of the last axis.
 
     The softmax runs over the middle axis of a transposed copy: PyTorch's CPU kernel for short innermost axes
-        is
-    an order of magnitude slower than copy and strided softmax together.
+    is an order of magnitude slower than copy and strided softmax together.
     """
     grouped = x.view(*x.shape[:-1], -1, group).transpose(-1, -2).contiguous()
     return grouped.softmax(-2).transpose(-1, -2).flatten(-2)
@@ -61,9 +60,9 @@ def mish(x: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """Parameters of one affine layer and, when ``normed``, of the layer norm behind it.
+    """Parameters of one affine layer and, when `normed`, of the layer norm behind it.
 
-    ``members`` puts an ensemble's members on a leading axis: weight [N, out, in], everything else [N, out].
+    `members` puts an ensemble's members on a leading axis: weight [N, out, in], everything else [N, out].
     """
 
     weight: nn.Parameter
@@ -85,13 +84,13 @@ class MLP(nn.Module):
     g is the same for every sample of a task, its share W_g g is computed per task (or per row) and broadcast.
 
     Args:
-        in_dim: width of x, without g.
-        split: columns of x that stand before g.
+        in_dim: Width of x, without g.
+        split: Columns of x that stand before g.
         language_dim: G, 0 for none.
-        hidden: widths of the hidden layers.
-        out_dim: output width.
+        hidden: Widths of the hidden layers.
+        out_dim: Output width.
         output: "plain", or "simnorm" (layer norm and SimNorm instead of Mish).
-        simnorm_dim: entries per SimNorm group.
+        simnorm_dim: Entries per SimNorm group.
         members: None, or the number of networks evaluated as one ensemble; outputs then have a leading axis.
     """
 
@@ -118,14 +117,14 @@ class MLP(nn.Module):
         )
 
     def reset_parameters(self, generator: torch.Generator | None, *, zero_output: bool = False) -> None:
-        """Draw the initial weights; ``zero_output`` makes a head's first predictions uniform."""
+        """Draws the initial weights; `zero_output` makes a head's first predictions uniform."""
         for i in range(len(self.layers)):
             nn.init.trunc_normal_(self.layer(i).weight, std=INIT_STD, generator=generator)
         if zero_output:
             nn.init.zeros_(self.layer(len(self.layers) - 1).weight)
 
     def layer(self, index: int) -> Layer:
-        """Return one layer's parameters."""
+        """Returns one layer's parameters."""
         layer = self.layers[index]
         assert isinstance(layer, Layer)
         return layer
@@ -133,14 +132,14 @@ class MLP(nn.Module):
     def forward(
         self, x: Tensor, table: Tensor, task: Tensor, members: Tensor | None = None, frozen: bool = False
     ) -> Tensor:
-        """Evaluate the network.
+        """Evaluates the network.
 
         Args:
             x: float32[..., in_dim].
             table: float32[K, G] embeddings.
             task: int64, rows of the table, broadcastable to x's leading axes.
             members: int64[n], evaluate only these members of an ensemble.
-            frozen: treat the parameters as constants (gradients reach x only).
+            frozen: Treat the parameters as constants (gradients reach x only).
 
         Returns:
             float32[..., out_dim], with a leading member axis for an ensemble.

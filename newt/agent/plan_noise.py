@@ -40,13 +40,13 @@ class RowGenerators:
         self.local = self.host if device.type == "cpu" else torch.Generator(device)
 
     def seed(self, seed: int) -> None:
-        """Start a row's draws. The same seed gives the same draws on the same kind of device."""
+        """Starts a row's draws. The same seed gives the same draws on the same kind of device."""
         self.host.manual_seed(seed)
         if self.local is not self.host:
             self.local.manual_seed(seed)
 
     def normal(self, count: int) -> Tensor:
-        """Return ``count`` standard normal numbers."""
+        """Returns `count` standard normal numbers."""
         return torch.randn(count, generator=self.local, device=self.device)
 
 
@@ -59,7 +59,7 @@ def draw_plan_noise(
     action_dim: int,
     num_critics: int,
 ) -> PlanNoise:
-    """Draw everything, row by row; only valid action entries are drawn, the others are 0."""
+    """Draws everything, row by row; only valid action entries are drawn, the others are 0."""
     device, B = generators.device, len(seeds)
     P, I = config.num_policy_trajectories, config.iterations  # noqa: E741
     S = config.num_samples

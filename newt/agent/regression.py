@@ -12,7 +12,7 @@ def symlog(x: Tensor) -> Tensor:
 
 
 def symexp(x: Tensor) -> Tensor:
-    """Inverse of ``symlog``."""
+    """Inverse of `symlog`."""
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
@@ -30,10 +30,10 @@ class TwoHot(nn.Module):
     def __init__(self, num_bins: int, vmin: float, vmax: float) -> None:
         super().__init__()
         self.num_bins, self.vmin, self.vmax = num_bins, vmin, vmax
-        self.register_buffer("centres", torch.linspace(vmin, vmax, num_bins), persistent=False)
+        self.register_buffer("centres", torch.linspace(vmin, vmax, num_bins, device="cpu"), persistent=False)
 
     def _neighbours(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return lower bin, upper bin (int64) and the upper bin's share, each shaped like ``values``."""
+        """Returns lower bin, upper bin (int64) and the upper bin's share, each shaped like `values`."""
         width = (self.vmax - self.vmin) / (self.num_bins - 1)
         position = (symlog(values).clamp(self.vmin, self.vmax) - self.vmin) / width
         # NaN is no bin; the share stays NaN, so that a diverging run sees it in its loss and not as an index error.
@@ -43,22 +43,22 @@ class TwoHot(nn.Module):
         return lower.long(), upper.long(), position - lower
 
     def encode(self, values: Tensor) -> Tensor:
-        """Return float32[..., K] two-hot weights of values[...]; values beyond the range take the end bin."""
+        """Returns float32[..., K] two-hot weights of values[...]; values beyond the range take the end bin."""
         lower, upper, share = self._neighbours(values)
         weights = torch.zeros(*values.shape, self.num_bins, dtype=values.dtype, device=values.device)
         weights.scatter_add_(-1, lower[..., None], (1 - share)[..., None])
         return weights.scatter_add_(-1, upper[..., None], share[..., None])
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Return the scalars [...] that logits[..., K] stand for."""
+        """Returns the scalars [...] that logits[..., K] stand for."""
         return symexp(logits.softmax(-1) @ self.centres)
 
     def cross_entropy(self, logits: Tensor, values: Tensor) -> Tensor:
-        """Return CE(two-hot(values), softmax(logits)), shaped [...].
+        """Returns CE(two-hot(values), softmax(logits)), shaped [...].
 
         Args:
             logits: [..., K].
-            values: broadcastable to logits' leading axes.
+            values: Broadcastable to logits' leading axes.
         """
         lower, upper, share = (x.expand(logits.shape[:-1])[..., None] for x in self._neighbours(values))
         # A two-hot target needs two of the K log-probabilities only.

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from newt.agent.config import MAX_ACTION_DIM
+from newt.wire.limits import PADDED_ACTION_DIM
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class TaskTable:
     embeddings: Tensor
     action_dims: Tensor
     discounts: Tensor
-    max_action_dim: int = MAX_ACTION_DIM
+    max_action_dim: int = PADDED_ACTION_DIM
 
     @classmethod
     def build(
@@ -37,9 +37,9 @@ class TaskTable:
         embeddings: object,
         action_dims: Sequence[int],
         discounts: Sequence[float],
-        max_action_dim: int = MAX_ACTION_DIM,
+        max_action_dim: int = PADDED_ACTION_DIM,
     ) -> TaskTable:
-        """Build from plain sequences or arrays; ``embeddings`` is anything ``torch.as_tensor`` takes."""
+        """Builds from plain sequences or arrays; `embeddings` is anything `torch.as_tensor` takes."""
         return cls(
             tuple(names),
             torch.as_tensor(embeddings, dtype=torch.float32).reshape(len(names), -1),
@@ -77,10 +77,10 @@ class TaskTable:
         return (torch.arange(self.max_action_dim) < self.action_dims[:, None]).float()
 
     def index(self, name: str) -> int:
-        """Return a task's row.
+        """Returns a task's row.
 
         Raises:
-            KeyError: the table has no such task.
+            KeyError: The table has no such task.
         """
         try:
             return self.names.index(name)

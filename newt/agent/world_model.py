@@ -1,6 +1,6 @@
 """The world model: encoder, dynamics, reward, policy and critics, all conditioned on the task.
 
-Shapes: leading axes are free; ``task`` broadcasts against them (task [B] fits obs [B, O] and obs [T, B, O];
+Shapes: leading axes are free; `task` broadcasts against them (task [B] fits obs [B, O] and obs [T, B, O];
 use task[:, None] for latents [B, S, Z]).
 """
 
@@ -55,12 +55,15 @@ class PolicySample:
 
 
 def bound_log_std(raw: Tensor) -> Tensor:
-    """Map raw network outputs smoothly to [-10, 2]."""
+    """Maps raw network outputs smoothly to [-10, 2]."""
     return LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (raw.tanh() + 1)
 
 
 class WorldModel(nn.Module):
     """The five networks, the target critics and the task table they are conditioned on.
+
+    A `policy_only` one has encoder and policy alone. With `learned_embeddings` the tasks' vectors are parameters, which
+    begin as those of the table.
 
     Example:
         >>> table = TaskTable.build(["reach"], torch.zeros(1, 8), [4], [0.99])
@@ -72,17 +75,21 @@ class WorldModel(nn.Module):
     task_embeddings: Tensor
     action_masks: Tensor
     discounts: Tensor
+    dynamics: MLP
+    reward_head: MLP
+    critics: MLP
+    target_critics: MLP
 
     def __init__(self, config: ModelConfig, table: TaskTable, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights.
+        """Draws fresh weights.
 
         Args:
-            config: sizes.
-            table: tasks; its embedding and action widths must be the config's.
-            generator: source of the initial weights, the global one if absent.
+            config: Sizes.
+            table: Tasks; its embedding and action widths must be the config's.
+            generator: Source of the initial weights, the global one if absent.
 
         Raises:
-            ValueError: table and config disagree.
+            ValueError: Table and config disagree.
         """
         super().__init__()
         if table.language_dim != config.language_dim or table.max_action_dim != config.action_dim:
@@ -102,18 +109,28 @@ class WorldModel(nn.Module):
             output="simnorm",
             simnorm_dim=config.simnorm_dim,
         )
-        self.dynamics = MLP(D + A, D, G, hidden, D, output="simnorm", simnorm_dim=config.simnorm_dim)
-        self.reward_head = MLP(D + A, D, G, hidden, config.num_bins)
+        if not config.policy_only:
+            self.dynamics = MLP(D + A, D, G, hidden, D, output="simnorm", simnorm_dim=config.simnorm_dim)
+            self.reward_head = MLP(D + A, D, G, hidden, config.num_bins)
         self.policy_head = MLP(D, D, G, hidden, 2 * A)
-        self.critics = MLP(D + A, D, G, hidden, config.num_bins, members=config.num_critics)
-        self.target_critics = MLP(D + A, D, G, hidden, config.num_bins, members=config.num_critics)
+        if not config.policy_only:
+            wide = (config.critic_width,) * 2
+            self.critics = MLP(D + A, D, G, wide, config.num_bins, members=config.num_critics)
+            self.target_critics = MLP(D + A, D, G, wide, config.num_bins, members=config.num_critics)
         self.codec = TwoHot(config.num_bins, config.vmin, config.vmax)
-        # The table is data, not weights: it is stored beside the weights and may be exchanged for another
-        # one.
-        self.register_buffer("task_embeddings", table.embeddings.clone(), persistent=False)
+        # The table is data, not weights: it is stored beside the weights and may be exchanged for another one.
+        if config.learned_embeddings:
+            self.task_embeddings = nn.Parameter(table.embeddings.clone())
+            self.limit_embeddings()
+        else:
+            self.register_buffer("task_embeddings", table.embeddings.clone(), persistent=False)
         self.register_buffer("action_masks", table.masks.clone(), persistent=False)
         self.register_buffer("discounts", table.discounts.clone(), persistent=False)
 
+        if config.policy_only:
+            for network in (self.encoder, self.policy_head):
+                network.reset_parameters(generator)
+            return
         for network in (self.encoder, self.dynamics, self.policy_head):
             network.reset_parameters(generator)
         for network in (self.reward_head, self.critics):
@@ -126,8 +143,26 @@ class WorldModel(nn.Module):
         """Where the parameters live."""
         return self.task_embeddings.device
 
+    def networks(self) -> dict[str, MLP]:
+        """The trained networks by name, those that it has; the optimiser has them in this order."""
+        if self.config.policy_only:
+            return {"encoder": self.encoder, "policy": self.policy_head}
+        return {
+            "encoder": self.encoder,
+            "dynamics": self.dynamics,
+            "reward": self.reward_head,
+            "critics": self.critics,
+            "policy": self.policy_head,
+        }
+
+    @torch.no_grad()
+    def limit_embeddings(self) -> None:
+        """Shortens learned task vectors to length 1, as TD-MPC2's embedding layer does; others stay as they are."""
+        if self.config.learned_embeddings:
+            self.task_embeddings.div_(torch.linalg.vector_norm(self.task_embeddings, dim=-1, keepdim=True).clamp(min=1))
+
     def encode(self, obs: Tensor, task: Tensor, image: Tensor | None = None) -> Tensor:
-        """Return z float32[..., Z] of obs [..., O] and, for a model with images, image features [..., X]."""
+        """Returns z float32[..., Z] of obs [..., O] and, for a model with images, image features [..., X]."""
         if (image is None) != (self.config.image_dim == 0):
             raise ValueError(
                 f"model has image_dim {self.config.image_dim}, image features were "
@@ -137,15 +172,15 @@ class WorldModel(nn.Module):
         return self._run(self.encoder, x, task)
 
     def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Return the predicted next latent [..., Z]."""
+        """Returns the predicted next latent [..., Z]."""
         return self._run(self.dynamics, torch.cat([z, action], -1), task)
 
     def reward(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """Return reward logits [..., K]; ``codec.decode`` gives the scalar."""
+        """Returns reward logits [..., K]; `codec.decode` gives the scalar."""
         return self._run(self.reward_head, torch.cat([z, action], -1), task)
 
     def policy(self, z: Tensor, task: Tensor, noise: Tensor) -> PolicySample:
-        """Sample the policy with standard normal noise [..., A] (drawn for all entries, masked here)."""
+        """Samples the policy with standard normal noise [..., A] (drawn for all entries, masked here)."""
         mean, raw = self._run(self.policy_head, z, task).chunk(2, -1)
         mask = self.action_masks[task]
         mean, log_std, noise = mean * mask, bound_log_std(raw) * mask, noise * mask
@@ -163,15 +198,15 @@ class WorldModel(nn.Module):
         members: Tensor | None = None,
         frozen: bool = False,
     ) -> Tensor:
-        """Return critic logits [Nq, ..., K], or only those of ``members`` int64[n].
+        """Returns critic logits [Nq, ..., K], or only those of `members` int64[n].
 
         Args:
             z: [..., Z].
             action: [..., A].
             task: int64.
-            target: evaluate the slowly moving copies instead of the trained critics.
-            members: critics to evaluate, all if absent.
-            frozen: treat the critics' parameters as constants.
+            target: Evaluate the slowly moving copies instead of the trained critics.
+            members: Critics to evaluate, all if absent.
+            frozen: Treat the critics' parameters as constants.
         """
         critics = self.target_critics if target else self.critics
         x = torch.cat([z, action], -1)
@@ -189,7 +224,7 @@ class WorldModel(nn.Module):
         target: bool = False,
         frozen: bool = False,
     ) -> Tensor:
-        """Return the decoded value [...]: minimum or mean over a pair of critics, int64[2]."""
+        """Returns the decoded value [...]: minimum or mean over a pair of critics, int64[2]."""
         logits = self.Q(z, action, task, target=target, members=pair, frozen=frozen)
         values = self.codec.decode(logits)
         return values.amin(0) if reduce == "min" else values.mean(0)
@@ -200,13 +235,10 @@ class WorldModel(nn.Module):
 
 
 def parameter_counts(model: WorldModel) -> dict[str, int]:
-    """Return the number of learnable parameters per network, and their ``total``."""
-    networks = {
-        "encoder": model.encoder,
-        "dynamics": model.dynamics,
-        "reward": model.reward_head,
-        "policy": model.policy_head,
-        "critics": model.critics,
-    }
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    """Returns the number of learnable parameters per network, and their `total`."""
+    networks = model.networks()
+    named = [name for name in ("encoder", "dynamics", "reward", "policy", "critics") if name in networks]
+    counts: dict[str, int] = {name: sum(p.numel() for p in networks[name].parameters()) for name in named}
+    if model.config.learned_embeddings:
+        counts["embeddings"] = model.task_embeddings.numel()
     return {**counts, "total": sum(counts.values())}

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import name_table
+from newt.cli.terminal import JsonOption, name_table, print_json
 from newt.errors import AlreadyExistsError, InvalidInputError
 from newt.runs.record import ImportedCheckpoint, ImportedCheckpointList
 
@@ -50,7 +50,7 @@ def import_checkpoint(
         checkpoint = with_images(checkpoint)
     table = checkpoint.table
     encoder = find_encoder(table.names, table.embeddings)
-    save_checkpoint(out, checkpoint.learner(), {**checkpoint.info, "text_encoder": encoder})
+    save_checkpoint(out, checkpoint.updater(), {**checkpoint.info, "text_encoder": encoder})
     console.print(_table(out, summarise(out)))
 
 
@@ -72,7 +72,7 @@ def add_images_to(
     widened = with_images(open_checkpoint(checkpoint), image_dim)
     # What the run saw is not what the agent sees now.
     kept = {name: value for name, value in widened.info.get("spec", {}).items() if name not in ("obs", "vision")}
-    save_checkpoint(out, widened.learner(), {**widened.info, **({"spec": kept} if kept else {})})
+    save_checkpoint(out, widened.updater(), {**widened.info, **({"spec": kept} if kept else {})})
     console.print(_table(out, summarise(out)))
 
 
@@ -121,13 +121,17 @@ def upload(
 
 
 @checkpoints_app.command("list")
-def list_imported(url: UrlOption = None) -> None:
+def list_imported(json: JsonOption = False, url: UrlOption = None) -> None:
     """List the checkpoints that were brought to the learner; `newt runs checkpoints RUN` lists a run's."""
+    listed = ImportedCheckpointList.model_validate(Api(url).get("/checkpoints"))
+    if json:
+        print_json(listed)
+        return
     table = name_table("checkpoint", "size", "MB", "tasks", "text encoder", "since")
-    for item in ImportedCheckpointList.model_validate(Api(url).get("/checkpoints")).checkpoints:
+    for item in listed.checkpoints:
         table.add_row(
             f"imported/{item.name}",
-            item.model,
+            item.model if item.broken is None else f"broken: {item.broken}",
             f"{item.size_bytes / 1e6:.1f}",
             str(len(item.tasks)),
             item.text_encoder or "-",
@@ -162,9 +166,9 @@ def _table(path: Path, summary: Summary) -> Table:
         "size": f"{config.size}, {summary.parameters:,} parameters",
         "dimensions": f"obs {config.obs_dim}, image {config.image_dim}, action {config.action_dim}, latent "
         f"{config.latent_dim}, encoder {config.encoder_layers} x {config.encoder_dim}, mlp {config.mlp_dim}, "
-        f"{config.num_critics} critics",
+        f"{config.num_critics} critics" + (f" of width {config.critic_dim}" if config.critic_dim else ""),
         "tasks": named,
-        "language": f"{config.language_dim} columns, {encoder}" if config.language_dim else "none",
+        "language": f"{config.language_dim} columns, {encoder}" if config.reads_language else "none",
         "updates": f"{summary.updates:,}",
         "env steps": "not in the file" if summary.env_steps is None else f"{summary.env_steps:,}",
         "optimisers": f"moments of {summary.stepped[0]} and {summary.stepped[1]} parameters (main, policy)",

@@ -17,7 +17,7 @@ from newt.cli.checkpoints import ForceOption, check_output
 from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
-from newt.runs.spec import SET_NAME
+from newt.runs.sections import SET_NAME
 from newt.tasks.registry import Task, UnknownTaskError, get_task
 
 if TYPE_CHECKING:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from newt.cli import demo_files
+from newt.cli import demo_files, events
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import console, name_table
+from newt.cli.terminal import JsonOption, console, name_table, print_broken, print_json
 from newt.errors import NewtError
 from newt.runs.demos import DemoCollection, DemoSetInfo, DemoSetList, FeatureDemosRequest
 from newt.runs.record import Deleted
@@ -26,10 +25,14 @@ FollowOption = Annotated[bool, typer.Option("--follow/--no-follow", help="Wait u
 
 
 @demos_app.command("list")
-def list_sets(url: UrlOption = None) -> None:
+def list_sets(json: JsonOption = False, url: UrlOption = None) -> None:
     """List the demonstration sets."""
+    listed = DemoSetList.model_validate(Api(url).get("/demos"))
+    if json:
+        print_json(listed)
+        return
     table = name_table("set", "state", "from", "tasks", "episodes", "return", "score", "success", "MB")
-    for info in DemoSetList.model_validate(Api(url).get("/demos")).demo_sets:
+    for info in listed.demo_sets:
         episodes = sum(task.episodes for task in info.tasks)
         successes = [task.mean_success for task in info.tasks if task.mean_success is not None]
         table.add_row(
@@ -44,6 +47,7 @@ def list_sets(url: UrlOption = None) -> None:
             f"{info.size_bytes / 1e6:.1f}",
         )
     console.print(table)
+    print_broken(listed.broken)
 
 
 @demos_app.command()
@@ -75,7 +79,9 @@ def collect(
     name: NameOption,
     tasks: Annotated[list[str] | None, typer.Option("--tasks", help="One of the run's tasks; repeatable.")] = None,
     episodes: EpisodesOption = 20,
-    mode: Annotated[str, typer.Option(help="planner or policy.")] = "planner",
+    mode: Annotated[
+        str | None, typer.Option(help="planner or policy. Default: as the agent was trained to act.")
+    ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint. Default: the newest.")] = None,
     seed: Annotated[int, typer.Option(help="Origin of the episodes' seeds.")] = 0,
     follow: FollowOption = True,
@@ -86,10 +92,11 @@ def collect(
         "name": name,
         "tasks": tasks or None,
         "episodes": episodes,
-        "mode": mode,
         "checkpoint": checkpoint,
         "seed": seed,
     }
+    if mode is not None:
+        request["mode"] = mode
     _collect(Api(url), f"/runs/{run_id}/demos", request, follow=follow)
 
 
@@ -127,14 +134,17 @@ def _collect(api: Api, path: str, request: dict[str, object], *, follow: bool) -
     if not follow:
         return
     with console.status(f"collecting {name} ...") as status:
-        while True:
-            info = DemoSetInfo.model_validate(api.get(f"/demos/{name}"))
+        for info in events.follow(
+            api,
+            f"/demos/{name}",
+            DemoSetInfo.model_validate,
+            lambda info, told: info.model_copy(update={"collection": DemoCollection.model_validate(told)}),
+            lambda info: info.collection is None or not info.collection.under_way,
+        ):
             now = info.collection
-            if now is None or now.state != "collecting":
-                break
-            waiting = f", waiting for {now.waiting_on}" if now.waiting_on else ""
-            status.update(f"collecting {name}: {now.progress:.0%}{waiting}")
-            time.sleep(1)
+            if now is not None:
+                waiting = f", waiting for {now.waiting_on}" if now.waiting_on else ""
+                status.update(f"collecting {name}: {now.progress:.0%}{waiting}")
     if not info.usable:
         raise NewtError(f"the collection of {name} {now.state if now else 'is gone'}: {(now and now.error) or ''}")
     console.print(_table(info))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from newt.cli import events
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import console, name_table
+from newt.cli.terminal import JsonOption, console, line, list_table, name_table, print_broken, print_json, print_whole
 from newt.errors import InvalidInputError, NewtError
-from newt.runs.evaluations import MAX_PLAN_STEPS, EvaluationJob
-from newt.runs.record import Evaluation
-
-POLL_S = 1.0
+from newt.runs.evaluations import MAX_PLAN_STEPS, EvaluationJob, EvaluationJobList
+from newt.runs.intervals import half_width
+from newt.runs.record import EpisodeStats, Evaluation
 
 
 def evaluate(
@@ -24,10 +24,21 @@ def evaluate(
         list[str] | None, typer.Argument(help="Task names, globs, domains or sets. Default: the checkpoint's tasks.")
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes per task.")] = 2,
-    mode: Annotated[str, typer.Option(help="planner, policy or open-loop.")] = "planner",
+    mode: Annotated[
+        str | None, typer.Option(help="planner, policy or open-loop. Default: as the agent was trained to act.")
+    ] = None,
     plan_steps: Annotated[int, typer.Option(help="Length of the plan of open-loop.")] = MAX_PLAN_STEPS,
     instruction: Annotated[
         list[str] | None, typer.Option(help="Changed instruction, as TASK=TEXT; repeatable.")
+    ] = None,
+    unconstrained: Annotated[
+        bool, typer.Option("--unconstrained", help="Plan freely, also where training followed the policy.")
+    ] = False,
+    constraint_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the policy in a plan's first proposal, 0 to 1. Default: what training had reached."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Origin of the episodes' seeds.")] = 0,
     videos: Annotated[bool, typer.Option("--videos", help="Record one video per task.")] = False,
@@ -38,22 +49,30 @@ def evaluate(
     url: UrlOption = None,
 ) -> None:
     """Evaluate a checkpoint and print the scores."""
+    if unconstrained and constraint_weight:
+        raise InvalidInputError("--constraint-weight", f"got {constraint_weight} beside --unconstrained; choose one")
     api = Api(url)
     request = {
         "checkpoint": checkpoint,
         "tasks": tasks or None,
         "episodes": episodes,
-        "mode": mode.replace("-", "_"),
         "plan_steps": plan_steps,
         "instructions": dict(_instruction(text) for text in instruction or []),
+        "constraint_weight": 0.0 if unconstrained else constraint_weight,
         "seed": seed,
         "videos": videos,
     }
+    if mode is not None:
+        request["mode"] = mode.replace("-", "_")
     job = EvaluationJob.model_validate(api.post("/evaluations", request))
     with console.status(f"evaluation {job.id} ...") as status:
-        while job.state == "running":
-            time.sleep(POLL_S)
-            job = EvaluationJob.model_validate(api.get(f"/evaluations/{job.id}"))
+        for job in events.follow(
+            api,
+            f"/evaluations/{job.id}",
+            EvaluationJob.model_validate,
+            lambda _, told: EvaluationJob.model_validate(told),
+            lambda job: not job.under_way,
+        ):
             waits = f", waiting on {job.waiting_on}" if job.waiting_on else ""
             status.update(f"evaluation {job.id} of {job.request.checkpoint}: {job.progress:.0%}{waits}")
     if job.result is None:
@@ -70,24 +89,48 @@ def evaluate(
         console.print(f"{api.url}/evaluations/{job.id}/videos/{name}", soft_wrap=True)
 
 
+def list_evaluations(json: JsonOption = False, url: UrlOption = None) -> None:
+    """List the evaluations that were asked for, a line each; their reports: GET /evaluations/ID/report."""
+    listed = EvaluationJobList.model_validate(Api(url).get("/evaluations"))
+    if json:
+        print_json(listed)
+        return
+    table = list_table("evaluation", "state", "checkpoint", "mode", "score", note="error")
+    for job in listed.evaluations:
+        score = f"{job.result.mean_score():.3f}" if job.result else "-"
+        table.add_row(job.id, job.state, job.request.checkpoint, job.request.mode, score, line(job.error or ""))
+    print_whole(table)
+    print_broken(listed.broken)
+
+
 def scores_table(job: EvaluationJob, result: Evaluation) -> Table:
     """Means by task."""
-    table = name_table("task", "score", "return", "success", "episodes", "steps")
-    table.title = f"{job.request.checkpoint}, {result.mode}, seed {job.request.seed}"
+    table = name_table("task", "score", "± 95%", "return", "success", "episodes", "steps")
+    weight = job.request.constraint_weight
+    planned = "as trained" if weight is None else f"constraint weight {weight:g}"
+    how = result.mode if result.mode == "policy" else f"{result.mode}, {planned}"
+    table.title = f"{job.request.checkpoint}, {how}, seed {job.request.seed}"
     for task, stats in result.tasks.items():
         success = "-" if stats.success is None else f"{stats.success:.2f}"
         told = " (told otherwise)" if task in job.request.instructions else ""
         table.add_row(
             task + told,
             f"{stats.corrected_score:.3f}",
+            _interval([stats]),
             f"{stats.return_:.1f}",
             success,
             str(stats.episodes),
             f"{stats.length:.0f}",
         )
     table.add_section()
-    table.add_row("mean", f"{result.mean_score():.3f}", "", "", "", "")
+    table.add_row("mean", f"{result.mean_score():.3f}", _interval(result.tasks.values()), "", "", "", "")
     return table
+
+
+def _interval(stats: Iterable[EpisodeStats]) -> str:
+    tasks = list(stats)
+    width = half_width([task.score_std for task in tasks], [task.episodes for task in tasks])
+    return "-" if width is None else f"{width:.3f}"
 
 
 def open_loop_table(result: Evaluation) -> Table:

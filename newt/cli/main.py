@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
+from typing import Annotated
 
 import typer
 
-from newt.cli import checkpoints, demo, demos, evaluations, play, runs, stack, tasks
+import newt
+from newt.cli import checkpoints, demos, env, evaluations, experiments, play, reports, runs, stack, tasks, tour
 from newt.errors import NewtError
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"newt {newt.__version__}, Python {platform.python_version()}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     help="Newt: massively multitask world-model RL as a deployment.",
@@ -15,21 +26,44 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 stack.register(app)
 runs.register(app)
 app.command("eval")(evaluations.evaluate)
-demo.register(app)
+app.command("evaluations")(evaluations.list_evaluations)
+app.command()(reports.report)
+tour.register(app)
 play.register(app)
+app.add_typer(experiments.experiments_app, name="experiment")
 app.add_typer(tasks.tasks_app, name="tasks")
+app.add_typer(env.env_app, name="env")
 app.add_typer(checkpoints.checkpoints_app, name="checkpoints")
 app.add_typer(demos.demos_app, name="demos")
 
 
 def main() -> None:
-    """Runs the command; our own errors become one line and exit status 1."""
+    """Runs the command; our own errors, and the system's, become one line and exit status 1 (or what they say)."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # The folder that we are in was deleted. Where nothing can be made, no relative name means anything.
+        os.chdir("/proc")
     try:
         app()
     except NewtError as error:
+        print(f"newt: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_status", 1))
+    except OSError as error:
         print(f"newt: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:

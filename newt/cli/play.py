@@ -19,7 +19,7 @@ def play_game(
     game: Annotated[str, typer.Argument(help="Name of the game, such as pygame-highway.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     scale: Annotated[int, typer.Option(min=1, max=10, help="Window pixels per game pixel.")] = 3,
-    demo: Annotated[bool, typer.Option("--demo", help="Watch the scripted player.")] = False,
+    expert: Annotated[bool, typer.Option("--expert", "--demo", help="Watch the scripted player.")] = False,
 ) -> None:
     """Play a MiniArcade game: arrow keys and space play, R restarts, P pauses, Escape leaves."""
     from newt.miniarcade import GAMES  # Here, so that the other commands start without it.
@@ -28,5 +28,5 @@ def play_game(
         raise InvalidInputError("game", f"got {game!r}, expected one of {', '.join(GAMES)}")
     from newt.miniarcade.play import play
 
-    for number, score in enumerate(play(game, seed, scale, demo), start=1):
+    for number, score in enumerate(play(game, seed, scale, expert), start=1):
         console.print(f"Episode {number}: score {score:.2f}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import httpx
 import typer
 from pydantic import ValidationError
 
-from newt.errors import NewtError, NotFoundError, UnavailableError
+from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs import record
 from newt.security import SecuritySettings
@@ -34,7 +35,8 @@ class Api:
         url: Base URL. None: $NEWT_URL, or else the local stack of `newt up`.
 
     Raises:
-        UnavailableError: No URL was given and no local stack runs.
+        UnavailableError: No URL was given and no local stack runs; or a proxy of the environment cannot be used.
+        InvalidInputError: The URL makes no sense.
         SecurityError: The token cannot be read, or is no good token.
     """
 
@@ -42,7 +44,7 @@ class Api:
         self.url = url or os.environ.get("NEWT_URL") or _local_url()
         token = SecuritySettings().token()
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=30.0)
+        self._http = _client(self.url, headers)
 
     def get(self, path: str, **params: Any) -> Any:
         """GET; returns the decoded JSON."""
@@ -73,6 +75,14 @@ class Api:
                     out.write(piece)
         partial.replace(target)
 
+    def lines(self, path: str) -> Iterator[str]:
+        """GET a stream of text, line by line. Raises UnavailableError if it is cut off."""
+        with self._reachable(), self._http.stream("GET", path) as reply:
+            if reply.is_error:
+                reply.read()
+                raise _error_of(reply)
+            yield from reply.iter_lines()
+
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         with self._reachable():
             reply = self._http.request(method, path, **kwargs)
@@ -88,6 +98,30 @@ class Api:
             raise UnavailableError(
                 f"no answer from {self.url} ({error}); is the stack up? `newt status` tells"
             ) from error
+
+
+def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+    try:
+        base = httpx.URL(url)
+        if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65_535:
+            raise httpx.InvalidURL("no http://HOST:PORT or https://HOST:PORT")
+        # The environment's proxies are for the way out: on this machine there is none to take.
+        return httpx.Client(base_url=base, headers=headers, timeout=30.0, trust_env=not is_loopback(base.host))
+    except httpx.InvalidURL as error:
+        raise InvalidInputError("--url", f"got {url!r} ({error}), expected something like http://host:8000") from error
+    except (ImportError, ValueError) as error:
+        raise UnavailableError(
+            f"cannot reach {url} through the proxy that the environment names (ALL_PROXY, HTTPS_PROXY, ...): {error} "
+            "Or name the host in NO_PROXY."
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _local_url() -> str:
@@ -108,4 +142,5 @@ def _error_of(reply: httpx.Response) -> NewtError:
     if body.fields:
         problems = "; ".join(f"{item.field}: {item.message}" for item in body.fields)
         return RefusedError(f"the request was refused: {problems}")
-    return NotFoundError(body.message) if reply.status_code == 404 else RefusedError(body.message)
+    kinds: dict[int, type[NewtError]] = {404: NotFoundError, 503: UnavailableError}
+    return kinds.get(reply.status_code, RefusedError)(body.message)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import json as json_format
+import math
+import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from newt.cli import watch
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import console, name_table
+from newt.cli.terminal import JsonOption, console, line, list_table, name_table, print_broken, print_json, print_whole
 from newt.errors import InvalidInputError
+from newt.local import control
+from newt.local.stack import StackConfig
+from newt.local.state import default_home
+from newt.own import sources
 from newt.runs.record import Deleted, Run, RunList, RunResults, RunState
+from newt.tasks.registry import Task, UnknownTaskError, select_tasks
 
 runs_app = typer.Typer(
     help="List, watch, cancel, resume, delete runs.", no_args_is_help=False, invoke_without_command=True
 )
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, as path=value: schedule.total_env_steps=50000.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,68 +40,112 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    tasks: Annotated[list[str] | None, typer.Argument(help="Task names, globs, domains or sets.")] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Task names, globs, domains or sets; or a folder, file, gym:ID, module:NAME of your own."),
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="newt, tdmpc2, model-based-pretraining, bc, ...: docs/algorithms.md.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="default (the published run) or laptop.")] = None,
     init_from: Annotated[
         str | None, typer.Option(help="Checkpoint to fine-tune: RUN (its newest), RUN/NAME or imported/NAME.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting, as path=value: schedule.total_env_steps=50000.")
-    ] = None,
+    set_: SetOption = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSON file with the request; the options win.")] = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the run until it ends.")] = True,
     url: UrlOption = None,
 ) -> None:
-    """Start a run (POST /runs) and watch it."""
+    """Start a run (POST /runs) and watch it.
+
+    With tasks of your own, all services are started for the run, with a simulator of them, and stopped after it.
+    """
+    own = [word for word in tasks or () if sources.is_source(word)]
+    tasks = [word for word in tasks or () if word not in own]
     request: dict[str, Any] = _read_json(file) if file else {}
-    if tasks:
+    if tasks and not own:
         request["tasks"] = tasks
     if preset:
         request["preset"] = preset
     if init_from:
         request["init_from"] = init_from
-    for assignment in set_ or []:
-        _assign(request, assignment)
+    assign(request, [*([f"algorithm.name={algorithm}"] if algorithm else []), *(set_ or ())])
+    if own:
+        if url is not None or not follow:
+            raise InvalidInputError(
+                "--url" if url is not None else "--no-follow",
+                f"{own[0]} is trained on by services that live as long as this command; start them with "
+                f"`newt up --env {own[0]}`, and name the task",
+            )
+        _train_own(request, own, tasks)
+        return
     api = Api(url)
     run = Run.model_validate(api.post("/runs", request))
     console.print(f"run {run.id}: {len(run.tasks)} tasks")
     if follow:
-        _finish(watch.follow(api, run.id, console))
+        _finish(api, watch.follow(api, run.id, console))
+
+
+def _train_own(request: dict[str, Any], own: Sequence[str], ours: list[str]) -> None:
+    """Trains on own tasks, and on some of ours beside them, with services of its own in the usual folder."""
+    named = sources.names(map(sources.absolute, own))
+    declared = [task.name for source in named.values() for task in sources.declared(source)]
+    domains = tuple(sorted({task.domain for task in tasks_of(ours)})) if ours else ()
+    request["tasks"] = [*declared, *ours]
+    home, folder = default_home(), os.getcwd()
+    console.print(f"Starting Redis, {len(domains) + len(named)} simulator services, replay, planner and learner ...")
+    config = StackConfig(
+        home=home, domains=domains, fixed_ports=False, owner_pid=os.getpid(), sources=named, source_folder=folder
+    )
+    state = control.up(config)
+    try:
+        api = Api(state.rest_url)
+        run = Run.model_validate(api.post("/runs", request))
+        console.print(f"run {run.id}: {len(run.tasks)} tasks")
+        _finish(api, watch.follow(api, run.id, console))
+    finally:
+        control.down(home)
+    again = " ".join(f"--env {shlex.quote(source)}" for source in own)
+    console.print(f"To go on with it: newt up {again}; newt eval {run.id}", soft_wrap=True, highlight=False)
 
 
 @runs_app.callback()
-def list_runs(context: typer.Context, url: UrlOption = None) -> None:
-    """List all runs."""
+def list_runs(context: typer.Context, json: JsonOption = False, url: UrlOption = None) -> None:
+    """List all runs, a line each; `newt runs show RUN` has the rest."""
     if context.invoked_subcommand:
         return
-    table = name_table("run", "state", "tasks", "env steps", "updates", "stage", "error")
-    for run in RunList.model_validate(Api(url).get("/runs")).runs:
+    listed = RunList.model_validate(Api(url).get("/runs"))
+    if json:
+        print_json(listed)
+        return
+    table = list_table("run", "state", "tasks", "env steps", note="stage, or error")
+    for run in listed.runs:
         progress = run.progress
-        table.add_row(
-            run.id,
-            run.state.value,
-            str(len(run.tasks)),
-            f"{progress.env_steps:,}/{progress.total_env_steps:,}",
-            f"{progress.updates:,}/{progress.total_updates:,}",
-            progress.stage,
-            run.error or "",
-        )
-    console.print(table)
+        steps = f"{watch.count(progress.env_steps)}/{watch.count(progress.total_env_steps)}"
+        note = run.error or ("" if run.state.finished else progress.stage)
+        table.add_row(run.id, run.state.value, str(len(run.tasks)), steps, line(note))
+    print_whole(table)
+    print_broken(listed.broken)
 
 
 @runs_app.command()
-def show(run_id: str, url: UrlOption = None) -> None:
+def show(run_id: str, json: JsonOption = False, url: UrlOption = None) -> None:
     """Show a run: state, progress and results so far."""
     api = Api(url)
     run = Run.model_validate(api.get(f"/runs/{run_id}"))
+    results = RunResults.model_validate(api.get(f"/runs/{run_id}/results"))
+    if json:
+        print_json({"run": run.model_dump(mode="json"), "results": results.model_dump(mode="json")})
+        return
     console.print(watch.progress_table(run))
-    console.print(watch.results_table(RunResults.model_validate(api.get(f"/runs/{run_id}/results"))))
+    console.print(watch.results_table(results))
 
 
 @runs_app.command("watch")
 def watch_run(run_id: str, url: UrlOption = None) -> None:
     """Watch a run until it ends."""
-    _finish(watch.follow(Api(url), run_id, console))
+    api = Api(url)
+    _finish(api, watch.follow(api, run_id, console))
 
 
 @runs_app.command()
@@ -145,16 +203,17 @@ def checkpoints(
     console.print(table)
 
 
-def _finish(run: Run) -> None:
+def _finish(api: Api, run: Run) -> None:
     if run.state is not RunState.SUCCEEDED:
-        console.print(f"[red]run {run.id} {run.state.value}: {run.error or ''}[/red]")
+        console.print(f"[red]run {run.id} {run.state.value}: {escape(run.error or '')}[/red]", soft_wrap=True)
         raise typer.Exit(1)
-    console.print(f"run {run.id} succeeded; its files are in {run.directory}")
+    console.print(watch.results_table(RunResults.model_validate(api.get(f"/runs/{run.id}/results"))))
+    console.print(f"run {run.id} succeeded; its files are in {run.directory}", soft_wrap=True, highlight=False)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json_format.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InvalidInputError("--file", f"cannot read {path} as JSON: {error}") from error
     if not isinstance(value, dict):
@@ -162,19 +221,53 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _assign(request: dict[str, Any], assignment: str) -> None:
-    """Puts `a.b=value` into the nested request; the value is JSON, or else a plain string."""
-    path, equals, text = assignment.partition("=")
-    *parents, leaf = path.split(".")
-    if not equals or not leaf:
-        raise InvalidInputError("--set", f"got {assignment!r}, expected path=value")
+def assign(request: dict[str, Any], assignments: Sequence[str]) -> None:
+    """Puts each `a.b=value` of `--set` into the nested request; a value is JSON, or else a plain string.
+
+    Raises:
+        InvalidInputError: Not of that form, a number that JSON does not have (NaN, Infinity), or a path through a value
+            that has no fields.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        *parents, leaf = path.split(".")
+        if not equals or not all((*parents, leaf)):
+            raise InvalidInputError("--set", f"got {assignment!r}, expected path=value")
+        here = request
+        for parent in parents:
+            here = here.setdefault(parent, {})
+            if not isinstance(here, dict):
+                raise InvalidInputError("--set", f"{path}: {parent} is not a section")
+        here[leaf] = _value(path, text)
+
+
+def _value(path: str, text: str) -> Any:
+    def refuse(number: str) -> None:
+        raise InvalidInputError("--set", f"{path}: {number} is no number that can be sent; expected a finite one")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            refuse(digits)
+        return value
+
     try:
-        value = json.loads(text)
+        return json_format.loads(text, parse_constant=refuse, parse_float=number)
+    except RecursionError:
+        raise InvalidInputError("--set", f"{path}: nested too deep") from None
     except ValueError:
-        value = text
-    here = request
-    for parent in parents:
-        here = here.setdefault(parent, {})
-        if not isinstance(here, dict):
-            raise InvalidInputError("--set", f"{path}: {parent} is not a section")
-    here[leaf] = value
+        return text
+
+
+def tasks_of(specs: object) -> list[Task]:
+    """The tasks that a request selects.
+
+    Raises:
+        InvalidInputError: It selects none, or is no list of strings.
+    """
+    if not isinstance(specs, list) or not specs or not all(isinstance(spec, str) for spec in specs):
+        raise InvalidInputError("tasks", f"got {specs!r}, expected a list of task names, globs, domains or sets")
+    try:
+        return select_tasks(specs)
+    except UnknownTaskError as error:
+        raise InvalidInputError("tasks", str(error)) from error

@@ -6,22 +6,23 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
+from newt.cli import events
 from newt.cli.rest import Api
 from newt.cli.terminal import name_table
-from newt.errors import UnavailableError
-from newt.runs.record import EpisodeStats, Run, RunResults
+from newt.runs.record import EpisodeStats, Progress, Run, RunResults, RunState
 
-_POLL_S = 1.0
 _COUNTS = re.compile(r"\(.*?\)")
+_LINE_LENGTH = 99
+_STAGE_LENGTH = 36
 # A pipe or a log file gets one line per interval, and one whenever the stage changes.
 _LINE_EVERY_S = 10.0
-# The learner may be restarting; its runs go on.
-_PATIENCE_S = 60.0
 
 
 def follow(api: Api, run_id: str, console: Console) -> Run:
@@ -35,25 +36,19 @@ def follow(api: Api, run_id: str, console: Console) -> Run:
     """
     if console.is_terminal:
         with Live(console=console, refresh_per_second=2) as live:
-            return _poll(api, run_id, lambda run: live.update(progress_table(run)))
-    return _poll(api, run_id, _Lines(console))
+            return _follow(api, run_id, lambda run: live.update(progress_table(run)))
+    return _follow(api, run_id, _Lines(console))
 
 
-def _poll(api: Api, run_id: str, show: Callable[[Run], None]) -> Run:
-    answered = time.monotonic()
-    while True:
-        try:
-            run = Run.model_validate(api.get(f"/runs/{run_id}"))
-        except UnavailableError:
-            if time.monotonic() - answered > _PATIENCE_S:
-                raise
-            time.sleep(_POLL_S)
-            continue
-        answered = time.monotonic()
+def _follow(api: Api, run_id: str, show: Callable[[Run], None]) -> Run:
+    for run in events.follow(api, f"/runs/{run_id}", Run.model_validate, _advanced, lambda run: run.state.finished):
         show(run)
-        if run.state.finished:
-            return run
-        time.sleep(_POLL_S)
+    return run
+
+
+def _advanced(run: Run, told: dict[str, Any]) -> Run:
+    state, progress = RunState(told["state"]), {name: value for name, value in told.items() if name != "state"}
+    return run.model_copy(update={"state": state, "progress": Progress.model_validate(progress)})
 
 
 class _Lines:
@@ -71,7 +66,7 @@ class _Lines:
         if stage == self._stage and now - self._printed < _LINE_EVERY_S and not run.state.finished:
             return
         self._stage, self._printed = stage, now
-        self._console.print(f"{headline(run)} | {returns_line(run)}", highlight=False, soft_wrap=True)
+        self._console.print(short_line(run), highlight=False, markup=False, soft_wrap=True)
 
 
 def headline(run: Run) -> str:
@@ -80,21 +75,52 @@ def headline(run: Run) -> str:
     parts = [run.state.value, progress.stage]
     if progress.total_pretrain_updates:
         parts.append(f"pretraining {progress.pretrain_updates:,}/{progress.total_pretrain_updates:,}")
+    going = not run.state.finished  # Speeds and time left are of what goes on.
+    speeds = [f" ({progress.env_steps_per_s:.0f}/s)", f" ({progress.updates_per_s:.1f}/s)"] if going else ["", ""]
     parts += [
-        f"env steps {progress.env_steps:,}/{progress.total_env_steps:,} ({progress.env_steps_per_s:.0f}/s)",
-        f"updates {progress.updates:,}/{progress.total_updates:,} ({progress.updates_per_s:.1f}/s)",
+        f"env steps {progress.env_steps:,}/{progress.total_env_steps:,}{speeds[0]}",
+        f"updates {progress.updates:,}/{progress.total_updates:,}{speeds[1]}",
         f"weights v{progress.weights_version}",
-        f"ETA {duration(progress.eta_s)}",
     ]
-    if progress.waiting_on:
+    if going:
+        parts.append(f"ETA {duration(progress.eta_s)}")
+    if progress.waiting_on and going:
         parts.append(f"waiting on {progress.waiting_on}")
     return " | ".join(parts)
 
 
-def returns_line(run: Run) -> str:
-    """Latest return of every task in one line."""
-    known = {name: task.last_return for name, task in run.progress.tasks.items() if task.last_return is not None}
-    return "returns " + (", ".join(f"{name} {value:.1f}" for name, value in known.items()) or "-")
+def short_line(run: Run) -> str:
+    """How far a run is, in fewer than 100 characters: for logs."""
+    progress = run.progress
+    if run.state.finished:
+        return f"{run.state.value}: {count(progress.env_steps)} env steps, {count(progress.updates)} updates"
+    parts = [_cut(progress.stage, _STAGE_LENGTH)]
+    if progress.waiting_on:
+        parts.append(_cut(f"waiting on {progress.waiting_on}", _STAGE_LENGTH))
+    if progress.env_steps or not progress.pretrain_updates:
+        steps = f"{count(progress.env_steps)}/{count(progress.total_env_steps)} steps"
+        parts.append(f"{steps} {progress.env_steps_per_s:.0f}/s")
+    updates = progress.updates or progress.pretrain_updates
+    parts.append(f"{count(updates)} updates {progress.updates_per_s:.1f}/s")
+    scores = [task.last_score for task in progress.tasks.values() if task.last_score is not None]
+    if scores:
+        parts.append(f"score {sum(scores) / len(scores):.2f}")
+    parts.append(f"ETA {duration(progress.eta_s)}")
+    return _cut(" | ".join(parts), _LINE_LENGTH)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def count(number: int) -> str:
+    """A number in at most six characters: 999, 12,345, 400k, 1.25M."""
+    if number < 100_000:
+        return f"{number:,}"
+    for unit, size in (("k", 10**3), ("M", 10**6), ("G", 10**9)):
+        if number < 1000 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.1e}"
 
 
 def progress_table(run: Run) -> RenderableType:
@@ -116,15 +142,16 @@ def progress_table(run: Run) -> RenderableType:
         )
     lines: list[RenderableType] = [table, headline(run)]
     if run.error:
-        lines.append(f"[red]{run.error}[/red]")
+        lines.append(f"[red]{escape(run.error)}[/red]")
     return Group(*lines)
 
 
 def results_table(results: RunResults) -> Table:
-    """Normalised score of every task at the three milestones."""
-    table = name_table(
-        "task", "random", "pretrained", "final", "final return", "final success", title="normalised score"
-    )
+    """Normalised score of every task at the milestones; the policy alone where it was asked for."""
+    means = results.mean_score
+    alone = () if means.final_policy is None else ("policy alone",)
+    columns = ("task", "random", "pretrained", "final", *alone, "final return", "final success")
+    table = name_table(*columns, title="normalised score")
     for name, row in results.tasks.items():
         final = row.final
         table.add_row(
@@ -132,12 +159,13 @@ def results_table(results: RunResults) -> Table:
             _score(row.random),
             _score(row.pretrained),
             _score(final),
+            *(_score(row.final_policy) for _ in alone),
             _number(final.return_ if final else None, 1),
             _number(final.success if final else None, 2),
         )
     table.add_section()
-    means = results.mean_score
-    table.add_row("mean", _number(means.random, 3), _number(means.pretrained, 3), _number(means.final, 3), "", "")
+    values = (means.random, means.pretrained, means.final, *(means.final_policy for _ in alone))
+    table.add_row("mean", *(_number(value, 3) for value in values), "", "")
     return table
 
 

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newt.client.sim import AutoReset, Observation, ObsMode, SimClient, SimSession, Step, Task
+    from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+    from newt.client.steps import Observation, Step
     from newt.client.vector_env import RemoteVectorEnv
 
 __all__ = [
@@ -22,12 +23,11 @@ __all__ = [
     "SimClient",
     "SimSession",
     "Step",
-    "Task",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "vector_env" if name == "RemoteVectorEnv" else "sim"
+    module = {"RemoteVectorEnv": "vector_env", "Observation": "steps", "Step": "steps"}.get(name, "sim")
     return getattr(import_module(f"{__name__}.{module}"), name)

@@ -14,15 +14,18 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from newt.client.episodes import ACTION_DIM, OBS_DIM, Floats
 from newt.errors import UnavailableError
-from newt.wire.status import from_rpc_error
+from newt.wire.episodes import Floats
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
+from newt.wire.peer import Peer
+from newt.wire.retry import until_available
 from newt.wire.tensors import decode
 from newt.wire.v1 import replay_pb2, replay_pb2_grpc
 
-_PAUSE_S = 0.1
 # No call is without a deadline: a stream this old is replaced by a new one.
 _STREAM_SECONDS = 3600.0
+# What grpcio says to the calls of a channel that its owner closes.
+_CHANNEL_CLOSED = "Channel closed!"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,8 @@ class Batch:
         image: float32[H+1, B, X], or None in state-only runs.
         index: Position of the batch in its iterator; for limited ones, the online update.
         env_steps: Transitions stored in the run when it was drawn.
+        env_steps_taken: Steps taken by then, those of unfinished episodes included.
+        acting_weights_version: Version of the weights that acted then; 0 for none.
         blocked_seconds: How long the service held it back for the limiter.
     """
 
@@ -51,6 +56,8 @@ class Batch:
     image: Floats | None
     index: int
     env_steps: int
+    env_steps_taken: int
+    acting_weights_version: int
     blocked_seconds: float
 
 
@@ -64,6 +71,7 @@ class Batches:
 
     def __init__(
         self,
+        peer: Peer,
         stub: replay_pb2_grpc.ReplayServiceStub,
         template: replay_pb2.SampleRequest,
         seed: int,
@@ -75,7 +83,7 @@ class Batches:
     ) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight: got {in_flight}, expected at least 1")
-        self._stub, self._template = stub, template
+        self._peer, self._stub, self._template = peer, stub, template
         self._seed, self._limited = seed, limited
         self._stop_index = None if count is None else first_index + count
         self._in_flight, self._patience_s = in_flight, patience_s
@@ -138,48 +146,44 @@ class Batches:
 
     def _fetch(self) -> None:
         try:
-            away_since: float | None = None
             while not self._closed and self._fetched != self._stop_index:
-                before = self._fetched
-                problem = self._stream()
-                if self._fetched > before:
-                    away_since = None
-                if problem is not None:
-                    now = time.monotonic()
-                    away_since = away_since or now
-                    if now - away_since > self._patience_s:
-                        raise problem
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._closed, _PAUSE_S)
+                until_available(self._stream, time.monotonic() + self._patience_s, sleep=self._pause)
             self._ready.put(StopIteration())
         except Exception as error:
             self._ready.put(error)
 
-    def _stream(self) -> UnavailableError | None:
-        """Reads batches from one stream until all are read, or it ends; returns why if that is worth a pause."""
-        ended = threading.Event()
+    def _pause(self, seconds: float) -> None:
         with self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
+
+    def _stream(self) -> None:
+        """Reads batches from one stream until all are read, or it ends; raises why if it has brought none."""
+        ended, before = threading.Event(), self._fetched
+        with self._changed:
+            # A stream takes a place in the service: none before there is something to ask for.
+            self._changed.wait_for(lambda: self._closed or self._fetched < self._taken + self._in_flight)
             if self._closed:
-                return None
+                return
             self._call = self._stub.Sample(self._requests(self._fetched, ended), timeout=_STREAM_SECONDS)
         try:
             for response in self._call:
                 self._ready.put(_decode(response, self._template, self._fetched))
                 self._fetched += 1
         except grpc.RpcError as error:
-            if self._call.code() is grpc.StatusCode.CANCELLED:  # By close(), or because the channel was closed.
+            cancelled = self._call.code() is grpc.StatusCode.CANCELLED
+            if cancelled and self._call.details() == _CHANNEL_CLOSED:
                 self._closed = True
+            if cancelled and not self._closed:  # By the service, which needed the place while we asked for nothing.
+                return
             if self._closed or self._call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return None
-            translated = from_rpc_error(error)
-            if isinstance(translated, UnavailableError):
-                return translated
-            raise translated from error
+                return
+            translated = self._peer.error(error, _STREAM_SECONDS)
+            if self._fetched == before or not isinstance(translated, UnavailableError):
+                raise translated from error
         finally:
             ended.set()
             with self._changed:
                 self._changed.notify_all()
-        return None
 
     def _requests(self, index: int, ended: threading.Event) -> Iterator[replay_pb2.SampleRequest]:
         """Requests from `index` on, as fast as the caller takes batches; runs in a thread of gRPC's."""
@@ -206,8 +210,8 @@ def batch_seed(seed: int, index: int) -> int:
 def _decode(response: replay_pb2.SampleResponse, request: replay_pb2.SampleRequest, index: int) -> Batch:
     """Scatters the groups' valid columns into padded arrays."""
     H, B = request.horizon, request.batch_size
-    obs = np.zeros((H + 1, B, OBS_DIM), np.float32)
-    action = np.zeros((H, B, ACTION_DIM), np.float32)
+    obs = np.zeros((H + 1, B, PADDED_OBS_DIM), np.float32)
+    action = np.zeros((H, B, PADDED_ACTION_DIM), np.float32)
     reward = np.empty((H, B), np.float32)
     terminated = np.zeros((H, B), np.bool_)
     task = np.empty(B, np.int32)
@@ -243,5 +247,7 @@ def _decode(response: replay_pb2.SampleResponse, request: replay_pb2.SampleReque
         image=image,
         index=index,
         env_steps=response.env_steps,
+        env_steps_taken=response.env_steps_taken,
+        acting_weights_version=response.acting_weights_version,
         blocked_seconds=response.blocked_seconds,
     )

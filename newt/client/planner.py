@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Required, Self, TypedDict, Unpack
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 
-from newt.errors import InvalidInputError, UnavailableError
+from newt.errors import InvalidInputError
 from newt.wire.channels import connect
-from newt.wire.status import from_rpc_error, rpc_code
+from newt.wire.numbers import MAX_UINT32, whole
+from newt.wire.peer import REMEDY, Patience, Peer
 from newt.wire.tensors import decode, encode
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
 
-_FIRST_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.5
+ActMode = Literal["planner", "policy"]
+
+_MODES: dict[ActMode, planner_pb2.ActMode.ValueType] = {
+    "planner": planner_pb2.ACT_MODE_PLANNER,
+    "policy": planner_pb2.ACT_MODE_POLICY,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,30 @@ class Plan:
     batch_rows: int
 
 
+class PlanOptions(TypedDict, total=False):
+    """How actions are chosen.
+
+    Attributes:
+        explore: Add exploration noise; False in evaluation.
+        mode: Way of choosing: "planner", or "policy", the policy alone without planning.
+        env_step: Environment steps taken by the run, for constrained planning; None: those of the weights, which so
+            act as they were trained to.
+        constraint_weight: Share of the policy in the first proposal, in [0, 1], for all rows or float32[B]; None: what
+            training had for each row's task; 0 plans freely.
+        min_weights_version: Refuse to act with older weights.
+        horizon: Planning horizon, 0 for the model's own.
+        want_sequence: Whether to return the whole selected sequence.
+    """
+
+    explore: Required[bool]
+    mode: ActMode
+    env_step: int | None
+    constraint_weight: npt.ArrayLike | None
+    min_weights_version: int
+    horizon: int
+    want_sequence: bool
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A model that a planner can serve now."""
@@ -66,10 +93,12 @@ class PlannerClient:
 
     Args:
         target: `host:port`, or any gRPC target with several planners behind it.
+        remedy: What to do when it is away.
+        patience: Waits for planners longer than a call may take.
     """
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, target: str, *, remedy: str = REMEDY, patience: Patience | None = None) -> None:
+        self.peer = Peer("planner", target, remedy=remedy, patience=patience)
         self._channel = connect(target)
         self._stub = planner_pb2_grpc.PlannerServiceStub(self._channel)
 
@@ -80,16 +109,11 @@ class PlannerClient:
         task: npt.ArrayLike,
         seed: npt.ArrayLike,
         *,
-        explore: bool,
-        timeout_s: float,
         prev_mean: npt.ArrayLike | None = None,
         first: npt.ArrayLike | None = None,
-        policy_only: bool = False,
-        env_step: int | None = None,
-        min_weights_version: int = 0,
-        horizon: int = 0,
         image: npt.ArrayLike | None = None,
-        want_sequence: bool = False,
+        timeout_s: float = 10.0,
+        **options: Unpack[PlanOptions],
     ) -> Plan:
         """Chooses one action per row.
 
@@ -101,19 +125,15 @@ class PlannerClient:
             obs: float32[B, O], finite, zero-padded.
             task: int[B], row of each task in the model's task table.
             seed: int[B] in [0, 2**64), source of all randomness of a row; use a new one for every step.
-            explore: Add exploration noise; False in evaluation.
-            timeout_s: Deadline of the whole call, waiting included.
             prev_mean: float32[B, H, A], next_mean of each row's previous reply; None means zeros.
             first: bool[B], rows at the first step of an episode, which start from a zero mean.
-            policy_only: Act with the policy, without planning.
-            env_step: Environment steps taken by the run, for constrained planning; None plans unconstrained.
-            min_weights_version: Refuse to act with older weights.
-            horizon: Planning horizon, 0 for the model's own.
             image: float32[B, X], image features, for models with image input.
-            want_sequence: Also return the whole selected sequence.
+            timeout_s: Deadline of the whole call, waiting included.
+            options: How to choose; `explore` is required.
 
         Raises:
             InvalidInputError: The service refuses an argument, which the error names.
+            PreconditionError: The weights that were published cannot be used.
             ExhaustedError: The planner's queue is full.
             UnavailableError: No planner, or no such weights, before the deadline.
         """
@@ -122,11 +142,11 @@ class PlannerClient:
             obs=encode(_array("obs", obs, np.float32)),
             task=encode(_array("task", task, np.int32)),
             seed=encode(_array("seed", seed, np.uint64)),
-            explore=explore,
-            mode=planner_pb2.ACT_MODE_POLICY if policy_only else planner_pb2.ACT_MODE_PLAN,
-            min_weights_version=min_weights_version,
-            horizon=horizon,
-            want_sequence=want_sequence,
+            explore=options["explore"],
+            mode=_MODES[options.get("mode", "planner")],
+            min_weights_version=whole("min_weights_version", options.get("min_weights_version", 0)),
+            horizon=whole("horizon", options.get("horizon", 0), 0, MAX_UINT32),
+            want_sequence=options.get("want_sequence", False),
         )
         if prev_mean is not None:
             request.prev_mean.CopyFrom(encode(_array("prev_mean", prev_mean, np.float32)))
@@ -134,9 +154,15 @@ class PlannerClient:
             request.first.CopyFrom(encode(_array("first", first, np.bool_)))
         if image is not None:
             request.image.CopyFrom(encode(_array("image", image, np.float32)))
+        env_step = options.get("env_step")
         if env_step is not None:
-            request.env_step = env_step
-        return _unpack(self._until_available(request, timeout_s))
+            request.env_step = whole("env_step", env_step)
+        weight = options.get("constraint_weight")
+        if weight is not None:
+            rows = np.asarray(weight, np.float32)
+            each = np.full(len(np.asarray(seed)), rows) if rows.ndim == 0 else rows
+            request.constraint_weight.CopyFrom(encode(each))
+        return _unpack(self.peer.call(self._stub.Plan, request, timeout_s))
 
     def models(self, *, timeout_s: float) -> list[ServedModel]:
         """Models that the planner can serve now.
@@ -144,13 +170,18 @@ class PlannerClient:
         Raises:
             UnavailableError: No planner answered before the deadline.
         """
-        try:
-            reply = self._stub.ListModels(planner_pb2.ListModelsRequest(), timeout=timeout_s, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise self._translated(error, timeout_s, "") from error
         return [
-            ServedModel(m.model_id, m.weights_version, m.parameters, tuple(m.tasks), m.horizon) for m in reply.models
+            ServedModel(m.model_id, m.weights_version, m.parameters, tuple(m.tasks), m.horizon)
+            for m in self._list(timeout_s).models
         ]
+
+    def refused(self, *, timeout_s: float) -> dict[str, str]:
+        """Models whose newest version the planner cannot use, and why; older versions may go on being served.
+
+        Raises:
+            UnavailableError: No planner answered before the deadline.
+        """
+        return {m.model_id: f"version {m.weights_version}: {m.reason}" for m in self._list(timeout_s).refused}
 
     def close(self) -> None:
         """Closes the connection; calls under way fail."""
@@ -164,27 +195,10 @@ class PlannerClient:
     ) -> None:
         self.close()
 
-    def _until_available(self, request: planner_pb2.PlanRequest, timeout_s: float) -> planner_pb2.PlanResponse:
-        deadline = time.monotonic() + timeout_s
-        pause_s, last = _FIRST_PAUSE_S, ""
-        while True:
-            remaining_s = max(0.0, deadline - time.monotonic())
-            try:
-                return self._stub.Plan(request, timeout=remaining_s, wait_for_ready=True)
-            except grpc.RpcError as error:
-                translated = self._translated(error, timeout_s, last)
-                too_late = time.monotonic() + pause_s >= deadline
-                if rpc_code(error) is not grpc.StatusCode.UNAVAILABLE or too_late:
-                    raise translated from error
-                last = str(translated)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _translated(self, error: grpc.RpcError, timeout_s: float, last: str) -> Exception:
-        if rpc_code(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
-            cause = f"; the last answer was: {last}" if last else ""
-            return UnavailableError(f"planner at {self._target} did not answer within {timeout_s} s{cause}")
-        return from_rpc_error(error)
+    def _list(self, timeout_s: float) -> planner_pb2.ListModelsResponse:
+        reply: planner_pb2.ListModelsResponse
+        reply = self.peer.call(self._stub.ListModels, planner_pb2.ListModelsRequest(), timeout_s)
+        return reply
 
 
 def _array(field: str, value: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import grpc
 
 from newt.client.batches import Batches
-from newt.client.episodes import Episode
-from newt.errors import UnavailableError
+from newt.client.buffers import Appended, BufferConfig, BufferInfo, HeldDemoSet, InsertPermit
+from newt.errors import InvalidInputError, UnavailableError
 from newt.wire.channels import connect
-from newt.wire.status import from_rpc_error
+from newt.wire.episodes import Episode
+from newt.wire.limits import MAX_COUNT, MAX_HORIZON
+from newt.wire.numbers import MAX_UINT32, whole
+from newt.wire.peer import REMEDY, Patience, Peer
 from newt.wire.v1 import replay_pb2, replay_pb2_grpc
 
-_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 1.0
+Sampler = Literal["episode_uniform", "transition_uniform", "task_balanced"]
+
+_SAMPLERS: dict[Sampler, replay_pb2.Sampler.ValueType] = {
+    "episode_uniform": replay_pb2.SAMPLER_EPISODE_UNIFORM,
+    "transition_uniform": replay_pb2.SAMPLER_TRANSITION_UNIFORM,
+    "task_balanced": replay_pb2.SAMPLER_TASK_BALANCED,
+}
 
 
 class ReplayClient:
@@ -30,72 +38,36 @@ class ReplayClient:
 
     Args:
         target: `host:port`, or any gRPC target.
+        remedy: What to do when it is away.
+        patience: Waits for the service longer than a call may take.
     """
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, target: str, *, remedy: str = REMEDY, patience: Patience | None = None) -> None:
+        self.peer = Peer("replay", target, remedy=remedy, patience=patience)
         self._channel = connect(target)
         self._stub = replay_pb2_grpc.ReplayServiceStub(self._channel)
 
-    def create_buffer(
-        self,
-        buffer_id: str,
-        tasks: Mapping[str, tuple[int, int]],
-        *,
-        capacity_rows: int,
-        updates_per_env_step: float,
-        start_env_steps: int,
-        max_lead_updates: int,
-        demo_sets: Sequence[str] = (),
-        demos_in_online: bool = True,
-        image_dim: int = 0,
-        image_encoder: str = "",
-        timeout_s: float = 60.0,
-    ) -> bool:
-        """Makes a run's buffer, or changes its capacity and limiter; see the proto for the arguments.
+    def create_buffer(self, buffer_id: str, config: BufferConfig, timeout_s: float = 60.0) -> bool:
+        """Makes a run's buffer, or changes its capacity and limiter.
 
         Args:
             buffer_id: The run's id.
-            tasks: Valid (obs_dim, action_dim) by task; the order gives the task indices.
-            capacity_rows: Rows kept.
-            updates_per_env_step: Ratio that the limiter holds.
-            start_env_steps: Transitions stored before updates begin.
-            max_lead_updates: Updates that the collector may be ahead; 0 for no bound.
-            demo_sets: Where to take demos from.
-            demos_in_online: Draw the online part from demos too until online data has replaced them.
-            image_dim: Image feature columns; 0 for state-only.
-            image_encoder: Identity of what makes the features; demos and episodes of another one are refused.
+            config: How it is to be kept.
             timeout_s: Deadline, waiting for the service included.
 
         Returns:
             Whether it existed.
         """
-        request = replay_pb2.CreateBufferRequest(
-            buffer_id=buffer_id,
-            tasks=[replay_pb2.TaskDims(task=task, obs_dim=o, action_dim=a) for task, (o, a) in tasks.items()],
-            capacity_rows=capacity_rows,
-            limiter=replay_pb2.Limiter(
-                updates_per_env_step=updates_per_env_step,
-                start_env_steps=start_env_steps,
-                max_lead_updates=max_lead_updates,
-            ),
-            demo_sets=demo_sets,
-            demos_in_online=demos_in_online,
-            image_dim=image_dim,
-            image_encoder=image_encoder,
-        )
-        response: replay_pb2.CreateBufferResponse = self._call(self._stub.CreateBuffer, request, timeout_s)
-        return response.existed
+        response = self.peer.call(self._stub.CreateBuffer, config.to_proto(buffer_id), timeout_s)
+        return bool(response.existed)
 
     def delete_buffer(self, buffer_id: str, timeout_s: float = 60.0) -> int:
         """Removes a buffer and its episodes; returns how many. Unknown buffers are no error."""
         request = replay_pb2.DeleteBufferRequest(buffer_id=buffer_id)
-        response: replay_pb2.DeleteBufferResponse = self._call(self._stub.DeleteBuffer, request, timeout_s)
+        response: replay_pb2.DeleteBufferResponse = self.peer.call(self._stub.DeleteBuffer, request, timeout_s)
         return response.episodes
 
-    def append(
-        self, episode: Episode, *, buffer_id: str = "", demo_set: str = "", timeout_s: float
-    ) -> replay_pb2.AppendResponse:
+    def append(self, episode: Episode, *, buffer_id: str = "", demo_set: str = "", timeout_s: float = 10.0) -> Appended:
         """Stores an episode durably in a buffer or a demo set (give one of the two).
 
         Repeats the call within the deadline while the service or Redis is away; the episode's id makes that harmless.
@@ -113,31 +85,53 @@ class ReplayClient:
             request.buffer_id = buffer_id
         else:
             request.demo_set = demo_set
-        response: replay_pb2.AppendResponse = self._call(self._stub.Append, request, timeout_s)
-        return response
+        response = self.peer.call(self._stub.Append, request, timeout_s)
+        return Appended(
+            duplicate=response.duplicate,
+            env_steps=response.env_steps,
+            task_env_steps=response.task_env_steps,
+            task_episodes=response.task_episodes,
+            evicted_episodes=response.evicted_episodes,
+        )
 
-    def await_insert(self, buffer_id: str, timeout_s: float) -> replay_pb2.AwaitInsertResponse:
-        """Waits until the collector may go on; `granted` is False if it still may not shortly before the deadline."""
-        request = replay_pb2.AwaitInsertRequest(buffer_id=buffer_id)
-        response: replay_pb2.AwaitInsertResponse = self._call(self._stub.AwaitInsert, request, timeout_s)
-        return response
+    def await_insert(
+        self,
+        buffer_id: str,
+        timeout_s: float,
+        *,
+        env_steps_taken: int | None = None,
+        acting_weights_version: int = 0,
+    ) -> InsertPermit:
+        """Reports what a collector has done, and waits until it may go on.
 
-    def get_buffer(self, buffer_id: str, timeout_s: float = 10.0) -> replay_pb2.GetBufferResponse:
+        Args:
+            buffer_id: The buffer.
+            timeout_s: Deadline; `granted` is False if the collector still may not go on shortly before it.
+            env_steps_taken: Steps of all episodes, unfinished ones included; None: no news.
+            acting_weights_version: Newest version of the weights that has acted; 0 for none.
+        """
+        request = replay_pb2.AwaitInsertRequest(
+            buffer_id=buffer_id, acting_weights_version=whole("acting_weights_version", acting_weights_version)
+        )
+        if env_steps_taken is not None:
+            request.env_steps_taken = whole("env_steps_taken", env_steps_taken)
+        return InsertPermit.from_proto(self.peer.call(self._stub.AwaitInsert, request, timeout_s))
+
+    def get_buffer(self, buffer_id: str, timeout_s: float = 10.0) -> BufferInfo:
         """Counters of a buffer."""
         request = replay_pb2.GetBufferRequest(buffer_id=buffer_id)
-        response: replay_pb2.GetBufferResponse = self._call(self._stub.GetBuffer, request, timeout_s)
-        return response
+        return BufferInfo.from_proto(self.peer.call(self._stub.GetBuffer, request, timeout_s))
 
-    def list_demo_sets(self, name: str = "", timeout_s: float = 10.0) -> list[replay_pb2.DemoSet]:
+    def list_demo_sets(self, name: str = "", timeout_s: float = 10.0) -> list[HeldDemoSet]:
         """All demo sets, or the one of that name."""
         request = replay_pb2.ListDemoSetsRequest(demo_set=name)
-        response: replay_pb2.ListDemoSetsResponse = self._call(self._stub.ListDemoSets, request, timeout_s)
-        return list(response.demo_sets)
+        response = self.peer.call(self._stub.ListDemoSets, request, timeout_s)
+        return [HeldDemoSet.from_proto(demo_set) for demo_set in response.demo_sets]
 
     def delete_demo_set(self, name: str, timeout_s: float = 60.0) -> int:
         """Removes a demo set that no buffer uses; returns the number of its episodes."""
         request = replay_pb2.DeleteDemoSetRequest(demo_set=name)
-        response: replay_pb2.DeleteDemoSetResponse = self._call(self._stub.DeleteDemoSet, request, timeout_s)
+        response: replay_pb2.DeleteDemoSetResponse = self.peer.call(self._stub.DeleteDemoSet, request, timeout_s)
         return response.episodes
 
     def read_episodes(
@@ -151,11 +145,25 @@ class ReplayClient:
             request.buffer_id = buffer_id
         else:
             request.demo_set = demo_set
-        try:
-            for response in self._stub.ReadEpisodes(request, timeout=timeout_s, wait_for_ready=True):
-                yield Episode.from_proto(response.episode)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+
+        def begin(request: replay_pb2.ReadEpisodesRequest, timeout: float) -> tuple[Any, Any]:
+            call = self._stub.ReadEpisodes(request, timeout=timeout)
+            return next(call, None), call
+
+        deadline, seen = time.monotonic() + timeout_s, set[str]()
+        while True:
+            response, rest = self.peer.call(begin, request, timeout_s)
+            try:
+                while response is not None:
+                    if response.episode.episode_id not in seen:
+                        seen.add(response.episode.episode_id)
+                        yield Episode.from_proto(response.episode)
+                    response = next(rest, None)
+                return
+            except grpc.RpcError as error:  # Goes on behind the last one, if the service was away meanwhile.
+                translated = self.peer.error(error, timeout_s)
+                if not isinstance(translated, UnavailableError) or time.monotonic() > deadline:
+                    raise translated from error
 
     def batches(
         self,
@@ -165,7 +173,7 @@ class ReplayClient:
         horizon: int,
         seed: int,
         demo_fraction: float = 0.5,
-        sampler: replay_pb2.Sampler.ValueType = replay_pb2.SAMPLER_EPISODE_UNIFORM,
+        sampler: Sampler = "episode_uniform",
         limited: bool = True,
         first_index: int = 0,
         count: int | None = None,
@@ -181,7 +189,7 @@ class ReplayClient:
             buffer_id: The buffer.
             batch_size: B.
             horizon: H, 1 to 64.
-            seed: Of all batches.
+            seed: Seed of all batches.
             demo_fraction: Share of sequences from demos.
             sampler: How sequences are drawn.
             limited: Count the batches as online updates, which the limiter holds back; False in pretraining.
@@ -190,10 +198,19 @@ class ReplayClient:
             in_flight: Batches requested or ready ahead of the caller; the limiter counts them as asked for.
             patience_s: How long the service may be away before the iterator gives up.
         """
+        if sampler not in _SAMPLERS:
+            raise InvalidInputError("sampler", f"got {sampler!r}, expected one of {', '.join(_SAMPLERS)}")
         request = replay_pb2.SampleRequest(
-            buffer_id=buffer_id, batch_size=batch_size, horizon=horizon, demo_fraction=demo_fraction, sampler=sampler
+            buffer_id=buffer_id,
+            batch_size=whole("batch_size", batch_size, 1, MAX_UINT32),
+            horizon=whole("horizon", horizon, 1, MAX_HORIZON),
+            demo_fraction=demo_fraction,
+            sampler=_SAMPLERS[sampler],
         )
-        return Batches(self._stub, request, seed, limited, first_index, count, in_flight, patience_s)
+        seed = whole("seed", seed, high=2**128 - 1)
+        first_index = whole("first_index", first_index, high=MAX_COUNT)
+        count = None if count is None else whole("count", count, high=MAX_COUNT)
+        return Batches(self.peer, self._stub, request, seed, limited, first_index, count, in_flight, patience_s)
 
     def close(self) -> None:
         """Closes the channel; open iterators end."""
@@ -206,24 +223,3 @@ class ReplayClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
-        """One unary call, repeated while the service is away; every method of replay is harmless to repeat."""
-        deadline = time.monotonic() + timeout_s
-        pause = _PAUSE_S
-        said = "nobody answers there"
-        while True:
-            try:
-                return method(request, timeout=max(0.0, deadline - time.monotonic()), wait_for_ready=True)
-            except grpc.RpcError as error:
-                translated = from_rpc_error(error)
-                code = getattr(error, "code", lambda: None)()
-                if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise UnavailableError(
-                        f"replay at {self._target} did not do it within {timeout_s:g} s: {said}"
-                    ) from error
-                if not isinstance(translated, UnavailableError) or time.monotonic() + pause >= deadline:
-                    raise translated from error
-                said = str(translated)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)

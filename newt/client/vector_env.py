@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,14 +11,14 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from newt.client.sim import AutoReset, Observation, ObsMode, SimClient, Step
-from newt.errors import LostError, PreconditionError, UnavailableError
-from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
+from newt.client.sim import AutoReset, ObsMode, SimClient
+from newt.client.steps import Observation, Step
+from newt.errors import PreconditionError
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
+from newt.wire.numbers import MAX_UINT64, whole
 
 _AUTO_RESET = {AutoresetMode.SAME_STEP: AutoReset.SAME_STEP, AutoresetMode.DISABLED: AutoReset.DISABLED}
 _FRAME_SHAPE = (3, 224, 224)
-_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 1.0
 
 
 class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
@@ -55,7 +54,8 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         obs_mode: `state`, or `rgb` for state and frames.
         autoreset_mode: SAME_STEP or DISABLED.
         with_expert: Put the scripted expert's actions into `info["expert_action"]`.
-        timeout_s: Deadline of a call; a step waits as long for a server that is away.
+        timeout_s: Deadline of a call, which waits as long for a server that is away. Building the simulators may take
+            longer.
 
     Raises:
         ValueError: Arguments that do not fit together.
@@ -119,25 +119,22 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         """Starts new episodes.
 
         Args:
-            seed: Of row 0, the others following it; or one per row, where None continues the row's own sequence.
+            seed: Seed of row 0, the others following it; or one per row, where None continues the row's own sequence.
             options: `reset_mask`, bool[N], limits the reset to its true rows.
 
         Returns:
             The observations of all rows, and `episode_seed` of those that were reset.
         """
         mask = self._reset_mask(options)
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + row for row in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
-            raise ValueError(f"got {len(seed)} seeds, expected one for each of {self.num_envs} rows")
-        seeds = dict(enumerate(seed)) if seed is not None else {}
+        seeds = self._seeds(seed)
         rows = np.flatnonzero(mask).tolist()
         fresh = [row for row in rows if seeds.get(row) is None]
         seeded = {row: value for row in rows if (value := seeds.get(row)) is not None}
-        # The first reset of a session must be of all rows at once.
-        observation = self._session.reset(rows) if fresh else None
-        if seeded:
-            observation = self._session.reset(list(seeded), list(seeded.values()))
+        with self._session.in_use():
+            # The first reset of a session must be of all rows at once.
+            observation = self._session.reset(rows) if fresh else None
+            if seeded:
+                observation = self._session.reset(list(seeded), list(seeded.values()))
         assert observation is not None  # The mask is not empty.
         return self._obs(observation), self._reset_info(observation, mask)
 
@@ -150,19 +147,23 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
             actions: [N, action_dim] in [-1, 1].
 
         Raises:
-            UnavailableError, LostError: The server stayed away, or its simulators dead; go on with `reset`.
-            grpc.RpcError: The step takes longer than `timeout_s`, among others; go on with `reset`.
-            PreconditionError: The step before this one has failed like that, and no `reset` followed.
+            UnavailableError, LostError: The server stayed away, its simulators dead, or the step takes longer than
+                `timeout_s`; go on with `reset`, as after Ctrl-C.
+            PreconditionError: The step before this one has failed like that, and no `reset` followed; or another
+                thread is using this environment.
         """
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self.num_envs, self._action_dim):
             raise ValueError(f"got actions of shape {actions.shape}, expected {(self.num_envs, self._action_dim)}")
         padded = np.zeros((self.num_envs, PADDED_ACTION_DIM), np.float32)
         padded[:, : self._action_dim] = actions
-        if self._session.stepping:
-            raise PreconditionError("the last step failed half way, so what it did is unknown: reset before the next")
-        self._session.send(padded)
-        step = self._receive()
+        with self._session.in_use():
+            if self._session.stepping:
+                raise PreconditionError(
+                    "the last step failed half way, so what it did is unknown: reset before the next"
+                )
+            self._session.send(padded)
+            step = self._session.receive(self._client.timeout_s)
         reward = step.reward.astype(np.float64)
         reward[step.crashed] = 0.0
         return (
@@ -182,17 +183,15 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         self._session.close()
         self._client.close()
 
-    def _receive(self) -> Step:
-        """The result of the step that was sent, from a server that may be away for a while."""
-        deadline, pause = time.monotonic() + self._client.timeout_s, _PAUSE_S
-        while True:
-            try:
-                return self._session.receive()
-            except (UnavailableError, LostError):
-                if time.monotonic() + pause > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> dict[int, int | None]:
+        if seed is None:
+            return {}
+        if isinstance(seed, Sequence | np.ndarray):
+            if len(seed) != self.num_envs:
+                raise ValueError(f"got {len(seed)} seeds, expected one for each of {self.num_envs} rows")
+            return {row: None if one is None else whole(f"seed[{row}]", one) for row, one in enumerate(seed)}
+        first = whole("seed", seed, high=MAX_UINT64 - self.num_envs + 1)
+        return {row: first + row for row in range(self.num_envs)}
 
     def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
         mask = (options or {}).get("reset_mask")

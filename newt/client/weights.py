@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import grpc
+from collections.abc import Iterator
 
-from newt.errors import UnavailableError
 from newt.wire.channels import connect
 from newt.wire.chunks import Weights, split
-from newt.wire.status import from_rpc_error, rpc_code
+from newt.wire.peer import Peer
 from newt.wire.v1 import weights_pb2, weights_pb2_grpc
 
 
@@ -26,7 +25,7 @@ def publish(
 
     Args:
         hub_target: `host:port` of the hub.
-        model_id: For training runs, the run's id.
+        model_id: Id of the model; for training runs, the run's.
         weights_version: 1 or more, higher than the last one.
         payload: What newt.agent.checkpoints.weights_to_bytes returns.
         plan_config_json: Planning settings to serve the model with, as JSON.
@@ -42,15 +41,13 @@ def publish(
         UnavailableError: The hub could not be reached, or not within the deadline.
     """
     weights = Weights(model_id, weights_version, payload, plan_config_json)
-    requests = (weights_pb2.PublishRequest(chunk=chunk) for chunk in split(weights))
     with connect(hub_target) as channel:
-        try:
-            reply = weights_pb2_grpc.WeightsServiceStub(channel).Publish(
-                requests, timeout=timeout_s, wait_for_ready=True
-            )
-        except grpc.RpcError as error:
-            raise _translated(error, hub_target, timeout_s) from error
-    return reply.subscribers
+        stub = weights_pb2_grpc.WeightsServiceStub(channel)
+        # A generator of chunks cannot be sent twice, so each try makes its own.
+        reply = _hub(hub_target).call(
+            lambda weights, timeout: stub.Publish(_chunks(weights), timeout=timeout), weights, timeout_s
+        )
+    return int(reply.subscribers)
 
 
 def retire(hub_target: str, model_id: str, *, timeout_s: float) -> None:
@@ -61,15 +58,13 @@ def retire(hub_target: str, model_id: str, *, timeout_s: float) -> None:
         UnavailableError: The hub could not be reached, or not within the deadline.
     """
     with connect(hub_target) as channel:
-        try:
-            weights_pb2_grpc.WeightsServiceStub(channel).Retire(
-                weights_pb2.RetireRequest(model_id=model_id), timeout=timeout_s, wait_for_ready=True
-            )
-        except grpc.RpcError as error:
-            raise _translated(error, hub_target, timeout_s) from error
+        stub = weights_pb2_grpc.WeightsServiceStub(channel)
+        _hub(hub_target).call(stub.Retire, weights_pb2.RetireRequest(model_id=model_id), timeout_s)
 
 
-def _translated(error: grpc.RpcError, target: str, timeout_s: float) -> Exception:
-    if rpc_code(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return UnavailableError(f"weights hub at {target} did not answer within {timeout_s} s")
-    return from_rpc_error(error)
+def _hub(target: str) -> Peer:
+    return Peer("weights hub", target, remedy="start the learner, or correct the address")
+
+
+def _chunks(weights: Weights) -> Iterator[weights_pb2.PublishRequest]:
+    return (weights_pb2.PublishRequest(chunk=chunk) for chunk in split(weights))

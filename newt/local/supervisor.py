@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import json
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,15 +16,19 @@ from types import FrameType
 import structlog
 
 from newt import logs
-from newt.local import health, stack
+from newt.local import health, redis_server, stack, state
 from newt.local.processes import start_time
-from newt.local.stack import STATE_FILE, STOP_GRACE_S
+from newt.local.stack import STOP_GRACE_S
+from newt.processes import RestartBudget, how_it_ended, last_words
 from newt.security import SecurityError
 
 # A service that dies more often than this within the window stays down, and the stack says so.
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 300.0
 START_TIMEOUT_S = 120.0
+WATCH_EVERY_S = 0.5
+# One that was ready is asked less often: each question costs a connection here and there. Its end is seen at once.
+ASK_READY_EVERY_S = 4.0
 _PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger(__name__)
@@ -35,8 +38,10 @@ log = structlog.get_logger(__name__)
 class _Child:
     spec: stack.ServiceSpec
     process: subprocess.Popen[bytes]
-    restarts: deque[float] = field(default_factory=deque)
+    log_start: int
+    restarts: RestartBudget = field(default_factory=lambda: RestartBudget(MAX_RESTARTS, RESTART_WINDOW_S))
     state: str = "starting"
+    asked_at: float = 0.0
 
 
 class Supervisor:
@@ -46,34 +51,34 @@ class Supervisor:
         self._config = config
         self._children: list[_Child] = []
         self._stopping = False
+        self._unwritten = False
 
     def run(self) -> int:
         """Starts everything, watches, and returns the process's exit status after a stop."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        self._config.home.mkdir(parents=True, exist_ok=True)
-        (self._config.home / "logs").mkdir(exist_ok=True)
         try:
+            (self._config.home / "logs").mkdir(parents=True, exist_ok=True)
             specs = stack.build(self._config)
         except (OSError, SecurityError) as error:
             self._write_state("failed", str(error))
             return 1
         problem = self._start_all(specs)
-        if problem and not self._stopping:
+        if problem and not self._ends():
             self._stop_all()
             self._write_state("failed", problem)
             return 1
-        while not self._stopping and self._owner_lives():
+        while not self._ends():
             self._write_state("running")
             self._watch()
-            time.sleep(0.5)
+            time.sleep(WATCH_EVERY_S)
         self._stop_all()
         self._write_state("stopped")
         return 0
 
-    def _owner_lives(self) -> bool:
+    def _ends(self) -> bool:
         owner = self._config.owner_pid
-        return not owner or Path(f"/proc/{owner}").exists()
+        return self._stopping or (owner != 0 and not Path(f"/proc/{owner}").exists())
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._stopping = True
@@ -84,7 +89,12 @@ class Supervisor:
         All but Redis start at once (each waits for its neighbours by itself): imports take most of the time.
         """
         for spec in specs:
-            self._children.append(_Child(spec, self._spawn(spec)))
+            if self._ends():
+                return None
+            try:
+                self._children.append(_Child(spec, *self._spawn(spec)))
+            except OSError as error:
+                return f"{spec.name} cannot be started: {error}"
             if spec.health == "redis" and (problem := self._await_ready(self._children[-1])):
                 return problem
         for child in self._children:
@@ -94,10 +104,12 @@ class Supervisor:
 
     def _await_ready(self, child: _Child) -> str | None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._stopping:
+        while not self._ends():
             self._write_state("starting")
             if child.process.poll() is not None:
-                return f"{child.spec.name} {_death(child.process)} while starting: {self._last_words(child.spec)}"
+                words = self._last_words(child)
+                advice = redis_server.advice(self._config.home / "redis", words) if child.spec.health == "redis" else ""
+                return f"{child.spec.name} {how_it_ended(child.process.returncode)} while starting: {words}{advice}"
             if health.is_ready(child.spec):
                 child.state = "ready"
                 return None
@@ -107,7 +119,8 @@ class Supervisor:
             time.sleep(0.1)
         return None
 
-    def _spawn(self, spec: stack.ServiceSpec) -> subprocess.Popen[bytes]:
+    def _spawn(self, spec: stack.ServiceSpec) -> tuple[subprocess.Popen[bytes], int]:
+        """Starts a service; returns it and where its own words begin in its log."""
         # The parent's death must reach the child even when it comes by SIGKILL.
         libc = ctypes.CDLL(None)
 
@@ -115,59 +128,62 @@ class Supervisor:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
         with self._log_path(spec).open("ab") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 list(spec.argv),
                 env=stack.environment(spec),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
+                # The caller's folder may be deleted, and whatever lies there could be imported.
+                cwd=self._config.home,
                 # Ctrl-C in a terminal reaches the supervisor only; it stops the services in order.
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
+            return process, out.tell()
 
     def _watch(self) -> None:
         for child in self._children:
             if child.process.poll() is None:
-                child.state = "ready" if health.is_ready(child.spec) else "not ready"
+                if child.state != "ready" or time.monotonic() - child.asked_at > ASK_READY_EVERY_S:
+                    child.state = "ready" if health.is_ready(child.spec) else "not ready"
+                    child.asked_at = time.monotonic()
                 continue
-            now = time.monotonic()
-            while child.restarts and now - child.restarts[0] > RESTART_WINDOW_S:
-                child.restarts.popleft()
-            if len(child.restarts) >= MAX_RESTARTS:
-                child.state = f"down: {_death(child.process)} {MAX_RESTARTS + 1} times: {self._last_words(child.spec)}"
+            how = how_it_ended(child.process.returncode)
+            if not child.restarts.spend():
+                child.state = f"down: {how} {MAX_RESTARTS + 1} times: {self._last_words(child)}"
                 continue
-            child.restarts.append(now)
-            log.error("service_died", name=child.spec.name, how=_death(child.process), restarts=len(child.restarts))
-            child.state = "restarting"
-            child.process = self._spawn(child.spec)
+            log.error("service_died", name=child.spec.name, how=how, restarts=child.restarts.used)
+            try:
+                child.process, child.log_start = self._spawn(child.spec)
+                child.state = "restarting"
+            except OSError as error:
+                child.state = f"cannot be restarted yet: {error}"
 
     def _stop_all(self) -> None:
-        # Last started first: the learner checkpoints while replay and Redis are still there.
-        order = sorted(self._children, key=lambda child: child.spec.name != "learner")
-        for child in order:
-            if child.spec.health != "redis":
+        # The learner first: it checkpoints while replay and Redis are still there. Redis last: all write to it.
+        def order(child: _Child) -> int:
+            return {"learner": 0, "redis": 2}.get(child.spec.name, 1)
+
+        for _, group in itertools.groupby(sorted(self._children, key=order), order):
+            children = list(group)
+            for child in children:
                 child.process.terminate()
-                if child.spec.name == "learner":
-                    _wait(child.process)
-        for child in reversed(self._children):
-            child.process.terminate()
-            _wait(child.process)
-            child.state = "stopped"
+            deadline = time.monotonic() + STOP_GRACE_S
+            for child in children:
+                _wait(child.process, deadline)
+                child.state = "stopped"
 
     def _log_path(self, spec: stack.ServiceSpec) -> Path:
         return self._config.home / "logs" / f"{spec.name}.log"
 
-    def _last_words(self, spec: stack.ServiceSpec) -> str:
-        try:
-            text = self._log_path(spec).read_text(errors="replace")
-        except OSError:
-            return "(no log)"
-        return " / ".join(text.splitlines()[-3:]) or "(empty log)"
+    def _last_words(self, child: _Child) -> str:
+        return " / ".join(last_words(self._log_path(child.spec), child.log_start, 3)) or "(empty log)"
 
-    def _write_state(self, state: str, error: str | None = None) -> None:
+    def _write_state(self, now: str, error: str | None = None) -> None:
+        """Tells the commands how things stand. A full disk stops nothing: what is told is older then."""
         record = {
-            "state": state,
+            "state": now,
             "error": error,
             "pid": os.getpid(),
             "started": start_time(os.getpid()),
@@ -177,27 +193,29 @@ class Supervisor:
                     "name": child.spec.name,
                     "state": child.state,
                     "pid": child.process.pid,
+                    "started": start_time(child.process.pid),
                     "address": child.spec.address,
                     "metrics": child.spec.metrics_port,
-                    "restarts": len(child.restarts),
+                    "restarts": child.restarts.used,
                 }
                 for child in self._children
             ],
         }
-        path = self._config.home / STATE_FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(path)
+        try:
+            state.write(self._config.home, record)
+        except OSError as problem:
+            if not self._unwritten:
+                log.error("state_not_written", error=str(problem))
+            self._unwritten = True
+        else:
+            if self._unwritten:
+                log.info("state_written_again")
+            self._unwritten = False
 
 
-def _death(process: subprocess.Popen[bytes]) -> str:
-    code = process.returncode
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-
-
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> None:
     try:
-        process.wait(STOP_GRACE_S)
+        process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

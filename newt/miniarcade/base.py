@@ -27,10 +27,10 @@ class Outcome(NamedTuple):
 
     Attributes:
         obs: float32[O].
-        reward: Of this step.
+        reward: Reward of this step.
         truncated: The episode's last step was taken. No game ends earlier.
         success: 1 or 0 after this step, NaN where the game knows no success.
-        score: In [0, 1], of the episode so far.
+        score: Score in [0, 1] of the episode so far.
     """
 
     obs: npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ class Game(ABC):
         KEYS: Key name to the action it stands for; actions of keys held together add up.
         IDLE: The action while no key is held.
         has_expert: Whether there is a scripted player.
-        seed: Of the current episode.
+        seed: Seed of the current episode.
         steps: Taken in it.
         total: Its return so far.
         rng: Draws everything that influences states. Pictures must not use it.

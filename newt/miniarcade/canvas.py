@@ -116,8 +116,8 @@ class Canvas:
             words: What to write.
             x: Its left edge, middle or right edge, as `align` says.
             y: Top, pixels.
-            size: Of the font.
-            color: Of the letters.
+            size: Size of the font.
+            color: Color of the letters.
             align: Meaning of x.
             outline: Colour of a rim of one pixel, if any.
 

@@ -22,8 +22,10 @@ RenderMode = Literal["rgb_array"]
 
 
 class MiniArcadeEnv(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
-    """One game. Episodes are truncated at their length and never terminate; `info` has `score`,
-    and `success` where the game knows it.
+    """One game.
+
+    Episodes are truncated at their length and never terminate; `info` has `score`, and `success` where the game knows
+    it.
 
     Args:
         game: Name of the game.

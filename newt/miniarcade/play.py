@@ -39,16 +39,16 @@ def key_action(game: Game, held: Collection[str]) -> list[float]:
     return [clip(value, -1.0, 1.0) for value in action]
 
 
-def play(name: str, seed: int = 0, scale: int = 3, demo: bool = False, episodes: int | None = None) -> list[float]:
+def play(name: str, seed: int = 0, scale: int = 3, expert: bool = False, episodes: int | None = None) -> list[float]:
     """Opens a window and plays until it is closed.
 
     Arrow keys and space play, R starts the next episode, P pauses, Escape leaves.
 
     Args:
-        name: Of the game.
-        seed: Of the first episode; every further one is one more.
+        name: Name of the game.
+        seed: Seed of the first episode; every further one is one more.
         scale: Window pixels per game pixel.
-        demo: Let the scripted player play.
+        expert: Let the scripted player play.
         episodes: Leave after so many; None never does.
 
     Returns:
@@ -61,7 +61,7 @@ def play(name: str, seed: int = 0, scale: int = 3, demo: bool = False, episodes:
     game = make_game(name)
     window = _open_window(SIZE * scale)
     try:
-        return _Session(game, name, window, seed, demo).run(episodes)
+        return _Session(game, name, window, seed, expert).run(episodes)
     finally:
         pygame.display.quit()
 
@@ -84,8 +84,8 @@ def _open_window(size: int) -> pygame.Surface:
 class _Session:
     """The window's loop."""
 
-    def __init__(self, game: Game, name: str, window: pygame.Surface, seed: int, demo: bool) -> None:
-        self.game, self.name, self.window, self.seed, self.demo = game, name, window, seed, demo
+    def __init__(self, game: Game, name: str, window: pygame.Surface, seed: int, expert: bool) -> None:
+        self.game, self.name, self.window, self.seed, self.expert = game, name, window, seed, expert
         self.scores: list[float] = []
         self.paused = False
         self.held: set[str] = set()
@@ -97,7 +97,7 @@ class _Session:
         score = 0.0
         while self._handle_events():
             if not self.paused:
-                action = self.game.expert_action().tolist() if self.demo else key_action(self.game, self.held)
+                action = self.game.expert_action().tolist() if self.expert else key_action(self.game, self.held)
                 outcome = self.game.step(action)
                 score = outcome.score
                 if outcome.truncated:

@@ -56,7 +56,7 @@ def draw_limbs(canvas: Canvas, y: float, hands: tuple[int, int, int], feet: tupl
     """Black arms and legs of a figure whose top is y.
 
     Args:
-        canvas: To draw on.
+        canvas: Canvas to draw on.
         y: Top of the figure.
         hands: x of both hands, and how far below the top they are.
         feet: x of both feet.

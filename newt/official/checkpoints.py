@@ -1,7 +1,7 @@
-"""Published checkpoints: ``{model, optim, pi_optim, scale}``, or a bare ``model``, in a torch zip file.
+"""Published checkpoints: `{model, optim, pi_optim, scale}`, or a bare `model`, in a torch zip file.
 
     checkpoint = read_official("10_000_000.pt")              # 200 tasks, rows in the published order
-    save_checkpoint("agent.newt", checkpoint.learner(), checkpoint.info)
+    save_checkpoint("agent.newt", checkpoint.updater(), checkpoint.info)
     write_official("again.pt", load_checkpoint("agent.newt"))  # equal, tensor by tensor
 
 Conversion is exact both ways: networks, target critics, value scale, moments and steps of both optimisers. The
@@ -24,7 +24,6 @@ from torch import Tensor
 
 from newt.agent.checkpoints import Checkpoint
 from newt.agent.config import TrainConfig
-from newt.agent.official import from_official, to_official
 from newt.agent.task_table import TaskTable
 from newt.errors import InvalidInputError
 from newt.official import pickled
@@ -36,6 +35,7 @@ from newt.official.layout import (
     published_order,
     write_model,
 )
+from newt.official.names import from_official, to_official
 from newt.official.optimizers import MAIN, POLICY, GroupStyle, OfficialOptimizers, parse_optimizers, write_optimizers
 from newt.tasks.registry import Task, UnknownTaskError, select_tasks
 
@@ -50,10 +50,10 @@ class OfficialCheckpoint:
     """A published checkpoint as it is in the file, checked.
 
     Attributes:
-        model: networks and task table.
+        model: Networks and task table.
         optimizers: None for a bare model.
-        scale: the value scale S; 1 for a bare model.
-        percentiles: between which the spread of values is measured.
+        scale: The value scale S; 1 for a bare model.
+        percentiles: Between which the spread of values is measured.
     """
 
     model: OfficialModel
@@ -68,12 +68,12 @@ class OfficialCheckpoint:
 
 
 def parse_official(path: Path | str) -> OfficialCheckpoint:
-    """Read and check a published checkpoint; its tasks need not be known.
+    """Reads and checks a published checkpoint; its tasks need not be known.
 
     Raises:
-        NotFoundError: no such file.
-        CorruptDataError: the file is damaged.
-        InvalidInputError: not a published checkpoint; says what was expected and found.
+        NotFoundError: No such file.
+        CorruptDataError: The file is damaged.
+        InvalidInputError: Not a published checkpoint; says what was expected and found.
     """
     source, content = str(path), pickled.load(path)
     if not isinstance(content, Mapping):
@@ -97,21 +97,21 @@ def published_tasks() -> list[Task]:
 
 
 def read_official(path: Path | str, tasks: Sequence[str] | None = None, *, seed: int = 1) -> Checkpoint:
-    """Read a published checkpoint as one of this project's.
+    """Reads a published checkpoint as one of this project's.
 
     Args:
-        path: the file.
-        tasks: names of its tasks in row order, or anything `select_tasks` resolves to them. Not needed for the
+        path: The file.
+        tasks: Names of its tasks in row order, or anything `select_tasks` resolves to them. Not needed for the
             200 tasks; needed for a single task, which the file does not name.
-        seed: of the learner's generator, which the file does not store.
+        seed: Seed of the updater's generator, which the file does not store.
 
     Returns:
-        The checkpoint. ``info["official"]`` keeps what only the published format knows, for `write_official`.
+        The checkpoint. `info["official"]` keeps what only the published format knows, for `write_official`.
 
     Raises:
-        NotFoundError: no such file.
-        CorruptDataError: the file is damaged.
-        InvalidInputError: not a published checkpoint, or one of other tasks than named.
+        NotFoundError: No such file.
+        CorruptDataError: The file is damaged.
+        InvalidInputError: Not a published checkpoint, or one of other tasks than named.
     """
     official = parse_official(path)
     model, optimizers = official.model, official.optimizers
@@ -139,14 +139,15 @@ def read_official(path: Path | str, tasks: Sequence[str] | None = None, *, seed:
 
 
 def write_official(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in the published format; ``path`` holds the old content or all of the new.
+    """Writes a checkpoint in the published format; `path` holds the old content or all of the new.
 
+    Of scales per task, which that format does not know, it gets the mean.
     The table's rows follow the published task order if its tasks are the 200; any other table keeps its own order.
     A single task's row is repeated as the published format has it.
 
     Raises:
-        InvalidInputError: the agent has sizes that the published format has no place for.
-        OSError: the file cannot be written.
+        InvalidInputError: The agent has sizes that the published format has no place for.
+        OSError: The file cannot be written.
     """
     path, state = Path(path), checkpoint.state
     check_exportable(checkpoint.model_config, str(path))
@@ -175,17 +176,17 @@ def write_official(path: Path | str, checkpoint: Checkpoint) -> None:
     updates = int(state["updates"])
     content |= write_optimizers(state, config, checkpoint.train_config, updates, style)
     percentiles = torch.tensor(checkpoint.train_config.value_percentiles, dtype=torch.float32)
-    content["scale"] = OrderedDict(value=state["scale"].reshape(1).clone(), _percentiles=percentiles)
+    content["scale"] = OrderedDict(value=state["scale"].mean().reshape(1).clone(), _percentiles=percentiles)
     pickled.save(path, model if kept.get("bare") and not updates else content)
 
 
 def with_images(checkpoint: Checkpoint, image_dim: int = IMAGE_DIM) -> Checkpoint:
-    """Widen a state checkpoint to state and image features; its outputs do not change.
+    """Widens a state checkpoint to state and image features; its outputs do not change.
 
     The features are the encoder's last inputs; their weights, and the moments of those, start at zero.
 
     Raises:
-        InvalidInputError: the agent has image inputs already.
+        InvalidInputError: The agent has image inputs already.
     """
     if checkpoint.model_config.image_dim:
         raise InvalidInputError(
@@ -246,7 +247,7 @@ def _task_table(model: OfficialModel, specs: Sequence[str] | None, source: str) 
 
 
 def _table_rows(table: TaskTable, rows: int | None) -> tuple[Tensor, Tensor]:
-    """Return masks and embeddings as the published format has them."""
+    """Returns masks and embeddings as the published format has them."""
     if len(table) == 1:
         count = rows or (FINETUNED_ROWS if table.language_dim else SINGLE_TASK_ROWS)
         return table.masks.repeat(count, 1), table.embeddings.repeat(count, 1)

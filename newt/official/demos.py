@@ -1,15 +1,15 @@
-"""Published demonstration files, ``{task}.pt``: a pickled tensordict with the rows of all episodes.
+"""Published demonstration files, `{task}.pt`: a pickled tensordict with the rows of all episodes.
 
 | Key | Type | |
 |---|---|---|
-| ``obs`` | float32[R, 128] | zero-padded |
-| ``action`` | float32[R, 16] | that *led to* the row; NaN in an episode's first row; zero-padded otherwise |
-| ``reward`` | float32[R] | as the action |
-| ``terminated`` | bool[R] | as the action |
-| ``episode`` | int64[R] | 0, 0, ..., 1, 1, ...: T+1 rows each |
-| ``feat`` | float32[R, 768] | optional image features |
+| `obs` | float32[R, 128] | zero-padded |
+| `action` | float32[R, 16] | that *led to* the row; NaN in an episode's first row; zero-padded otherwise |
+| `reward` | float32[R] | as the action |
+| `terminated` | bool[R] | as the action |
+| `episode` | int64[R] | 0, 0, ..., 1, 1, ...: T+1 rows each |
+| `feat` | float32[R, 768] | optional image features |
 
-Other keys (``value``, ``feat-stacked``) are ignored. Success and score are not part of the format: success is read
+Other keys (`value`, `feat-stacked`) are ignored. Success and score are not part of the format: success is read
 as NaN, the score as 0.
 """
 
@@ -25,13 +25,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from newt.client.episodes import Episode
 from newt.errors import InvalidInputError
 from newt.official import pickled
 from newt.official.layout import IMAGE_DIM
 from newt.official.pickled import PickledTensorDict
-from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM, Task
-from newt.wire.v1 import replay_pb2
+from newt.tasks.registry import Task
+from newt.wire.episodes import Behaviour, Episode
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 
 MANISKILL_EPISODES = 20  # the published runs use no more of a ManiSkill task's demonstrations
 
@@ -50,22 +50,22 @@ Array = npt.NDArray[Any]
 def read_demos(
     path: Path | str, task: Task, *, images: bool = True, maniskill_limit: int | None = MANISKILL_EPISODES
 ) -> list[Episode]:
-    """Read a task's published demonstrations.
+    """Reads a task's published demonstrations.
 
     Args:
-        path: the file.
-        task: whose they are; the file does not say.
-        images: keep image features, if the file has them.
-        maniskill_limit: most episodes to take of a ManiSkill task; None for all.
+        path: The file.
+        task: Task of the episodes; the file does not say.
+        images: Keep image features, if the file has them.
+        maniskill_limit: Most episodes to take of a ManiSkill task; None for all.
 
     Returns:
         The episodes in the file's order, valid dimensions only. Reading the same file again gives the same episode
         ids, so that importing it twice stores nothing twice.
 
     Raises:
-        NotFoundError: no such file.
-        CorruptDataError: the file is damaged.
-        InvalidInputError: not a demonstration file, or one of another task; says what was expected and found.
+        NotFoundError: No such file.
+        CorruptDataError: The file is damaged.
+        InvalidInputError: Not a demonstration file, or one of another task; says what was expected and found.
     """
     source = str(path)
     columns = _columns(pickled.load(path, tensordict=True), images, source)
@@ -99,7 +99,7 @@ def read_demos(
                 action=own_action,
                 reward=own_reward,
                 terminated=bool(terminated[end - 1]),
-                behaviour=replay_pb2.BEHAVIOUR_EXPERT,
+                behaviour=Behaviour.EXPERT,
                 image=None if image is None else np.ascontiguousarray(image[start:end]),
             )
         )
@@ -107,15 +107,15 @@ def read_demos(
 
 
 def write_demos(path: Path | str, episodes: Sequence[Episode]) -> None:
-    """Write episodes of one task as a published demonstration file, all of it or nothing.
+    """Writes episodes of one task as a published demonstration file, all of it or nothing.
 
     Args:
-        path: file to create or replace.
-        episodes: at least one; all with image features or none.
+        path: File to create or replace.
+        episodes: The episodes, at least one; all with image features or none.
 
     Raises:
-        InvalidInputError: no episodes, several tasks, different widths, or numbers that are not finite.
-        OSError: the file cannot be written.
+        InvalidInputError: No episodes, several tasks, different widths, or numbers that are not finite.
+        OSError: The file cannot be written.
     """
     widths = {
         (e.task, e.obs.shape[1], e.action.shape[1], None if e.image is None else e.image.shape[1]) for e in episodes
@@ -168,7 +168,7 @@ def write_demos(path: Path | str, episodes: Sequence[Episode]) -> None:
 
 
 def _columns(content: Any, images: bool, source: str) -> dict[str, Array]:
-    """Check the file's outer form and the columns' types; return those that are needed."""
+    """Checks the file's outer form and the columns' types; returns those that are needed."""
     if not isinstance(content, PickledTensorDict):
         raise InvalidInputError(
             source, f"expected a demonstration file (a pickled tensordict), got a {type(content).__name__}"
@@ -196,7 +196,7 @@ def _columns(content: Any, images: bool, source: str) -> dict[str, Array]:
 
 
 def _bounds(ids: Array, source: str) -> tuple[Array, Array]:
-    """Return first rows of the episodes, and the rows behind their last."""
+    """Returns first rows of the episodes, and the rows behind their last."""
     steps = np.diff(ids)
     starts = np.concatenate([[0], np.flatnonzero(steps) + 1])
     ends = np.append(starts[1:], len(ids))

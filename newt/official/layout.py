@@ -1,15 +1,15 @@
-"""The ``model`` part of a published checkpoint: sizes from shapes, and a check of every tensor.
+"""The `model` part of a published checkpoint: sizes from shapes, and a check of every tensor.
 
 | Entry | Shape |
 |---|---|
-| ``_action_masks`` | [rows, A], ones then zeros; a row per task, or equal rows for a single task |
-| ``log_std_min``, ``log_std_dif`` | scalars, -10 and 12 |
-| ``_task_emb.weight`` | [rows, G]; absent without language |
-| ``_encoder.state.<i>``, ``_dynamics.<i>``, ``_reward.<i>``, ``_pi.<i>`` | layers |
-| ``_Qs.online._Qs.<member>.<i>``, ``_Qs.target._Qs.<member>.<i>`` | layers |
+| `_action_masks` | [rows, A], ones then zeros; a row per task, or equal rows for a single task |
+| `log_std_min`, `log_std_dif` | scalars, -10 and 12 |
+| `_task_emb.weight` | [rows, G]; absent without language |
+| `_encoder.state.<i>`, `_dynamics.<i>`, `_reward.<i>`, `_pi.<i>` | layers |
+| `_Qs.online._Qs.<member>.<i>`, `_Qs.target._Qs.<member>.<i>` | layers |
 
-Each layer has ``weight`` [out, in], ``bias`` [out] and, if normed, ``ln.weight`` and ``ln.bias``. Every name begins
-with ``module.`` if several processes trained.
+Each layer has `weight` [out, in], `bias` [out] and, if normed, `ln.weight` and `ln.bias`. Every name begins
+with `module.` if several processes trained.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newt.agent.config import MAX_ACTION_DIM, MAX_OBS_DIM, SIZES, ConfigError, ModelConfig
-from newt.agent.official import official_names
+from newt.agent.config import SIZES, ConfigError, ModelConfig
 from newt.agent.task_table import TaskTable
 from newt.agent.world_model import LOG_STD_MAX, LOG_STD_MIN, WorldModel
 from newt.errors import InvalidInputError
+from newt.official.names import official_names
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 
 IMAGE_DIM = 768
 NUM_BINS = 101
@@ -36,15 +37,15 @@ CONSTANTS = {"log_std_min": LOG_STD_MIN, "log_std_dif": LOG_STD_MAX - LOG_STD_MI
 
 @dataclass(frozen=True, eq=False)
 class OfficialModel:
-    """A checked ``model`` dictionary.
+    """A checked `model` dictionary.
 
     Attributes:
-        config: sizes, recognised from the shapes.
-        tensors: networks' tensors by published name, without prefix.
+        config: Sizes, recognised from the shapes.
+        tensors: Networks' tensors by published name, without prefix.
         masks: float32[rows, A].
         embeddings: float32[rows, G]; G = 0 without language.
-        constants_dtype: element type of the two log-std constants.
-        prefix: ``module.`` or nothing.
+        constants_dtype: Element type of the two log-std constants.
+        prefix: `module.` or nothing.
     """
 
     config: ModelConfig
@@ -61,25 +62,25 @@ class OfficialModel:
 
 
 def published_order(config: ModelConfig, network: str) -> list[str]:
-    """List a network's published tensor names in the order of its published parameter list.
+    """Lists a network's published tensor names in the order of its published parameter list.
 
     Args:
-        config: sizes.
-        network: attribute of `WorldModel`, for example ``critics``: there, one critic follows the other.
+        config: Sizes.
+        network: Attribute of `WorldModel`, for example `critics`: there, one critic follows the other.
     """
     tensors = [names for own, names in official_names(config).items() if own.split(".")[0] == network]
     return [names[member] for member in range(len(tensors[0])) for names in tensors]
 
 
 def parse_model(model: Any, source: str) -> OfficialModel:
-    """Recognise the sizes of a ``model`` dictionary and check each of its tensors.
+    """Recognises the sizes of a `model` dictionary and checks each of its tensors.
 
     Args:
-        model: as loaded.
-        source: names the file in errors.
+        model: As loaded.
+        source: Names the file in errors.
 
     Raises:
-        InvalidInputError: tensors are missing, unknown, of another shape or type, or not finite.
+        InvalidInputError: Tensors are missing, unknown, of another shape or type, or not finite.
     """
     if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
         raise InvalidInputError(source, f"expected `model` to map names to tensors, got {_describe(model)}")
@@ -114,7 +115,7 @@ def parse_model(model: Any, source: str) -> OfficialModel:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every network tensor by published name."""
+    """Returns the shape of every network tensor by published name."""
     table = TaskTable.build(["any"], torch.zeros(1, config.language_dim), [1], [1.0], config.action_dim)
     assert len(table.masks) == 1  # cached before the default device changes
     with torch.device("meta"):
@@ -129,14 +130,14 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def write_model(
     networks: Mapping[str, Tensor], masks: Tensor, embeddings: Tensor, constants_dtype: torch.dtype, prefix: str
 ) -> dict[str, Tensor]:
-    """Compose a ``model`` dictionary: the inverse of `parse_model`.
+    """Composes a `model` dictionary: the inverse of `parse_model`.
 
     Args:
-        networks: by published name, as `newt.agent.official.to_official` returns them.
+        networks: Tensors by published name, as `newt.official.names.to_official` returns them.
         masks: float32[rows, A].
         embeddings: float32[rows, G]; left out if G = 0.
-        constants_dtype: float32, or int64 as older files have it.
-        prefix: ``module.`` or nothing.
+        constants_dtype: Float32, or int64 as older files have it.
+        prefix: `module.` or nothing.
     """
     constants = {name: torch.tensor(value, dtype=constants_dtype) for name, value in CONSTANTS.items()}
     table = {EMBEDDINGS: embeddings} if embeddings.shape[1] else {}
@@ -145,13 +146,14 @@ def write_model(
 
 
 def check_exportable(config: ModelConfig, source: str) -> None:
-    """Refuse sizes that the published format has no place for.
+    """Refuses sizes that the published format has no place for.
 
     Raises:
-        InvalidInputError: names the setting.
+        InvalidInputError: Names the setting.
     """
     plain = ModelConfig()
-    for name in ("obs_dim", "action_dim", "num_bins", "vmin", "vmax", "simnorm_dim"):
+    sizes = ("obs_dim", "action_dim", "num_bins", "vmin", "vmax", "simnorm_dim", "critic_dim")
+    for name in (*sizes, "learned_embeddings", "policy_only"):
         if getattr(config, name) != getattr(plain, name):
             raise InvalidInputError(
                 source,
@@ -175,8 +177,8 @@ def _recognise(tensors: Mapping[str, Tensor], source: str) -> ModelConfig:
             )
         return tuple(tensor.shape)
 
-    if shape(MASKS)[1] != MAX_ACTION_DIM:
-        raise InvalidInputError(source, f"expected {MAX_ACTION_DIM} columns in {MASKS!r}, got {shape(MASKS)[1]}")
+    if shape(MASKS)[1] != PADDED_ACTION_DIM:
+        raise InvalidInputError(source, f"expected {PADDED_ACTION_DIM} columns in {MASKS!r}, got {shape(MASKS)[1]}")
     layers = 1
     while f"_encoder.state.{layers}.weight" in tensors:
         layers += 1
@@ -187,13 +189,13 @@ def _recognise(tensors: Mapping[str, Tensor], source: str) -> ModelConfig:
     critics = 0
     while f"_Qs.online._Qs.{critics}.0.weight" in tensors:
         critics += 1
-    language_dim = dynamics_in - latent_dim - MAX_ACTION_DIM
-    image_dim = encoder_in - MAX_OBS_DIM - language_dim
+    language_dim = dynamics_in - latent_dim - PADDED_ACTION_DIM
+    image_dim = encoder_in - PADDED_OBS_DIM - language_dim
     if language_dim < 0 or image_dim not in (0, IMAGE_DIM) or num_bins != NUM_BINS:
         raise InvalidInputError(
             source,
-            f"expected encoder inputs of {MAX_OBS_DIM} + language + 0 or {IMAGE_DIM} image features, dynamics "
-            f"inputs of latent + language + {MAX_ACTION_DIM} and {NUM_BINS} bins; got {encoder_in}, {dynamics_in} "
+            f"expected encoder inputs of {PADDED_OBS_DIM} + language + 0 or {IMAGE_DIM} image features, dynamics "
+            f"inputs of latent + language + {PADDED_ACTION_DIM} and {NUM_BINS} bins; got {encoder_in}, {dynamics_in} "
             f"(latent {latent_dim}) and {num_bins}",
         )
     numbers = {

@@ -1,10 +1,10 @@
 """The two optimiser states of a published checkpoint, to and from the learner's.
 
-``optim`` has five groups (encoder, dynamics, reward, online critics, policy), ``pi_optim`` one (policy). Parameters
-are numbered through in the order of `published_order`. A parameter has an entry in ``state`` once it was stepped:
-the policy's in ``optim`` only if there was pretraining.
+`optim` has five groups (encoder, dynamics, reward, online critics, policy), `pi_optim` one (policy). Parameters
+are numbered through in the order of `published_order`. A parameter has an entry in `state` once it was stepped:
+the policy's in `optim` only if there was pretraining.
 
-The published way keeps one set of moments per critic, the learner stacks them.
+The published way keeps one set of moments per critic, the updater stacks them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from newt.agent.config import ConfigError, ModelConfig, TrainConfig
-from newt.agent.official import official_names
 from newt.errors import InvalidInputError
 from newt.official.layout import expected_shapes, published_order
+from newt.official.names import official_names
 
 MAIN, POLICY = "optim", "pi_optim"
 WARMUP_UPDATES = 5000
@@ -49,8 +49,8 @@ class GroupStyle:
     """What a published optimiser's groups hold besides numbers that training uses.
 
     Attributes:
-        execution: switches of torch's Adam, the same in all groups.
-        initial_lr: whether groups carry ``initial_lr``, as they do where the warm-up was set up.
+        execution: Switches of torch's Adam, the same in all groups.
+        initial_lr: Whether groups carry `initial_lr`, as they do where the warm-up was set up.
     """
 
     execution: Mapping[str, Any] = field(default_factory=lambda: dict(_EXECUTION))
@@ -62,10 +62,10 @@ class OfficialOptimizers:
     """Both optimisers, checked.
 
     Attributes:
-        state: the moments by the learner's names.
-        train_config: rates, eps and warm-up of the file; published defaults elsewhere.
-        updates: steps that the main optimiser has made.
-        style: what else the groups hold.
+        state: The moments by the updater's names.
+        train_config: Rates, eps and warm-up of the file; published defaults elsewhere.
+        updates: Steps that the main optimiser has made.
+        style: What else the groups hold.
     """
 
     state: State
@@ -75,10 +75,10 @@ class OfficialOptimizers:
 
 
 def parse_optimizers(optim: Any, pi_optim: Any, config: ModelConfig, source: str) -> OfficialOptimizers:
-    """Check both optimisers against the model and convert them.
+    """Checks both optimisers against the model and converts them.
 
     Raises:
-        InvalidInputError: groups, numbering, shapes or settings are not those of a published checkpoint.
+        InvalidInputError: Groups, numbering, shapes or settings are not those of a published checkpoint.
     """
     groups: dict[str, Sequence[Mapping[str, Any]]] = {}
     state: State = {}
@@ -102,7 +102,7 @@ def parse_optimizers(optim: Any, pi_optim: Any, config: ModelConfig, source: str
 def write_optimizers(
     state: Mapping[str, Tensor], model_config: ModelConfig, train_config: TrainConfig, updates: int, style: GroupStyle
 ) -> dict[str, Any]:
-    """Compose ``optim`` and ``pi_optim`` from ``Learner.state_dict``'s tensors: the inverse of `parse_optimizers`."""
+    """Composes `optim` and `pi_optim` from `Updater.state_dict`'s tensors: the inverse of `parse_optimizers`."""
     base = train_config.lr
     factor = warmup_factor(train_config, updates)
     rates = {MAIN: [base * train_config.encoder_lr_factor, base, base, base, base], POLICY: [base]}
@@ -134,7 +134,7 @@ def write_optimizers(
 
 
 def warmup_factor(config: TrainConfig, updates: int) -> float:
-    """Share of the full learning rate that was in effect at the last of ``updates`` updates."""
+    """Share of the full learning rate that was in effect at the last of `updates` updates."""
     return min(1.0, (updates + 1) / config.warmup_updates) if config.warmup_updates else 1.0
 
 

@@ -1,6 +1,6 @@
 """Reading published files without trusting them, and writing them.
 
-A published file is what ``torch.save`` writes: an uncompressed zip archive with a pickle and the bytes of the
+A published file is what `torch.save` writes: an uncompressed zip archive with a pickle and the bytes of the
 tensors. A pickle can name any function and have it called. Here, three things stand before that: the archive's
 checksums must hold, the pickle's instructions are read without executing them and may name nothing but the parts of
 tensors, and torch's own restricted loader then does the loading.
@@ -54,7 +54,7 @@ class PickledTensorDict:
     """The content of a pickled tensordict; stands in for the library's class, which is not needed.
 
     Attributes:
-        state: the object's pickled attributes; ``_tensordict`` holds the tensors by name.
+        state: The object's pickled attributes; `_tensordict` holds the tensors by name.
     """
 
     state: Mapping[str, Any]
@@ -68,19 +68,19 @@ def _make_tensordict(kind: type[PickledTensorDict], state: Mapping[str, Any]) ->
 
 
 def load(path: Path | str, *, tensordict: bool = False) -> Any:
-    """Read a file that ``torch.save`` wrote. All tensors come to the CPU, wherever they were.
+    """Reads a file that `torch.save` wrote. All tensors come to the CPU, wherever they were.
 
     Args:
-        path: the file.
-        tensordict: admit the library's pickled form too; such an object becomes a `PickledTensorDict`.
+        path: The file.
+        tensordict: Admit the library's pickled form too; such an object becomes a `PickledTensorDict`.
 
     Returns:
         What was saved: containers, numbers, strings and plain tensors.
 
     Raises:
-        NotFoundError: no such file.
-        CorruptDataError: cut short, or changed since it was written.
-        InvalidInputError: another kind of file, or one that names anything besides tensors; nothing was executed.
+        NotFoundError: No such file.
+        CorruptDataError: Cut short, or changed since it was written.
+        InvalidInputError: Another kind of file, or one that names anything besides tensors; nothing was executed.
     """
     path = Path(path)
     _check_archive(path, _TENSOR_PARTS | ({TENSORDICT_FUNCTION, TENSORDICT_CLASS} if tensordict else frozenset()))
@@ -100,7 +100,7 @@ def load(path: Path | str, *, tensordict: bool = False) -> Any:
 
 
 def save(path: Path | str, content: object) -> None:
-    """``torch.save`` into a file that appears complete or not at all.
+    """`torch.save` into a file that appears complete or not at all.
 
     A `PickledTensorDict` is written as the library would write its own.
     """
@@ -120,7 +120,7 @@ class _Pickler(pickle._Pickler):  # the C version cannot name what is not import
     """Writes the stand-ins under the names of what they stand for."""
 
     def reducer_override(self, value: object) -> Any:
-        """Return how to rebuild a value, or the name that it is known by."""
+        """Returns how to rebuild a value, or the name that it is known by."""
         if isinstance(value, PickledTensorDict):
             return _make_tensordict, (PickledTensorDict, value.state)
         if value is _make_tensordict:
@@ -128,7 +128,7 @@ class _Pickler(pickle._Pickler):  # the C version cannot name what is not import
         return TENSORDICT_CLASS if value is PickledTensorDict else NotImplemented
 
     def save_global(self, obj: object, name: str | None = None) -> None:
-        """Write a name; the library's are not looked up."""
+        """Writes a name; the library's are not looked up."""
         if name not in (TENSORDICT_FUNCTION, TENSORDICT_CLASS):
             super().save_global(obj, name)  # type: ignore[misc]  # not in the stubs, as the two below
             return
@@ -168,7 +168,7 @@ def _check_archive(path: Path, allowed: frozenset[str]) -> None:
 
 
 def _check_pickle(data: bytes, allowed: frozenset[str], source: str) -> None:
-    """Refuse a pickle that names anything unknown, without executing it."""
+    """Refuses a pickle that names anything unknown, without executing it."""
     try:
         instructions = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(data)]
     except Exception as error:  # the library raises many kinds on bytes that are no pickle
@@ -185,7 +185,7 @@ def _check_pickle(data: bytes, allowed: frozenset[str], source: str) -> None:
 
 
 def _check_tensors(content: Any, source: str) -> None:
-    """Refuse tensors that the file does not really hold: by strides of zero, a small one can pose as any size."""
+    """Refuses tensors that the file does not really hold: by strides of zero, a small one can pose as any size."""
     seen: set[int] = set()  # containers can hold each other, and themselves
     waiting = [content]
     while waiting:

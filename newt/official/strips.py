@@ -1,4 +1,4 @@
-"""Frames of published demonstrations: PNG strips ``{task}-0.png``, ``{task}-1.png``, ..., one 224x224 frame per row.
+"""Frames of published demonstrations: PNG strips `{task}-0.png`, `{task}-1.png`, ..., one 224x224 frame per row.
 
 The frames of all episodes lie side by side in the file's order, an episode's first frame included; a strip ends where
 it would become too wide. There may be more frames than rows.
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from newt.client.episodes import Episode
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.vision import ImageEncoder
+from newt.wire.episodes import Episode
 
 SIDE = 224
 BATCH = 256
@@ -26,8 +26,8 @@ def with_strip_features(episodes: Sequence[Episode], folder: Path, encoder: Imag
     """Adds the features of a task's strips to its demonstrations.
 
     Args:
-        episodes: Of one task, at least one, in the file's order from its first episode on.
-        folder: Where the strips are.
+        episodes: Episodes of one task, at least one, in the file's order from its first episode on.
+        folder: Folder of the strips.
         encoder: Makes the features.
 
     Raises:

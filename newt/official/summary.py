@@ -24,16 +24,16 @@ class Summary:
     """One checkpoint file.
 
     Attributes:
-        format: this project's, or the published one.
-        config: sizes of the model.
-        parameters: learnable numbers, target critics not counted.
-        tasks: names in row order; empty if the file does not tell (a published single-task file).
-        rows: rows of the task table as stored.
-        updates: updates made.
-        env_steps: environment steps of the run; None if the file does not tell.
-        stepped: parameters with moments in the main and in the policy optimiser.
-        scale: the value scale S.
-        text_encoder: identity of the encoder that made the table's embeddings; None without language, or if they
+        format: This project's, or the published one.
+        config: Sizes of the model.
+        parameters: Learnable numbers, target critics not counted.
+        tasks: Names in row order; empty if the file does not tell (a published single-task file).
+        rows: Rows of the task table as stored.
+        updates: Updates made.
+        env_steps: Environment steps of the run; None if the file does not tell.
+        stepped: Parameters with moments in the main and in the policy optimiser.
+        scale: The value scale S; the mean, if tasks have their own.
+        text_encoder: Identity of the encoder that made the table's embeddings; None without language, or if they
             are not those of an encoder cached here.
     """
 
@@ -50,12 +50,12 @@ class Summary:
 
 
 def summarise(path: Path | str) -> Summary:
-    """Read a checkpoint of either format.
+    """Reads a checkpoint of either format.
 
     Raises:
-        NotFoundError: no such file.
-        CorruptDataError: the file is damaged.
-        InvalidInputError: not a checkpoint.
+        NotFoundError: No such file.
+        CorruptDataError: The file is damaged.
+        InvalidInputError: Not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,9 +85,9 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """`load_checkpoint` with this project's errors.
 
     Raises:
-        NotFoundError: no such file.
-        CorruptDataError: damaged.
-        InvalidInputError: a published file, which has to be imported first.
+        NotFoundError: No such file.
+        CorruptDataError: Damaged.
+        InvalidInputError: A published file, which has to be imported first.
     """
     try:
         with Path(path).open("rb") as file:
@@ -103,7 +103,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def find_encoder(tasks: tuple[str, ...], embeddings: Tensor) -> str | None:
-    """Return the identity of the cached encoder whose vectors for these tasks' instructions these are, if any.
+    """Returns the identity of the cached encoder whose vectors for these tasks' instructions these are, if any.
 
     Args:
         tasks: K names, in row order.
@@ -137,7 +137,7 @@ def _own(checkpoint: Checkpoint) -> Summary:
         int(checkpoint.state["updates"]),
         env_steps if isinstance(env_steps, int) else None,
         _stepped(checkpoint.state),
-        float(checkpoint.state["scale"]),
+        float(checkpoint.state["scale"].mean()),
         find_encoder(table.names, table.embeddings),
     )
 

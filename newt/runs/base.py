@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 def now() -> datetime:
@@ -12,7 +12,21 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def problems_of(error: ValidationError) -> str:
+    """What is wrong, each with its field, in one line."""
+    found = [(".".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors()]
+    return "; ".join(f"{place}: {message}" if place else message for place, message in found)
+
+
 class Record(BaseModel):
     """Refuses what it does not know; names in Python and on the wire may differ by an alias."""
 
     model_config = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+
+class BrokenRecord(Record):
+    """A stored record that cannot be read. Everything else goes on without it; DELETE removes it."""
+
+    kind: str = Field(description="run, evaluation or demonstrations.")
+    id: str
+    error: str = Field(description="What is wrong with it, and how to remove it.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Literal
+import zlib
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from newt.runs.base import Record
-from newt.runs.spec import SET_NAME
+from newt.runs.base import BrokenRecord, Record
+from newt.runs.jobs import Job
+from newt.runs.sections import SET_NAME
+from newt.tasks.registry import Task
 
 
 class DemoTaskInfo(Record):
@@ -35,7 +37,10 @@ class AgentDemosRequest(Record):
     name: SetName
     tasks: list[str] | None = Field(None, min_length=1, description="Some of the run's tasks; null: all of them.")
     episodes: int = Field(20, ge=1, le=1000, description="Demonstrations per task; twice as many episodes are played.")
-    mode: Literal["planner", "policy"] = Field("planner", description="Who acts, without exploration.")
+    mode: Literal["planner", "policy"] = Field(
+        "planner",
+        description="Who acts, without exploration; left out: planner, or policy for an agent that acts by its policy.",
+    )
     checkpoint: str | None = Field(None, description="Name of a checkpoint; null: the newest.")
     seed: int = Field(0, ge=0, lt=2**63, description="Origin of the episodes' seeds.")
 
@@ -72,27 +77,40 @@ class DemoYield(Record):
     missing: str | None = Field(None, description="Why there are fewer demonstrations than wanted.")
 
 
-class DemoCollection(Record):
+class DemoCollection(Job):
     """How a set was, or is being, collected. The set can be used when the state is succeeded."""
+
+    UNDER_WAY: ClassVar[str] = "collecting"
 
     name: str
     state: Literal["collecting", "succeeded", "failed", "cancelled"]
     source: Literal["scripted", "agent", "features"]
     request: ScriptedDemosRequest | AgentDemosRequest | FeatureDemosRequest
     tasks: list[str]
-    run_id: str | None = Field(None, description="Whose agent played.")
-    checkpoint: str | None = Field(None, description="Which checkpoint of the run.")
-    created_at: datetime
-    request_id: str | None = Field(
-        None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
+    task_facts: list[Task] = Field(
+        default_factory=list,
+        description="What its tasks were when it was asked for; empty in records of before it was stored.",
     )
-    progress: float = Field(0.0, description="Share of the work that is done.")
-    waiting_on: str | None = Field(None, description="What the collection waits for, if something is missing.")
-    error: str | None = Field(None, description="Why it failed.")
+    checkpoint: str | None = Field(None, description="Which checkpoint of the run.")
     unfinished: bool = Field(
         True, description="Replay may hold episodes of it that are part of no whole set; they are being removed."
     )
     yields: dict[str, DemoYield] = Field(default_factory=dict, description="What came out, by task.")
+
+    @property
+    def job_id(self) -> str:
+        """Name of the set."""
+        return self.name
+
+    @property
+    def model_id(self) -> str:
+        """What the planners call the agent that plays."""
+        return f"{self.run_id}@demos-{zlib.crc32(self.name.encode()):08x}"
+
+    @property
+    def open(self) -> bool:
+        """Whether it is under way, or its remains are still there."""
+        return self.under_way or self.unfinished
 
 
 class DemoSetInfo(Record):
@@ -111,3 +129,6 @@ class DemoSetList(Record):
     """GET /demos."""
 
     demo_sets: list[DemoSetInfo]
+    broken: list[BrokenRecord] = Field(
+        default_factory=list, description="Records of collections that cannot be read; DELETE /demos/{id} removes them."
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from newt.runs.base import Record
+from newt.runs.base import BrokenRecord, Record
+from newt.runs.jobs import Job
 from newt.runs.record import Evaluation
+from newt.tasks.registry import Task
 
 MAX_PLAN_STEPS = 48
 
@@ -27,7 +28,8 @@ class EvaluationRequest(Record):
     mode: Literal["planner", "policy", "open_loop"] = Field(
         "planner",
         description="planner: plans at every step; policy: the policy's mean; open_loop: executes one plan from each "
-        "episode's first observation without feedback, and compares it with planner on the same episodes.",
+        "episode's first observation without feedback, and compares it with planner on the same episodes. Left out: "
+        "planner, or policy for an agent that acts by its policy.",
     )
     plan_steps: int = Field(
         MAX_PLAN_STEPS,
@@ -38,6 +40,13 @@ class EvaluationRequest(Record):
     instructions: dict[str, str] = Field(
         default_factory=dict,
         description="Task to the whole text that replaces its instruction (GET /tasks shows the original).",
+    )
+    constraint_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the policy in a plan's first proposal, for all tasks; 0 plans freely; null: what "
+        "training had reached, by task.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Origin of the episodes' seeds.")
     videos: bool = Field(False, description="Record one video per task.")
@@ -55,33 +64,33 @@ class RunEvaluationRequest(EvaluationRequest):
     checkpoint: str | None = Field(None, description="Name of one of the run's checkpoints; null: the newest.")
 
 
-class EvaluationJob(Record):
+class EvaluationJob(Job):
     """An evaluation that was asked for."""
 
     id: str
-    run_id: str | None = Field(None, description="Run of the checkpoint; null for an imported one.")
     state: Literal["running", "succeeded", "failed"]
-    attempt: int = Field(1, description="Grows when a restarted learner starts the evaluation again.")
     request: CheckpointEvaluationRequest = Field(
         description="As asked for, with the checkpoint named in full and the tasks by name."
     )
-    checkpoint_sha256: str = Field(description="Digest of the checkpoint's content.")
-    request_id: str | None = Field(
-        None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
+    task_facts: list[Task] = Field(
+        default_factory=list,
+        description="What its tasks were when it was asked for; empty in records of before it was stored.",
     )
-    created_at: datetime
-    finished_at: datetime | None = None
-    progress: float = Field(0.0, description="Share of the steps that are done.")
-    waiting_on: str | None = Field(None, description="What it waits for, if a service is away.")
-    error: str | None = None
+    checkpoint_sha256: str = Field(description="Digest of the checkpoint's content.")
     result: Evaluation | None = None
     videos: dict[str, str] = Field(default_factory=dict, description="Task to name of its video.")
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+        return self.id
 
 
 class EvaluationJobList(Record):
     """GET /evaluations."""
 
     evaluations: list[EvaluationJob]
+    broken: list[BrokenRecord] = Field(default_factory=list, description="Records that cannot be read.")
 
 
 class PlayedEpisode(Record):
@@ -101,5 +110,9 @@ class EvaluationReport(Record):
 
     evaluation: EvaluationJob
     plan: dict[str, Any] = Field(description="Planning settings that were used.")
+    constraint_weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Share of the policy in the first proposal of each task's plans; empty without plans.",
+    )
     instructions: dict[str, str] = Field(description="Text of every task that the agent was told.")
     episodes: list[PlayedEpisode]

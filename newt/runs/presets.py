@@ -1,6 +1,6 @@
 """Presets: values that a run starts from. What a request says explicitly always wins.
 
-``default`` is the published training run. ``laptop`` is the same algorithm on two CPU cores in minutes: every
+`default` is the published training run. `laptop` is the same algorithm on two CPU cores in minutes: every
 schedule of the published run (seeding, constrained planning, evaluation) is scaled to the run's own total.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from newt.wire.limits import MAX_COUNT
 
 LAPTOP_ENV_STEPS = 40_000
 
@@ -30,7 +32,8 @@ def _values(preset: str, request: Mapping[str, Any]) -> dict[str, Any]:
     if preset == "laptop":
         schedule = request.get("schedule")
         total = schedule.get("total_env_steps") if isinstance(schedule, Mapping) else None
-        return _laptop(total if isinstance(total, int) and total > 0 else LAPTOP_ENV_STEPS)
+        # Any other is refused later, by its own name.
+        return _laptop(total if isinstance(total, int) and 0 < total <= MAX_COUNT else LAPTOP_ENV_STEPS)
     # Warm-up belongs to pretraining; runs without it ignore the value.
     return {"train": {"warmup_updates": 5_000}}
 
@@ -57,7 +60,7 @@ def _laptop(total: int) -> dict[str, Any]:
             "updates_per_env_step": 0.2,
             "eval_every_env_steps": 0,
             "checkpoint_every_updates": 500,
-            "publish_every_s": 3.0,
+            "publish_every_s": 1.0,
         },
         # Task-balanced: with few updates, tasks with long (and therefore few) episodes would hardly be seen.
         "replay": {"capacity_rows": 500_000, "batch_size": 128, "sampler": "task_balanced"},

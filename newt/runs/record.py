@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from newt.runs.base import Record, now
-from newt.runs.spec import RunSpec
+from newt.runs.base import BrokenRecord, Record, now
+from newt.runs.facts import read_facts
+from newt.runs.spec import RunSpec, stored_tasks
+from newt.tasks.registry import Task
 
 
 class RunState(StrEnum):
@@ -70,6 +73,13 @@ class Progress(Record):
     total_updates: int = Field(0, description="Online updates of the whole run.")
     env_steps_per_s: float = Field(0.0, description="Env steps taken per second, lately.")
     updates_per_s: float = Field(0.0, description="Updates per second, lately.")
+    updates_behind: float | None = Field(
+        None, description="Updates that the env steps taken have earned and that are not done; null before the first."
+    )
+    weights_age_updates: float | None = Field(
+        None, description="Updates done since the weights were made that choose the actions; null while unknown."
+    )
+    weights_age_s: float | None = Field(None, description="Seconds since then; null while unknown.")
     eta_s: float | None = Field(None, description="Estimated seconds to the end; null while unknown.")
     weights_version: int = Field(0, description="Newest version of the weights sent to the planners; 0 for none.")
     restarts: int = Field(0, description="Crashed processes that were restarted.")
@@ -87,6 +97,11 @@ class EpisodeStats(Record):
         description="Score in [0, 1] that tables and means use: `score`, but for the tasks in docs/scores.md.",
     )
     return_: float = Field(alias="return", description="Sum of rewards.")
+    score_std: float | None = Field(
+        None,
+        description="Standard deviation of the corrected score over the episodes; null of a single one, and in records "
+        "of before it was stored.",
+    )
     success: float | None = Field(None, description="Share of successes; null where the task defines none.")
     length: float = Field(description="Steps.")
     episodes: int = Field(description="Episodes that were averaged.")
@@ -112,7 +127,7 @@ class OpenLoopStats(Record):
     points: list[OpenLoopPoint] = Field(description="After a third, two thirds and all of the plan.")
 
 
-EvaluationKind = Literal["random", "pretrained", "periodic", "final", "requested"]
+EvaluationKind = Literal["random", "pretrained", "periodic", "final", "final_policy", "requested"]
 
 
 class Evaluation(Record):
@@ -133,11 +148,12 @@ class Evaluation(Record):
 
 
 class TaskResults(Record):
-    """The three milestones of one task; null until reached."""
+    """The milestones of one task; null until reached."""
 
     random: EpisodeStats | None = None
     pretrained: EpisodeStats | None = None
     final: EpisodeStats | None = None
+    final_policy: EpisodeStats | None = Field(None, description="The final agent's policy alone, without planning.")
 
 
 class MeanScores(Record):
@@ -146,6 +162,7 @@ class MeanScores(Record):
     random: float | None = None
     pretrained: float | None = None
     final: float | None = None
+    final_policy: float | None = None
 
 
 class RunResults(Record):
@@ -156,22 +173,38 @@ class RunResults(Record):
     mean_score: MeanScores
     tasks: dict[str, TaskResults]
     evaluations: list[Evaluation] = Field(description="All evaluations in order.")
+    unreadable: int = Field(0, description="Stored evaluations that cannot be read; they are left out.")
     videos: dict[str, str] = Field(default_factory=dict, description="Task to name of its video.")
 
     @classmethod
     def build(
-        cls, run_id: str, state: RunState, tasks: list[str], evaluations: list[Evaluation], videos: dict[str, str]
+        cls,
+        run_id: str,
+        state: RunState,
+        tasks: list[str],
+        evaluations: list[Evaluation],
+        videos: dict[str, str],
+        unreadable: int = 0,
     ) -> RunResults:
         """Puts the milestones of all evaluations into one table."""
         rows = {task: TaskResults() for task in tasks}
         means = MeanScores()
         for evaluation in evaluations:
-            if evaluation.kind not in ("random", "pretrained", "final"):
+            if evaluation.kind not in TaskResults.model_fields:
                 continue
             setattr(means, evaluation.kind, evaluation.mean_score())
             for task, stats in evaluation.tasks.items():
-                setattr(rows[task], evaluation.kind, stats)
-        return cls(run_id=run_id, state=state, mean_score=means, tasks=rows, evaluations=evaluations, videos=videos)
+                if task in rows:  # an older learner may have resolved the run's globs anew
+                    setattr(rows[task], evaluation.kind, stats)
+        return cls(
+            run_id=run_id,
+            state=state,
+            mean_score=means,
+            tasks=rows,
+            evaluations=evaluations,
+            videos=videos,
+            unreadable=unreadable,
+        )
 
 
 class Run(Record):
@@ -184,6 +217,11 @@ class Run(Record):
     )
     spec: RunSpec
     tasks: list[str] = Field(description="The tasks that the spec selects, in the order of the model's task table.")
+    task_facts: list[Task] = Field(
+        default_factory=list,
+        description="What these tasks were when the run was created, which is what they are to it; empty in records of "
+        "before it was stored.",
+    )
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -197,11 +235,19 @@ class Run(Record):
         description="Folder with checkpoints, videos, logs and results.json on the learner's machine."
     )
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_own_tasks(cls, data: Any, read: ModelWrapValidatorHandler[Run]) -> Run:
+        """Its spec means the tasks that are stored with it, also where nobody else knows them."""
+        with stored_tasks(read_facts(data.get("task_facts"))) if isinstance(data, dict) else nullcontext():
+            return read(data)
+
 
 class RunList(Record):
     """GET /runs."""
 
-    runs: list[Run]
+    runs: list[Run] = Field(description="Without the facts of a run's tasks if all are of our own table.")
+    broken: list[BrokenRecord] = Field(default_factory=list, description="Records that cannot be read.")
 
 
 class MetricsRow(Record):
@@ -236,9 +282,10 @@ class Checkpoint(Record):
 
     name: str
     size_bytes: int
-    env_steps: int
-    updates: int = Field(description="Updates so far, pretraining included.")
+    env_steps: int = 0
+    updates: int = Field(0, description="Updates so far, pretraining included.")
     created_at: datetime
+    broken: str | None = Field(None, description="Why the file cannot be used; null for a whole one.")
 
 
 class CheckpointList(Record):
@@ -252,10 +299,11 @@ class ImportedCheckpoint(Record):
 
     name: str
     size_bytes: int
-    model: str = Field(description="Named size of the model.")
+    model: str = Field(description="Named size of the model; empty if the file cannot be used.")
     tasks: list[str] = Field(description="Tasks of its table, in row order.")
     text_encoder: str | None = Field(None, description="Who embedded its instructions, if the file tells.")
     created_at: datetime
+    broken: str | None = Field(None, description="Why the file cannot be used; null for a whole one.")
 
 
 class ImportedCheckpointList(Record):
@@ -265,7 +313,7 @@ class ImportedCheckpointList(Record):
 
 
 class TaskInfo(Record):
-    """One registered task."""
+    """One task, of Newt's or of a simulator's own."""
 
     name: str
     domain: str
@@ -276,6 +324,8 @@ class TaskInfo(Record):
     has_success: bool
     has_expert: bool
     instruction: str
+    discount: float
+    score_rule: str = Field(description="How an episode's score comes about; empty where it is published.")
     simulator: Literal["reachable", "unreachable", "not configured"]
 
 
@@ -284,6 +334,9 @@ class TaskList(Record):
 
     tasks: list[TaskInfo]
     sets: dict[str, str] = Field(description="Task sets and what they are.")
+    refused: dict[str, str] = Field(
+        default_factory=dict, description="Names that simulators describe but that cannot be used, and why."
+    )
 
 
 class Deleted(Record):
@@ -297,6 +350,9 @@ class Readiness(Record):
 
     ready: bool
     missing: dict[str, str] = Field(default_factory=dict, description="What is missing: name to reason.")
+    broken: list[BrokenRecord] = Field(
+        default_factory=list, description="Stored records that cannot be read; everything else goes on without them."
+    )
 
 
 class FieldError(Record):

@@ -15,9 +15,9 @@ class CorrectedScore:
     """Why a task's published score is not what reports show, and what is.
 
     Attributes:
-        published: the published score, with R for the return so far.
-        flaw: what is wrong with it.
-        corrected: the corrected score; both are in [0, 1].
+        published: The published score, with R for the return so far.
+        flaw: What is wrong with it.
+        corrected: The corrected score; both are in [0, 1].
     """
 
     published: str

@@ -39,9 +39,9 @@ def good_so_far(returns: Sequence[float], score: float, success: float) -> bool:
     exceeds it.
 
     Args:
-        returns: Of the task's episodes so far, the newest one last; at least that one.
-        score: Of the newest episode, corrected.
-        success: At its last step; NaN where undefined.
+        returns: Returns of the task's episodes so far, the newest one last; at least that one.
+        score: Score of the newest episode, corrected.
+        success: Success at its last step; NaN where undefined.
     """
     if math.isnan(success):
         return score > 0 and returns[-1] >= threshold(returns)
@@ -53,8 +53,8 @@ def accepted(task: str, returns: Sequence[float], successes: Sequence[float]) ->
 
     Args:
         task: Name.
-        returns: Of the episodes, at least one.
-        successes: At their last steps; NaN where undefined.
+        returns: Returns of the episodes, at least one.
+        successes: Successes at their last steps; NaN where undefined.
 
     Returns:
         bool[N], which episodes may become demonstrations.

@@ -14,13 +14,13 @@ def discount(episode_length: int, override: float | None = None) -> float:
 
     Args:
         episode_length: T, agent steps per episode (after action repeat), at least 1.
-        override: the task's own discount in (0, 1], which wins over the heuristic.
+        override: The task's own discount in (0, 1], which wins over the heuristic.
 
     Returns:
         γ in (0, 1].
 
     Raises:
-        ValueError: if the episode length or the override is out of range.
+        ValueError: If the episode length or the override is out of range.
     """
     if override is not None:
         if not 0.0 < override <= 1.0:

@@ -1,6 +1,6 @@
 """Language embeddings of instructions, from a cache that is part of the package or encoded now.
 
-The cache of an encoder is one file, ``embeddings-<encoder>.npz``, with the vectors of all registered
+The cache of an encoder is one file, `embeddings-<encoder>.npz`, with the vectors of all registered
 instructions, the SHA-256 of each text and the encoder's identity. While the texts match, nothing but NumPy
 is imported. After changing an instruction, rebuild it:
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from newt.tasks.encoders import ENCODERS, SENTENCE, TextEncoder, identity, load_encoder
+from newt.tasks.encoders import ENCODERS, SENTENCE, TextEncoder, identity, load_encoder, require_weights
 from newt.tasks.registry import Task, all_tasks
 
 
@@ -30,7 +30,7 @@ class Embeddings:
     """Vectors of one encoder.
 
     Attributes:
-        encoder: identity of the encoder, ``<name>@<first 12 hex digits of its fingerprint>``. Vectors of
+        encoder: Identity of the encoder, `<name>@<first 12 hex digits of its fingerprint>`. Vectors of
             different identities must not meet in one run: store it, and compare it on resuming.
         vectors: float32[K, 512], one row per text.
     """
@@ -44,9 +44,9 @@ class EmbeddingCache:
     """The cached vectors of one encoder.
 
     Attributes:
-        encoder: name of the encoder.
+        encoder: Name of the encoder.
         fingerprint: SHA-256 of its weights.
-        names: task names, for people.
+        names: Task names, for people.
         digests: SHA-256 of each text, as hex.
         vectors: float32[K, 512], one row per text.
     """
@@ -64,22 +64,22 @@ class EmbeddingCache:
 
 
 def embed_tasks(tasks: Sequence[Task], encoder: str | TextEncoder) -> Embeddings:
-    """Embed the instructions of tasks, in their order.
+    """Embeds the instructions of tasks, in their order.
 
     Args:
         tasks: K tasks, at least one.
-        encoder: name of an encoder, which is only built if the cache does not hold every text; or an
+        encoder: Name of an encoder, which is only built if the cache does not hold every text; or an
             encoder already built.
 
     Raises:
-        ValueError: if there is no such encoder, or a text is too long for it.
-        EncoderUnavailableError: if a text has to be encoded and the encoder's weights are not here.
+        ValueError: If there is no such encoder, or a text is too long for it.
+        EncoderUnavailableError: If a text has to be encoded and the encoder's weights are not here.
     """
     return embed_texts([task.instruction for task in tasks], encoder)
 
 
 def embed_texts(texts: Sequence[str], encoder: str | TextEncoder) -> Embeddings:
-    """Embed texts: cached ones are looked up, new ones encoded. See `embed_tasks`."""
+    """Embeds texts: cached ones are looked up, new ones encoded. See `embed_tasks`."""
     if isinstance(texts, str) or not texts:
         raise ValueError(f"expected a list with at least one text, got {texts!r}")
     name = encoder if isinstance(encoder, str) else encoder.name
@@ -100,6 +100,13 @@ def embed_texts(texts: Sequence[str], encoder: str | TextEncoder) -> Embeddings:
         ]
     )
     return Embeddings(identity(name, built.fingerprint), vectors)
+
+
+def require_encoder(texts: Sequence[str], encoder: str) -> None:
+    """Raises EncoderUnavailableError if `embed_texts` could not embed these texts here; reads no weights."""
+    cached = load_cache(encoder)
+    if cached is None or not set(cached.digests) >= {text_digest(text) for text in texts}:
+        require_weights(encoder)
 
 
 def text_digest(text: str) -> str:
@@ -124,10 +131,10 @@ def load_cache(encoder: str) -> EmbeddingCache | None:
 
 
 def write_cache(encoder: TextEncoder, folder: Path) -> Path:
-    """Encode the instructions of all registered tasks into a cache file.
+    """Encodes the instructions of all registered tasks into a cache file.
 
     Returns:
-        The file written, ``embeddings-<encoder>.npz`` in the folder.
+        The file written, `embeddings-<encoder>.npz` in the folder.
     """
     tasks = all_tasks()
     texts = [task.instruction for task in tasks]
@@ -155,7 +162,7 @@ def _file_name(encoder: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rebuild or check the cache; returns the exit status."""
+    """Rebuilds or checks the cache; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m newt.tasks.embeddings", description=main.__doc__)
     parser.add_argument("--encoder", choices=list(ENCODERS), default=SENTENCE)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where the file goes")

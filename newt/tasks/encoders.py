@@ -25,6 +25,15 @@ CLIP = "clip-vit-b32"
 SENTENCE = "minilm-l6-v2"
 
 CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
+_CLIP_REMEDY = (
+    f"fetch them once with `hf download {CLIP_REPOSITORY}`, pass a folder that holds them, or use the {SENTENCE!r} "
+    "encoder"
+)
+
+
+_WEIGHTS = tuple(
+    f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")
+)
 
 
 class EncoderUnavailableError(RuntimeError):
@@ -35,9 +44,9 @@ class TextEncoder(Protocol):
     """Turns texts into vectors.
 
     Attributes:
-        name: a key of `ENCODERS`; names the cache file.
-        dim: width of a vector, `TEXT_DIM`.
-        fingerprint: hex SHA-256 of the weights. Two encoders of one name and different weights are
+        name: A key of `ENCODERS`; names the cache file.
+        dim: Width of a vector, `TEXT_DIM`.
+        fingerprint: Hex SHA-256 of the weights. Two encoders of one name and different weights are
             different encoders, and their vectors must not meet in one run.
     """
 
@@ -46,13 +55,13 @@ class TextEncoder(Protocol):
     fingerprint: str
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode each text on its own, so that a vector does not depend on the others.
+        """Encodes each text on its own, so that a vector does not depend on the others.
 
         Returns:
             float32[N, dim], one row per text.
 
         Raises:
-            ValueError: if a text is blank or has more tokens than the encoder reads.
+            ValueError: If a text is blank or has more tokens than the encoder reads.
         """
 
 
@@ -63,21 +72,17 @@ class ClipTextEncoder:
     normalised.
 
     Args:
-        source: a folder with weights and tokenizer, or a repository id to look up in the local cache.
+        source: A folder with weights and tokenizer, or a repository id to look up in the local cache.
 
     Raises:
-        EncoderUnavailableError: if the weights are not there, or transformers is not installed.
+        EncoderUnavailableError: If the weights are not there, or transformers is not installed.
     """
 
     name = CLIP
     dim = TEXT_DIM
 
     def __init__(self, source: str | Path = CLIP_REPOSITORY) -> None:
-        remedy = (
-            f"fetch them once with `hf download {CLIP_REPOSITORY}`, pass a folder that holds them, or use "
-            f"the {SENTENCE!r} encoder"
-        )
-        self._tower = _Tower("CLIPTextModel", source, remedy)
+        self._tower = _Tower("CLIPTextModel", source, _CLIP_REMEDY)
         if self._tower.width != TEXT_DIM:
             raise ValueError(f"expected a CLIP text tower of width {TEXT_DIM}, got {self._tower.width} from {source}")
         self.fingerprint = self._tower.fingerprint
@@ -100,7 +105,7 @@ class SentenceEncoder:
     0.019 after 2,000 with length 0.5.
 
     Raises:
-        EncoderUnavailableError: if the package or transformers is not installed.
+        EncoderUnavailableError: If the package or transformers is not installed.
     """
 
     name = SENTENCE
@@ -127,15 +132,36 @@ ENCODERS: Mapping[str, Callable[[], TextEncoder]] = MappingProxyType({CLIP: Clip
 
 
 def load_encoder(name: str) -> TextEncoder:
-    """Build the encoder of this name from local weights.
+    """Builds the encoder of this name from local weights.
 
     Raises:
-        ValueError: if there is no such encoder.
-        EncoderUnavailableError: if its weights are not on this machine.
+        ValueError: If there is no such encoder.
+        EncoderUnavailableError: If its weights are not on this machine.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown text encoder {name!r}, expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name]()
+
+
+def require_weights(name: str) -> None:
+    """Looks for an encoder's weights without reading them. Raises EncoderUnavailableError."""
+    if name == CLIP and not has_weights(CLIP_REPOSITORY):
+        raise EncoderUnavailableError(f"no text encoder weights at {CLIP_REPOSITORY}: {_CLIP_REMEDY}")
+
+
+def has_weights(source: str | Path) -> bool:
+    """Whether a folder, or the local Hugging Face cache under this repository id, holds weights."""
+    folder = Path(source)
+    if folder.is_dir():
+        return any((folder / name).is_file() for name in _WEIGHTS)
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
+    try:
+        return any(isinstance(try_to_load_from_cache(str(source), name), str) for name in _WEIGHTS)
+    except ValueError:  # not a repository's id
+        return False
 
 
 class _Tower:

@@ -19,10 +19,10 @@ class Instruction:
 
 
 def load_instructions() -> dict[str, Instruction]:
-    """Read the instructions of all tasks, by task name.
+    """Reads the instructions of all tasks, by task name.
 
     Raises:
-        ValueError: if a task appears under two bodies.
+        ValueError: If a task appears under two bodies.
     """
     text = resources.files("newt.tasks").joinpath("instructions.toml").read_text(encoding="utf-8")
     instructions: dict[str, Instruction] = {}

@@ -16,10 +16,10 @@ class TaskSet:
     """A named selection of tasks: either listed by name or defined by a rule.
 
     Attributes:
-        name: what a run request writes.
-        description: one line for people.
-        names: the members in order, for a listed set.
-        rule: decides membership, for a rule-based set; the members are in registry order.
+        name: What a run request writes.
+        description: One line for people.
+        names: The members in order, for a listed set.
+        rule: Decides membership, for a rule-based set; the members are in registry order.
     """
 
     name: str
@@ -47,22 +47,50 @@ _SETS = (
         rule=lambda task: task.split == "extra",
     ),
     TaskSet(
-        "laptop-demo",
-        "ten quick tasks from three domains for a run on two CPU cores",
+        "tour",
+        "six quick tasks from three domains for a run on two CPU cores",
         names=(
             "mw-button-press",
             "mw-drawer-close",
-            "mw-window-open",
             "mw-door-close",
             "mw-window-close",
-            "mw-drawer-open",
-            "cartpole-balance",
-            "walker-stand",
             "mujoco-reacher",
-            "mujoco-inverted-pendulum",
+            "pendulum-spin",
         ),
+    ),
+    # Seven domains that step in 0.03 to 3 ms (`newt tasks check`), 16 tasks with scripted experts: 3 to 44 observed
+    # columns, 1 to 4 actions, 50 to 500 steps, dense and sparse rewards; held-out kin in OGBench and MiniArcade.
+    TaskSet(
+        "mmbench-mini",
+        "16 tasks of seven domains with quick simulators and scripted experts, for experiments on two CPU cores",
+        names=(
+            "reacher-easy",
+            "cartpole-swingup",
+            "reacher-three-easy",
+            "pendulum-spin",
+            "mw-button-press",
+            "mw-drawer-open",
+            "mw-push",
+            "mujoco-inverted-pendulum",
+            "mujoco-reacher",
+            "lunarlander-land",
+            "lunarlander-hover",
+            "og-point-arena",
+            "og-point-maze",
+            "pygame-cowboy",
+            "pygame-rocket-collect",
+            "pygame-point-maze-var1",
+        ),
+    ),
+    TaskSet(
+        "mini-scratch",
+        "four quick tasks that two CPU cores teach without demonstrations",
+        names=("cartpole-balance", "mujoco-inverted-pendulum", "mujoco-reacher", "pygame-cartpole-balance"),
     ),
 )
 
 TASK_SETS: Mapping[str, TaskSet] = MappingProxyType({task_set.name: task_set for task_set in _SETS})
 """Every named set. A domain's name also works as a set: it stands for the domain's training tasks."""
+
+FORMER_NAMES: Mapping[str, str] = MappingProxyType({"laptop-demo": "tour"})
+"""Names that sets had before, to those that they have; requests and stored runs have them."""

@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float32]
 DINOV2_BASE = "facebook/dinov2-base"
 FRAME_SHAPE = (3, 224, 224)
 MAX_BATCH = 256
+REMEDY = (
+    f"fetch DINOv2 once with `hf download {DINOV2_BASE}`, or name a folder that holds it in NEWT_LEARNER_IMAGE_ENCODER"
+)
 
 # Of ImageNet, by channel; what DINOv2 was trained with.
 MEAN = (0.485, 0.456, 0.406)
@@ -38,17 +41,17 @@ class ImageEncoder:
     May be shared by threads: what several of them ask for while the device is busy is encoded in one batch.
 
     Args:
-        source: a folder with configuration and weights, or a repository id to look up in the local cache.
-        device: torch device.
+        source: A folder with configuration and weights, or a repository id to look up in the local cache.
+        device: Torch device.
 
     Attributes:
         dim: X, width of the features; 768 for DINOv2-base.
-        name: identity, ``dinov2-<dim>@<first 12 hex digits of the weights' fingerprint>``. Features of different
+        name: Identity, `dinov2-<dim>@<first 12 hex digits of the weights' fingerprint>`. Features of different
             identities must not meet in one model.
 
     Raises:
-        EncoderUnavailableError: the weights are not there, are not those of a DINOv2, or transformers is not installed.
-        ValueError: there is no such device, or the encoder's patches do not fit into the frames.
+        EncoderUnavailableError: The weights are not there, are not those of a DINOv2, or transformers is not installed.
+        ValueError: There is no such device, or the encoder's patches do not fit into the frames.
     """
 
     def __init__(self, source: str | Path = DINOV2_BASE, device: str = "cpu") -> None:
@@ -70,7 +73,7 @@ class ImageEncoder:
         self._queue, self._busy = threading.Lock(), threading.Lock()
 
     def encode(self, frames: Frames) -> Floats:
-        """Encode frames.
+        """Encodes frames.
 
         Args:
             frames: uint8[N, 3, 224, 224], RGB.
@@ -79,7 +82,7 @@ class ImageEncoder:
             float32[N, X].
 
         Raises:
-            ValueError: the frames have another type or shape.
+            ValueError: The frames have another type or shape.
         """
         if frames.dtype != np.uint8 or frames.shape[1:] != FRAME_SHAPE:
             raise ValueError(f"expected frames uint8[N, 3, 224, 224], got {frames.dtype}{list(frames.shape)}")
@@ -140,21 +143,17 @@ def _load(source: str | Path) -> Any:
         raise EncoderUnavailableError("transformers is not installed: install newt's `language` extra") from error
     # A bar per shard would only litter the logs of a service.
     transformers.utils.logging.disable_progress_bar()
-    remedy = (
-        f"fetch DINOv2 once with `hf download {DINOV2_BASE}`, or name a folder that holds it in "
-        "NEWT_LEARNER_IMAGE_ENCODER"
-    )
     try:
         config = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
         if config.model_type != "dinov2":
-            raise EncoderUnavailableError(f"{source} holds a {config.model_type!r}, not a DINOv2: {remedy}")
+            raise EncoderUnavailableError(f"{source} holds a {config.model_type!r}, not a DINOv2: {REMEDY}")
         model, info = transformers.Dinov2Model.from_pretrained(
             source, local_files_only=True, dtype="float32", output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise EncoderUnavailableError(f"no image encoder weights at {source}: {remedy}") from error
+        raise EncoderUnavailableError(f"no image encoder weights at {source}: {REMEDY}") from error
     if info["missing_keys"]:
         # Left to itself, the library would go on with random numbers in their place.
         missing = sorted(info["missing_keys"])
-        raise EncoderUnavailableError(f"{source} lacks {len(missing)} weights ({missing[0]}, ...): {remedy}")
+        raise EncoderUnavailableError(f"{source} lacks {len(missing)} weights ({missing[0]}, ...): {REMEDY}")
     return model.eval().requires_grad_(False)

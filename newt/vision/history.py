@@ -20,7 +20,7 @@ class FeatureHistory:
     Args:
         rows: N.
         dim: X, width of one frame's features.
-        frames: m.
+        frames: M.
     """
 
     def __init__(self, rows: int, dim: int, frames: int) -> None:
@@ -30,7 +30,7 @@ class FeatureHistory:
         """Starts episodes in some rows.
 
         Args:
-            rows: n rows.
+            rows: N rows.
             features: float32[n, X] of their first frames.
 
         Returns:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from newt.errors import CorruptDataError, InvalidInputError
+from newt.wire.limits import MAX_MODEL_BYTES, MODEL_ID
 from newt.wire.v1 import weights_pb2
 
 CHUNK_BYTES = 1024 * 1024
-# Twice the largest published model with its target critics in float32.
-MAX_MODEL_BYTES = 1024 * 1024 * 1024
-
-_MODEL_ID = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +49,7 @@ class Weights:
 
 def check_model_id(model_id: str) -> None:
     """Raises InvalidInputError unless the id has the required form."""
-    if not _MODEL_ID.fullmatch(model_id):
+    if not MODEL_ID.fullmatch(model_id):
         raise InvalidInputError("model_id", f"got {model_id[:160]!r}, expected 1-128 characters of [A-Za-z0-9._@-]")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
@@ -42,7 +43,7 @@ class StreamEndedError(grpc.RpcError):
 
 
 class LockstepStream(Generic[Request, Reply]):
-    """One call of a stream-stream method. `send` and `receive` alternate; neither is thread-safe.
+    """One call of a stream-stream method. `send` and `receive` alternate; only `close` may come from another thread.
 
         stream = LockstepStream(channel, "/newt.v1.SimService/StepStream", serialize, deserialize, timeout_s=60)
         stream.send(request)
@@ -54,7 +55,9 @@ class LockstepStream(Generic[Request, Reply]):
         method: Full path of the method.
         serialize: A request to bytes.
         deserialize: A reply from bytes.
-        timeout_s: From a `send` to its reply; the stream ends with DEADLINE_EXCEEDED beyond.
+        timeout_s: Time from a `send` to its reply; the stream ends with DEADLINE_EXCEEDED beyond.
+
+    Ctrl-C while waiting for a reply ends the stream.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class LockstepStream(Generic[Request, Reply]):
         inner = cast(Any, channel)
         while not hasattr(inner, "segregated_call"):  # Within interceptors, which see calls of the public API alone.
             inner = inner._channel
-        self._channel = channel  # Closes itself when it is collected, and the stream with it.
+        self._channel = channel
         self._serialize, self._deserialize, self._timeout_s = serialize, deserialize, timeout_s
         self._due: float | None = None
         self._end: StreamEndedError | None = None
@@ -84,8 +87,10 @@ class LockstepStream(Generic[Request, Reply]):
             flags, method.encode(), host, deadline, metadata, credentials, start, context, registered
         )
         self._closed = threading.Event()
+        self._reading = threading.Lock()  # Events of the call are for one thread at a time.
         # Waiting for the queue has no deadline of its own, and a timer per step would cost a thread each.
-        threading.Thread(target=self._watch, name="stream-deadline", daemon=True).start()
+        watch = (weakref.ref(self), self._closed, min(1.0, timeout_s / 4))
+        threading.Thread(target=_watch, args=watch, name="stream-deadline", daemon=True).start()
 
     def send(self, request: Request) -> None:
         """Sends a request; `receive` must follow, also if the stream has ended meanwhile."""
@@ -103,24 +108,38 @@ class LockstepStream(Generic[Request, Reply]):
         Raises:
             StreamEndedError: There will be none.
         """
-        while self._end is None:
-            message = self._next_message()
-            if message is not None:
-                self._due = None
-                return self._deserialize(message)
+        with self._reading:
+            while self._end is None:
+                message = self._next_message()
+                if message is not None:
+                    self._due = None
+                    return self._deserialize(message)
         self._due = None
         raise self._end
 
     def close(self) -> None:
         """Ends the stream, and gives up a reply that is due; idempotent."""
         self._closed.set()
-        self._call.cancel(cygrpc.StatusCode.cancelled, "closed by the client")
-        while self._end is None:  # The call's memory is freed with its last event.
-            self._next_message()
+        self._cancel(cygrpc.StatusCode.cancelled, "closed by the client")
+        with self._reading:
+            while self._end is None:  # The call's memory is freed with its last event.
+                self._next_message()
+
+    def _cancel(self, code: Any, details: str) -> None:
+        if self._end is None:
+            self._call.cancel(code, details)
 
     def _next_message(self) -> bytes | None:
         message: bytes | None = None
-        for operation in self._call.next_event().batch_operations:
+        try:
+            event = self._call.next_event()
+        except BaseException:  # Of a signal's handler, as KeyboardInterrupt.
+            # gRPC has let go of the call and its queue: nothing of them may be used again, but to tell the server.
+            self._closed.set()
+            self._end = StreamEndedError(grpc.StatusCode.CANCELLED, "interrupted by a signal")
+            self._call.cancel(cygrpc.StatusCode.cancelled, "interrupted")
+            raise
+        for operation in event.batch_operations:
             kind = operation.type()
             if kind == cygrpc.OperationType.receive_message:
                 message = operation.message()
@@ -129,9 +148,17 @@ class LockstepStream(Generic[Request, Reply]):
                 self._end = StreamEndedError(code, operation.details() or "")
         return message
 
-    def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._timeout_s / 4)):
-            due = self._due
-            if due is not None and time.monotonic() > due:
-                self._call.cancel(cygrpc.StatusCode.deadline_exceeded, f"no reply within {self._timeout_s:g} s")
-                return
+    def _give_up_in_time(self) -> None:
+        due = self._due
+        if due is not None and time.monotonic() > due:
+            self._cancel(cygrpc.StatusCode.deadline_exceeded, f"no reply within {self._timeout_s:g} s")
+
+
+def _watch(stream: weakref.ref[LockstepStream[Any, Any]], closed: threading.Event, every_s: float) -> None:
+    """Ends a stream whose reply is overdue. Holds it by a weak reference only, so that a dropped one is collected."""
+    while not closed.wait(every_s):
+        watched = stream()
+        if watched is None:
+            return
+        watched._give_up_in_time()
+        del watched

@@ -6,10 +6,12 @@ A service's own metrics are module constants beside the code that moves them, na
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
-from prometheus_client import Counter, Histogram, Info, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, Info, start_http_server
 
 import newt
+from newt.wire.addresses import bare_host, host_port
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -25,19 +27,22 @@ GRPC_SECONDS = Histogram(
 BUILD = Info("newt_build", "Version of the running service.")
 
 
-def from_zero(counter: Counter, labels: Iterable[str]) -> Counter:
-    """Shows a counter's series from the start: one that begins with its first event has no rate at that event.
+M = TypeVar("M", Counter, Gauge)
+
+
+def from_zero(metric: M, labels: Iterable[str]) -> M:
+    """Shows a metric's series from the start: one that begins with its first event has no rate at that event.
 
     Args:
-        counter: With one label.
+        metric: A metric with one label.
         labels: The values that the label can have.
 
     Returns:
-        The counter.
+        The metric.
     """
     for label in labels:
-        counter.labels(label)
-    return counter
+        metric.labels(label)
+    return metric
 
 
 def serve(service: str, host: str, port: int) -> int:
@@ -45,15 +50,20 @@ def serve(service: str, host: str, port: int) -> int:
 
     Args:
         service: Name of the service, put into newt_build_info.
-        host: Address to bind.
+        host: Address to bind; an IPv6 address with or without brackets.
         port: Port to bind; 0 picks a free one.
 
     Returns:
         The port in use.
 
     Raises:
-        OSError: The port is taken.
+        OSError: The address cannot be bound; the message names it.
     """
     BUILD.info({"version": newt.__version__, "service": service})
-    server, _ = start_http_server(port, addr=host)
+    try:
+        server, _ = start_http_server(port, addr=bare_host(host))
+    except OSError as error:
+        raise OSError(
+            f"metrics: cannot bind {host_port(host, port)}: {error.strerror}; choose another address or port"
+        ) from error
     return int(server.server_port)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable
-from concurrent import futures
 from types import FrameType
+from typing import Protocol, TypeVar
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from newt import logs
+from newt.errors import NewtError
+from newt.memory import return_large_blocks
+from newt.settings import GrpcServiceSettings
 from newt.wire import metrics, tls
+from newt.wire.addresses import bare_host, host_port
 from newt.wire.channels import CHANNEL_OPTIONS
+from newt.wire.lanes import Lanes
 from newt.wire.status import StatusInterceptor
 
 LIVENESS = "liveness"
+# For cancelled calls to end.
+_CANCEL_S = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +52,11 @@ class Server:
 
     Args:
         service: Full name of the gRPC service.
-        host: Address to bind.
+        host: Address to bind; an IPv6 address with or without brackets.
         port: Port to bind; 0 picks a free one (see `port`).
-        max_threads: Handlers that can run at once. Each open stream holds one.
+        max_threads: Calls of one request and one reply that are answered at once.
+        max_streams: Streams that may be open at once; surplus ones are refused.
+        env_prefix: Prefix of the settings max_threads and max_streams, for messages.
         max_connection_age_s: Ask clients to connect anew after this time, running calls undisturbed: that is when
             they look up the addresses of all replicas again. None: never.
 
@@ -52,41 +66,50 @@ class Server:
     """
 
     def __init__(
-        self, service: str, host: str, port: int, max_threads: int = 64, max_connection_age_s: float | None = None
+        self,
+        service: str,
+        host: str,
+        port: int,
+        max_threads: int = 64,
+        max_streams: int = 64,
+        env_prefix: str = "",
+        max_connection_age_s: float | None = None,
     ) -> None:
         self._service = service
+        self._failed = threading.Event()
+        self._told_to_stop = threading.Event()
+        lanes = Lanes(service, max_threads, max_streams, env_prefix)
         credentials = tls.server_credentials()
         self._tls = credentials is not None
-        self._health = health.HealthServicer()
+        # Its other way to answer Watch, without a thread, can lock up with a client that goes at the same moment.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         ages = [("grpc.max_connection_age_ms", int(1000 * max_connection_age_s))] if max_connection_age_s else []
         self.grpc = grpc.server(
-            futures.ThreadPoolExecutor(max_threads, thread_name_prefix="rpc"),
-            interceptors=[StatusInterceptor()],
+            lanes.calls,
+            interceptors=[StatusInterceptor(lanes)],
             options=[
                 *CHANNEL_OPTIONS,
                 ("grpc.so_reuseport", 0),  # Two servers on one port must be an error, not a lottery.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 *ages,
             ],
-            maximum_concurrent_rpcs=max_threads * 4,
+            maximum_concurrent_rpcs=lanes.limit,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection([service, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc)
         for name in ("", service, LIVENESS):
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        address = host_port(host, port)
         try:
             if credentials is None:
-                self.port = self.grpc.add_insecure_port(f"{host}:{port}")
+                self.port = self.grpc.add_insecure_port(address)
             else:
-                self.port = self.grpc.add_secure_port(f"{host}:{port}", credentials)
+                self.port = self.grpc.add_secure_port(address, credentials)
         except RuntimeError:
             self.port = 0
         if not self.port:
-            raise PortInUseError(
-                f"{service}: cannot bind {host}:{port}; another process has the port, or the host is not ours. "
-                "Stop that process or choose another port."
-            )
-        self.address = f"{host}:{self.port}"
+            raise PortInUseError(f"{service}: cannot bind {address}: {why_not_bound(host, port)}")
+        self.address = host_port(host, self.port)
 
     def start(self) -> None:
         """Starts answering; the service is alive but not yet ready."""
@@ -100,44 +123,106 @@ class Server:
         for name in ("", self._service):
             self._health.set(name, state.SERVING if ready else state.NOT_SERVING)
 
-    def stop(self, grace_s: float) -> None:
-        """Refuses new calls, lets running ones finish for `grace_s` seconds, then cancels them."""
+    def stop(self, grace_s: float) -> bool:
+        """Refuses new calls, lets running ones finish for `grace_s` seconds, then cancels them.
+
+        Returns:
+            Whether all calls have ended. Those that do not even end when they are cancelled are left behind.
+        """
         self._health.enter_graceful_shutdown()
-        self.grpc.stop(grace_s).wait()
-        log.info("server_stopped", service=self._service)
+        ended = self.grpc.stop(grace_s).wait(grace_s + _CANCEL_S)
+        log.info("server_stopped", service=self._service, all_calls_ended=ended)
+        return ended
+
+    def give_up(self) -> None:
+        """Ends `serve` with exit status 1, from any thread: the service cannot do its work."""
+        self._failed.set()
+        self._told_to_stop.set()
+
+    def wait_for_signal(self) -> bool:
+        """Waits for SIGTERM or SIGINT, from the process's main thread. Returns False if the service gave up."""
+
+        def handle(signum: int, frame: FrameType | None) -> None:
+            self._told_to_stop.set()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+        self._told_to_stop.wait()
+        return not self._failed.is_set()
 
 
-def run_until_signal(
-    service_name: str,
-    server: Server,
-    metrics_host: str,
-    metrics_port: int,
-    on_stop: Callable[[], None],
-    grace_s: float = 5.0,
-    on_drain: Callable[[], None] | None = None,
-) -> None:
-    """Serves until SIGTERM or SIGINT; call from the main thread of a service's process.
+def why_not_bound(host: str, port: int) -> str:
+    """Why an address cannot be bound, which gRPC does not tell."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(
+            bare_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen()
+    except socket.gaierror as error:
+        return f"{host!r} is neither an address nor a known name of a machine ({error.strerror})"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "another process has the port; stop that process or choose another port"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine; choose one that is, 127.0.0.1 or 0.0.0.0 for example"
+        return f"{error.strerror}; choose another address or port"
+    return "gRPC does not say why; NEWT_TLS_DIR may hold a certificate that it cannot use, or try again"
+
+
+class Service(Protocol):
+    """One gRPC service put together, as `serve` runs it."""
+
+    server: Server
+
+    def start(self) -> None:
+        """Begins what goes on beside the calls; the server answers already."""
+
+    def drain(self) -> None:
+        """Ends what would keep calls running for the whole grace: queues, long streams."""
+
+    def close(self) -> None:
+        """Lets go of everything; the last call has ended."""
+
+
+S = TypeVar("S", bound=GrpcServiceSettings)
+
+
+def serve(name: str, settings_type: type[S], make: Callable[[S], Service]) -> int:
+    """Runs a service until SIGTERM or SIGINT; the main function of its process.
 
     Args:
-        service_name: Short name for the metrics endpoint.
-        server: Built, with its servicers added, not started. The caller marks it ready.
-        metrics_host: Address of the metrics endpoint.
-        metrics_port: Port of the metrics endpoint; 0 picks one.
-        on_stop: Closes what the service holds, after the last call has ended.
-        grace_s: Time for running calls to finish.
-        on_drain: Ends what would keep calls running for the whole grace: queues, long streams.
+        name: Short name, for logs and metrics.
+        settings_type: Read from the environment.
+        make: Builds the service.
+
+    Returns:
+        The exit status: 0, 1 if the service cannot start or gives up, 2 for bad settings.
     """
-    stopped = threading.Event()
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    metrics.serve(service_name, metrics_host, metrics_port)
-    server.start()
-    stopped.wait()
-    if on_drain is not None:
-        on_drain()
-    server.stop(grace_s)
-    on_stop()
+    try:
+        settings = settings_type()
+    except ValueError as error:
+        print(f"{name}: bad settings: {error}", file=sys.stderr)
+        return 2
+    logs.configure(name, settings.log_level)
+    return_large_blocks()
+    try:
+        # Ports first, here and in `make`: who finds one taken has started nothing.
+        metrics.serve(name, settings.metrics_host, settings.metrics_port)
+        service = make(settings)
+    except (NewtError, OSError, ValueError) as error:
+        print(f"{name}: cannot start: {error}", file=sys.stderr)
+        return 1
+    service.server.start()
+    service.start()
+    well = service.server.wait_for_signal()
+    service.drain()
+    ended = service.server.stop(settings.stop_grace_s)
+    service.close()
+    if not ended:
+        # Python waits for all threads before it exits; one that is stuck in a call must not keep the process.
+        sys.stderr.flush()
+        os._exit(0 if well else 1)
+    return 0 if well else 1

@@ -1,18 +1,27 @@
-"""Errors to status codes: one server interceptor, and the way back on the client."""
+"""Errors to status codes: one server interceptor, and the way back on the client.
+
+Requests are decoded here as well: grpcio answers bytes that are no message with INTERNAL, and forgets the thread that
+waits for the message, so that the server would never stop.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from newt import errors, trace
 from newt.wire import metrics
+from newt.wire.lanes import Lanes, OpenStream
 from newt.wire.tracing import FirstCalls
+
+MAX_TEXT_BYTES = 2_000
+"""Of a message that goes with a status code: it travels in a header, whose size is limited."""
 
 _CODES: dict[type[errors.NewtError], grpc.StatusCode] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -25,6 +34,7 @@ _CODES: dict[type[errors.NewtError], grpc.StatusCode] = {
     errors.CorruptDataError: grpc.StatusCode.DATA_LOSS,
 }
 _TYPES = {code: kind for kind, code in _CODES.items()}
+_AWAY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 log = structlog.get_logger(__name__)
 
@@ -45,31 +55,50 @@ def rpc_code(error: grpc.RpcError) -> grpc.StatusCode | None:
     return code
 
 
-def from_rpc_error(error: grpc.RpcError) -> errors.NewtError | grpc.RpcError:
-    """The NewtError that a failed call stands for; the call's own error if it stands for none.
+def from_rpc_error(error: grpc.RpcError) -> errors.NewtError:
+    """The NewtError that a failed call stands for.
 
-    UNAVAILABLE also covers a peer that cannot be reached, so a caller may treat both alike.
+    UNAVAILABLE also covers a peer that cannot be reached, one that does not answer in time and one that drops a call
+    because it ends, so a caller may treat all alike. Codes that no NewtError travels as give a plain one.
     """
     code = rpc_code(error)
-    if code is None:
-        return error
     call: Any = error
-    details = call.details() or ""
+    details = (call.details() or "") if code else repr(error)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         field, _, message = details.partition(": ")
         return errors.InvalidInputError(field, message)
-    kind = _TYPES.get(code)
-    return kind(details) if kind else error
+    if code in _AWAY:
+        return errors.UnavailableError(f"{code.name}: {details}" if code else details)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.NewtError(f"the server there has no such service, is it another one? ({details})")
+    kind = _TYPES.get(code) if code else None
+    return kind(details) if kind else errors.NewtError(f"{code.name}: {details}" if code else details)
+
+
+def shortened(text: str) -> str:
+    """A message of at most MAX_TEXT_BYTES: the middle is left out, so that its end still says what to do."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= MAX_TEXT_BYTES:
+        return raw.decode()
+    mark = f" [... {len(raw) - MAX_TEXT_BYTES} bytes ...] ".encode()
+    kept = MAX_TEXT_BYTES - len(mark)
+    head, tail = raw[: kept * 2 // 3], raw[-(kept - kept * 2 // 3) :]
+    return head.decode(errors="ignore") + mark.decode() + tail.decode(errors="ignore")
 
 
 class StatusInterceptor(grpc.ServerInterceptor):
-    """Maps errors to status codes, counts calls and follows their requests (see newt.trace).
+    """Maps errors to status codes, counts calls, gives them threads, and follows their requests (see newt.trace).
 
-    NewtErrors keep their message. Anything else becomes INTERNAL with an error id, and the traceback goes to the
-    log under that id: an escaped exception would otherwise show its text to the caller.
+    NewtErrors keep their message. Bytes that are no message of the method become INVALID_ARGUMENT. Anything else
+    becomes INTERNAL with an error id, and the traceback goes to the log under that id: an escaped exception would
+    otherwise show its text to the caller.
+
+    Args:
+        lanes: Threads of the server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
         self._first_calls = FirstCalls()
 
     def intercept_service(
@@ -78,45 +107,76 @@ class StatusInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wraps the handler of a call."""
-        handler = continuation(handler_call_details)
+        handler: Any = continuation(handler_call_details)
         if handler is None:
             return None
         method = handler_call_details.method
         metadata = handler_call_details.invocation_metadata or ()
+        many_requests, many_replies = handler.request_streaming, handler.response_streaming
+        pool, refusal = self._lanes.choose(method, many_requests or many_replies)
+        decode = _decoder(method, handler.request_deserializer)
+        behaviour: Callable[..., Any] = (
+            handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
+        )
 
         def observed(context: grpc.ServicerContext) -> _Observed:
             self._first_calls.follow(method, metadata)
             return _Observed(method, context)
 
-        def unary(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-            def call(request: Any, context: grpc.ServicerContext) -> Any:
-                with observed(context):
-                    return behaviour(request, context)
+        def refused(requests: Any, context: grpc.ServicerContext) -> NoReturn:
+            with observed(context):
+                raise cast(errors.NewtError, refusal)
 
-            return call
+        def one_to_one(request: bytes, context: grpc.ServicerContext) -> Any:
+            with observed(context):
+                return behaviour(decode(request), context)
 
-        def streaming(behaviour: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any], Iterator[Any]]:
-            def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                with observed(context):
-                    yield from behaviour(request, context)
+        def many_to_one(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            with observed(context), self._lanes.open(context) as stream:
+                return behaviour(read(requests, stream), context)
 
-            return call
+        def to_many(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with observed(context), self._lanes.open(context) as stream:
+                for reply in behaviour(read(request, stream) if many_requests else decode(request), context):
+                    stream.wait()
+                    yield reply
+                    stream.go_on()
 
+        def read(requests: Iterator[bytes], stream: OpenStream) -> Iterator[Any]:
+            while True:
+                stream.wait()
+                request = next(requests, None)
+                stream.go_on()
+                if request is None:
+                    return
+                yield decode(request)
+
+        wrapped: Any
         make: Any
-        if handler.unary_unary:
-            make, wrapped = grpc.unary_unary_rpc_method_handler, unary(handler.unary_unary)
-        elif handler.stream_unary:
-            make, wrapped = grpc.stream_unary_rpc_method_handler, unary(handler.stream_unary)
-        elif handler.unary_stream:
-            make, wrapped = grpc.unary_stream_rpc_method_handler, streaming(handler.unary_stream)
+        if refusal is not None:
+            # Whatever the method takes: as a stream, it is answered without waiting for a request.
+            wrapped, make = refused, grpc.stream_stream_rpc_method_handler
+        elif not many_replies:
+            wrapped = many_to_one if many_requests else one_to_one
+            make = grpc.stream_unary_rpc_method_handler if many_requests else grpc.unary_unary_rpc_method_handler
         else:
-            make, wrapped = grpc.stream_stream_rpc_method_handler, streaming(cast(Any, handler.stream_stream))
-        result: grpc.RpcMethodHandler[Any, Any] = make(
-            wrapped,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+            wrapped = to_many
+            make = grpc.stream_stream_rpc_method_handler if many_requests else grpc.unary_stream_rpc_method_handler
+        wrapped.experimental_thread_pool = pool
+        result: grpc.RpcMethodHandler[Any, Any] = make(wrapped, response_serializer=handler.response_serializer)
         return result
+
+
+def _decoder(method: str, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def decode(request: bytes) -> Any:
+        try:
+            return deserialize(request)
+        except DecodeError as error:
+            raise errors.InvalidInputError(
+                "request", f"got {len(request)} bytes that are no message of {method.lstrip('/')} ({error})"
+            ) from error
+
+    return decode
 
 
 class _Observed:
@@ -134,7 +194,7 @@ class _Observed:
         try:
             if isinstance(error, errors.NewtError):
                 code = code_of(error)
-                self._context.abort(code, str(error))
+                self._context.abort(code, shortened(str(error)))
             elif _cancelled(error) or (error is None and not self._context.is_active()):
                 code = grpc.StatusCode.CANCELLED
             elif kind is Exception:  # what abort() raises

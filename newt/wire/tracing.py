@@ -38,7 +38,7 @@ class TraceInterceptor(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Names, when a call opens, the request and the run that it is made for."""
+    """Names, when a call opens, the request and the run that it is made for; refuses one without a deadline."""
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         """Opens the call."""
@@ -66,6 +66,8 @@ def metadata() -> list[tuple[str, str]]:
 
 
 def _traced(details: Any) -> Any:
+    if details.timeout is None:
+        raise ValueError(f"{details.method}: got no timeout; a call without a deadline may never end")
     own = metadata()
     if not own:
         return details
@@ -94,7 +96,7 @@ class FirstCalls:
 
         Args:
             method: Full name of the method.
-            metadata: Of the call.
+            metadata: Metadata of the call.
         """
         found = {key: str(value) for key, value in metadata if key in (REQUEST_ID, RUN)}
         request_id, run = found.get(REQUEST_ID, ""), found.get(RUN, "")

@@ -9,27 +9,29 @@ import sys
 from typing import TextIO
 
 import structlog
-import uvicorn
 
 from newt import __version__, logs
 from newt.errors import NewtError
+from newt.memory import return_large_blocks
 from newt.security import SecurityError, SecuritySettings, redis_address
+from newt.wire.addresses import bare_host, host_port
 from newt.wire.metrics import BUILD
-from newt.wire.server import PortInUseError, Server
+from newt.wire.server import PortInUseError, Server, why_not_bound
 from newt.wire.v1 import weights_pb2_grpc
-from services.learner.api import create_app
-from services.learner.authentication import require_token
-from services.learner.containers import SimContainers, needed_services
-from services.learner.demo_jobs import DemoJobs
-from services.learner.demo_sets import DemoSets
-from services.learner.dependencies import Dependencies
-from services.learner.hub import WeightsHub
-from services.learner.jobs import EvaluationJobs
-from services.learner.library import CheckpointLibrary
-from services.learner.recovery import Recovery
+from services.learner.checkpoints.library import CheckpointLibrary
+from services.learner.processes.demo_sets import DemoSets
+from services.learner.processes.demos import DemoKeeper
+from services.learner.processes.dependencies import Dependencies
+from services.learner.processes.evaluations import EvaluationKeeper
+from services.learner.processes.learner import Learner
+from services.learner.processes.runs import RunKeeper
+from services.learner.processes.served_tasks import ServedTasks
+from services.learner.processes.sim_containers import SimContainers, needed_services
+from services.learner.records.store import Records
+from services.learner.rest.app import create_app, server
+from services.learner.rest.token import require_token
 from services.learner.settings import LearnerSettings
-from services.learner.store import RunStore
-from services.learner.supervisor import Supervisor
+from services.learner.weights.hub import WeightsHub
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,7 @@ def main() -> int:
         print(f"learner: bad settings: {error}", file=sys.stderr)
         return 2
     logs.configure("learner", settings.log_level)
+    return_large_blocks()
     try:
         lock = _lock(settings)
         rest = _bind(settings.host, settings.port)
@@ -51,53 +54,52 @@ def main() -> int:
         log.error("start_failed", error=str(error))
         return 1
     settings = settings.model_copy(update={"hub_port": hub_server.port, "port": rest.getsockname()[1]})
-    store = RunStore.connect(redis_url)
-    hub = WeightsHub(expected=_living_models(store))
+    records = Records.connect(redis_url)
+    hub = WeightsHub(expected=_living_models(records))
     weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, hub_server.grpc)
     hub_server.start()
     hub_server.set_ready(True)
 
     # A model that nobody trains any more leaves the planners; evaluations bring their own.
-    supervisor = Supervisor(store, settings, on_ended=hub.retire)
+    runs = RunKeeper(records, settings, on_ended=hub.retire)
     library = CheckpointLibrary(settings.data_dir)
-    jobs = EvaluationJobs(store, settings, library)
-    dependencies = Dependencies(store, settings)
-    demo_sets = DemoSets(settings.replay, store)
-    demo_jobs = DemoJobs(store, settings, demo_sets, dependencies, retire=hub.retire)
-    recovery = Recovery({"evaluations": jobs.recover, "demonstrations": demo_jobs.recover})
-    containers = SimContainers(settings, lambda: needed_services(store)) if settings.docker_host else None
-    app = create_app(settings, store, supervisor, jobs, library, demo_sets, demo_jobs, dependencies)
+    evaluations = EvaluationKeeper(records, settings, library)
+    dependencies = Dependencies(records, settings)
+    demo_sets = DemoSets(settings.replay, records)
+    demos = DemoKeeper(records, settings, demo_sets, dependencies, retire=hub.retire)
+    keepers = (evaluations, demos, runs)
+    containers = SimContainers(settings, lambda: needed_services(records)) if settings.docker_host else None
+    served = ServedTasks(settings.sims)
+    learner = Learner(settings, redis_url, records, runs, evaluations, demos, demo_sets, library, dependencies, served)
+    app = create_app(learner, token=token is not None)
     if token is not None:
         require_token(app, token)
     BUILD.info({"version": __version__, "service": "learner"})
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
-    supervisor.start()
-    recovery.start()
+    for keeper in keepers:
+        keeper.start()
     if containers is not None:
         containers.start()
-    log.info("server_started", service="rest", address=f"{settings.host}:{settings.port}", token=token is not None)
+    log.info("server_started", service="rest", address=host_port(settings.host, settings.port), token=token is not None)
     try:
-        server.run(sockets=[rest])
+        server(app).run(sockets=[rest])
     finally:
         if containers is not None:
             containers.stop()
-        recovery.stop()
-        jobs.stop()
-        demo_jobs.stop()
-        supervisor.stop()
+        for keeper in keepers:
+            keeper.stop()
         hub.close()
         hub_server.stop(grace_s=1.0)
         lock.close()
     return 0
 
 
-def _living_models(store: RunStore) -> set[str] | None:
+def _living_models(records: Records) -> set[str] | None:
     """Models that runs will publish again; None if Redis does not answer. Evaluations start again under new names."""
     try:
-        return {run_id for run_id, state in store.states().items() if not state.finished}
+        return {run_id for run_id, state in records.runs.states().items() if not state.finished}
     except NewtError as error:
         log.warning("living_models_unknown", error=str(error))
         return None
@@ -107,12 +109,12 @@ def _bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, port))
+        bound.bind((bare_host(host), port))
     except OSError as error:
         bound.close()
         raise PortInUseError(
-            f"REST API: cannot bind {host}:{port} ({error.strerror}); stop the process that has the port, or set "
-            "NEWT_LEARNER_PORT to another one"
+            f"REST API: cannot bind {host_port(host, port)}: {why_not_bound(host, port)} (NEWT_LEARNER_HOST, "
+            "NEWT_LEARNER_PORT)"
         ) from error
     return bound
 
@@ -120,7 +122,7 @@ def _bind(host: str, port: int) -> socket.socket:
 def _lock(settings: LearnerSettings) -> TextIO:
     """One learner per data folder: two would start every run twice."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    handle = (settings.data_dir / "learner.lock").open("w")
+    handle = settings.folder.lock.open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

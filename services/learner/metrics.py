@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from newt.runs.record import Evaluation, Progress, RunState
-from newt.tasks.registry import get_task
 from newt.wire.metrics import LATENCY_BUCKETS, from_zero
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
+BROKEN_RECORDS = Gauge("newt_learner_broken_records", "Stored records that cannot be read, by kind.", ["kind"])
 RESTARTS = from_zero(
     Counter("newt_learner_process_restarts_total", "Crashed processes that were restarted.", ["role"]),
-    ("trainer", "collector"),
+    ("trainer", "collector", "learning"),
 )
 REQUESTS = Histogram(
     "newt_learner_http_request_seconds",
@@ -24,6 +24,18 @@ REQUESTS = Histogram(
 )
 ENV_STEPS_RATE = Gauge("newt_learner_env_steps_per_second", "Env steps per second, over all active runs.")
 UPDATES_RATE = Gauge("newt_learner_updates_per_second", "Updates per second, over all active runs.")
+UPDATES_BEHIND = Gauge(
+    "newt_learner_updates_behind",
+    "Updates that the env steps taken have earned and that are not done, mean over the active runs.",
+)
+WEIGHTS_AGE_UPDATES = Gauge(
+    "newt_learner_weights_age_updates",
+    "Updates done since the weights were made that choose the actions, mean over the active runs.",
+)
+WEIGHTS_AGE = Gauge(
+    "newt_learner_weights_age_seconds",
+    "Age of the weights that choose the actions, at the latest update, mean over the active runs.",
+)
 ENV_STEPS = Gauge("newt_learner_env_steps", "Env steps stored so far, over all active runs.")
 UPDATES = Gauge("newt_learner_updates", "Updates so far, pretraining included, over all active runs.")
 LOSS = Gauge("newt_learner_loss", "Latest training metrics, mean over the active runs.", ["name"])
@@ -48,18 +60,28 @@ def show_states(states: Iterable[RunState]) -> None:
         RUNS.labels(state.value).set(counts[state])
 
 
-def show_progress(runs: Iterable[Progress], evaluations: Iterable[Evaluation]) -> None:
+def show_progress(
+    runs: Iterable[Progress], evaluations: Iterable[Evaluation], domains: Mapping[str, str] | None = None
+) -> None:
     """Sets rates, counts, losses and scores.
 
     Args:
         runs: Progress of all active runs.
         evaluations: The latest one of each active run that has one.
+        domains: Domain of each of their tasks.
     """
     active = list(runs)
     ENV_STEPS_RATE.set(sum(progress.env_steps_per_s for progress in active))
     UPDATES_RATE.set(sum(progress.updates_per_s for progress in active))
     ENV_STEPS.set(sum(progress.env_steps for progress in active))
     UPDATES.set(sum(progress.pretrain_updates + progress.updates for progress in active))
+    for gauge, ages in (
+        (UPDATES_BEHIND, [progress.updates_behind for progress in active]),
+        (WEIGHTS_AGE_UPDATES, [progress.weights_age_updates for progress in active]),
+        (WEIGHTS_AGE, [progress.weights_age_s for progress in active]),
+    ):
+        known = [age for age in ages if age is not None]
+        gauge.set(sum(known) / len(known) if known else 0.0)
     losses = [(name, value) for progress in active for name, value in progress.losses.items()]
     LOSS.clear()
     for name, value in _means(losses).items():
@@ -74,7 +96,7 @@ def show_progress(runs: Iterable[Progress], evaluations: Iterable[Evaluation]) -
     for gauge, scores in ((TASK_SCORE, trained), (EVALUATION_SCORE, evaluated)):
         gauge.clear()
         for task, score in _means(scores).items():
-            gauge.labels(get_task(task).domain, task).set(score)
+            gauge.labels((domains or {}).get(task, ""), task).set(score)
 
 
 def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -10,7 +10,10 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from newt.errors import InvalidInputError
-from newt.settings import ServiceSettings
+from newt.settings import Address, ServiceSettings
+from newt.tasks.domains import DOMAINS
+from newt.wire.addresses import bare_host, host_port
+from services.learner.data_folder import DataFolder
 
 
 class LearnerSettings(ServiceSettings):
@@ -27,13 +30,23 @@ class LearnerSettings(ServiceSettings):
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis of the run records: redis://, or rediss:// for TLS, with user and password if it has them.",
     )
-    replay: str = Field("127.0.0.1:50061", description="gRPC target of the replay service.")
-    planner: str = Field("127.0.0.1:50071", description="gRPC target of the planner service.")
-    sims: dict[str, str] = Field(
+    replay: Address = Field("127.0.0.1:50061", description="gRPC target of the replay service.")
+    planner: Address = Field("127.0.0.1:50071", description="gRPC target of the planner service.")
+    sims: dict[str, Address] = Field(
         default_factory=dict,
-        description='gRPC target of the simulator of every domain, as JSON: {"dmcontrol": "127.0.0.1:50051", ...}.',
+        description="gRPC target of the simulator of every domain, and of simulators of your own tasks under names of "
+        'your choice, as JSON: {"dmcontrol": "127.0.0.1:50051", "our-arm": "lab7:50051"}.',
     )
     data_dir: Path = Field(Path("data/learner"), description="Folder for checkpoints, videos, logs and results.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Names under which the REST API may be asked without a token, besides localhost, this machine's "
+        'name and all addresses, as JSON: ["learner", ".example.org"]; a dot in front stands for all that end so. '
+        "With NEWT_API_TOKEN any name will do.",
+    )
+    max_checkpoint_bytes: int = Field(
+        8 << 30, ge=1 << 20, description="Most bytes that an uploaded checkpoint may have (PUT /checkpoints/NAME)."
+    )
     max_concurrent_runs: int = Field(1, ge=1, description="Runs that may have processes at once; others are queued.")
     torch_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 leaves the choice to torch.")
     device: str = Field(
@@ -63,7 +76,9 @@ class LearnerSettings(ServiceSettings):
         20.0, gt=0, description="Time a process has to write its checkpoint before it is killed."
     )
     dependency_timeout_s: float = Field(
-        120.0, gt=0, description="How long a run waits for an unreachable service before it fails."
+        120.0,
+        gt=0,
+        description="How long a run or an evaluation waits for a service that has never answered it before it fails.",
     )
     docker_host: str = Field(
         "",
@@ -78,11 +93,17 @@ class LearnerSettings(ServiceSettings):
     )
 
     @property
+    def folder(self) -> DataFolder:
+        """Where everything lies below `data_dir`."""
+        return DataFolder(self.data_dir.resolve())
+
+    @property
     def hub_address(self) -> str:
         """host:port at which the processes of this machine find the weights hub."""
         # "All addresses" is where a server listens; as a destination no certificate names it.
-        loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}
-        return f"{loopback.get(self.hub_host, self.hub_host)}:{self.hub_port}"
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        host = bare_host(self.hub_host)
+        return host_port(loopback.get(host, host), self.hub_port)
 
     def require_sims(self, domains: Iterable[str]) -> None:
         """Raises InvalidInputError, naming field `tasks`, unless all domains have a simulator configured."""
@@ -100,6 +121,17 @@ class LearnerSettings(ServiceSettings):
         values = {**self.model_dump(mode="json"), "redis_url": self.redis_url.get_secret_value()}
         prefix = str(self.model_config["env_prefix"])
         return {
-            f"{prefix}{name}".upper(): json.dumps(value) if isinstance(value, dict) else str(value)
+            f"{prefix}{name}".upper(): json.dumps(value) if isinstance(value, dict | list) else str(value)
             for name, value in values.items()
         }
+
+
+def start_sim(domain: str) -> str:
+    """What to do when a domain's simulator does not run."""
+    if domain not in DOMAINS:
+        return f"start the simulator {domain}, or correct its address in NEWT_LEARNER_SIMS"
+    service = DOMAINS[domain].service
+    return (
+        f"start {service} (under compose: docker compose --profile {service} up -d), or correct its address in "
+        "NEWT_LEARNER_SIMS"
+    )

@@ -5,16 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from newt.errors import ExhaustedError, UnavailableError
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", bound="HasModel")
 P = TypeVar("P")
 R = TypeVar("R")
+
+SHUTTING_DOWN = "the planner is shutting down; ask another replica"
+
+
+class HasModel(Hashable, Protocol):
+    """What tickets of one batch have in common."""
+
+    @property
+    def model_id(self) -> str:
+        """Who plans."""
 
 
 @dataclass(eq=False)
@@ -25,8 +35,8 @@ class Ticket(Generic[K, P, R]):
         key: Only tickets of equal keys ride together.
         rows: Number of rows, at least 1.
         payload: What the executor needs.
-        deadline: On the monotonic clock; afterwards nobody waits for the result.
-        future: Where the result goes.
+        deadline: Time on the monotonic clock; afterwards nobody waits for the result.
+        future: Gets the result.
         queued_at: When it entered the queue, on the monotonic clock.
     """
 
@@ -76,7 +86,7 @@ class BatchQueue(Generic[K, P, R]):
         """
         with self._changed:
             if self._closed:
-                raise UnavailableError("the planner is shutting down; ask another replica")
+                raise UnavailableError(SHUTTING_DOWN)
             waiting = sum(self._rows.values())
             if waiting + ticket.rows > self._max_queued_rows:
                 raise ExhaustedError(
@@ -96,16 +106,32 @@ class BatchQueue(Generic[K, P, R]):
         ticket.future.cancel()
         return True
 
-    def take(self) -> list[Ticket[K, P, R]] | None:
-        """Waits for the next batch; None once the queue is closed. One thread takes."""
+    @property
+    def closed(self) -> bool:
+        """Whether the queue was closed."""
+        return self._closed
+
+    def take(self, *, wait: bool = True, besides: Collection[str] = ()) -> list[Ticket[K, P, R]] | None:
+        """The next batch. One thread takes.
+
+        Args:
+            wait: Whether to wait until a batch is due; False: only one that is due now.
+            besides: Models that have no turn now.
+
+        Returns:
+            The batch; None if none is due now, or once the queue is closed.
+        """
         with self._changed:
             while not self._closed:
                 now = time.monotonic()
                 self._drop_expired(now)
-                due = [key for key in self._waiting if self._due_at(key) <= now]
+                keys = [key for key in self._waiting if key.model_id not in besides]
+                due = [key for key in keys if self._due_at(key) <= now]
                 if due:
                     return self._pop(min(due, key=self._first_queued_at))
-                next_due = min((self._due_at(key) for key in self._waiting), default=None)
+                if not wait:
+                    return None
+                next_due = min((self._due_at(key) for key in keys), default=None)
                 self._changed.wait(None if next_due is None else next_due - now)
             return None
 
@@ -118,7 +144,7 @@ class BatchQueue(Generic[K, P, R]):
             self._rows.clear()
             self._changed.notify_all()
         for ticket in left:
-            ticket.future.set_exception(UnavailableError("the planner is shutting down; ask another replica"))
+            ticket.future.set_exception(UnavailableError(SHUTTING_DOWN))
 
     def _first_queued_at(self, key: K) -> float:
         return next(iter(self._waiting[key])).queued_at

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from newt.agent.compilation import prepare
+from newt.agent.inference import fastest_dtype
 from services.planner.settings import PlannerSettings
 
 
@@ -16,7 +17,7 @@ class Device:
     """The chosen device.
 
     Attributes:
-        where: Where tensors live.
+        where: Device that tensors live on.
         dtype: Type of the matrix products.
         max_rows: Rows of one device batch.
         pad: Whether batches are padded to powers of two, so that few shapes occur.
@@ -28,6 +29,15 @@ class Device:
     max_rows: int
     pad: bool
     compile: bool = False
+
+    def rows_per_pass(self, cost: float) -> int:
+        """Rows to compute at once.
+
+        Args:
+            cost: Of one row, in rows of the published plan. Where it is more than 1, a pass has fewer rows, so that it
+                takes no more memory, and other models need not wait longer for their turn.
+        """
+        return max(1, int(self.max_rows / max(1.0, cost)))
 
     def padded(self, rows: int) -> int:
         """Rows to compute for a batch of so many, at most `max_rows`."""
@@ -56,7 +66,7 @@ def choose_device(settings: PlannerSettings) -> Device:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("expected auto, cpu, cuda or cuda:N")
-        dtype = _dtype(settings.precision, device)
+        dtype = fastest_dtype(device) if settings.precision == "auto" else getattr(torch, settings.precision)
         ones = torch.ones(8, 8, device=device, dtype=dtype)
         if float((ones @ ones).float().sum()) != 512.0:
             raise RuntimeError("a matrix product on it gave a wrong result")
@@ -70,14 +80,3 @@ def choose_device(settings: PlannerSettings) -> Device:
         pad=settings.pad == "always" or (settings.pad == "auto" and on_gpu),
         compile=settings.compile,
     )
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # Without these instructions bfloat16 is emulated, slower than float32.
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("arm_bf16")
-    return torch.bfloat16 if fast else torch.float32

@@ -11,7 +11,7 @@ ROWS = Counter("newt_planner_rows_total", "Rows that were planned, padding not c
 EXECUTIONS = Counter("newt_planner_executions_total", "Device batches that were computed.")
 FAILURES = from_zero(
     Counter("newt_planner_failures_total", "Requests that were not planned.", ["reason"]),
-    ("invalid", "unavailable", "queue_full", "cancelled", "internal"),
+    ("invalid", "unavailable", "refused", "queue_full", "cancelled", "internal"),
 )
 BATCH_ROWS = Histogram("newt_planner_batch_rows", "Rows of a device batch, padding not counted.", buckets=ROW_BUCKETS)
 QUEUE_SECONDS = Histogram("newt_planner_queue_seconds", "Time a request waited.", buckets=LATENCY_BUCKETS)
@@ -19,6 +19,9 @@ COMPUTE_SECONDS = Histogram("newt_planner_compute_seconds", "Time of a device ba
 QUEUED_ROWS = Gauge("newt_planner_queued_rows", "Rows waiting now.")
 
 MODELS = Gauge("newt_planner_models", "Models that can be served now.")
+REFUSED_MODELS = Gauge(
+    "newt_planner_refused_models", "Models whose newest version is not used; ListModels and the log have the reasons."
+)
 HUB_CONNECTED = Gauge("newt_planner_hub_connected", "1 while subscribed to the weights hub.")
 WEIGHTS_VERSION = Gauge("newt_planner_weights_version", "Version that was swapped in last, of whatever model.")
 WEIGHTS_CREATED = Gauge(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from newt.agent import InferenceModel, PlanConfig, Planner, WorldModel, parameter_counts
-from newt.agent.checkpoints import weights_from_bytes
+from newt.agent.checkpoints import weights_from_bytes, weights_info
 from newt.agent.compilation import CompiledInferenceModel
+from newt.agent.config import ConfigError, PlanConfig
+from newt.agent.constraint import Guidance
+from newt.agent.inference import InferenceModel
+from newt.agent.planning import Planner
+from newt.agent.world_model import WorldModel, parameter_counts
 from newt.errors import CorruptDataError
 from newt.wire.chunks import Weights
 from services.planner.device import Device
-from services.planner.requests import ModelSpec
+from services.planner.requests import ModelShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +30,31 @@ class LoadedModel:
         model_id: Its name.
         weights_version: Its version.
         sha256: Digest of the bytes that it was built from.
-        planner: Of the agent; used by one thread at a time.
-        spec: What requests are checked against.
+        planner: Planner of the agent; used by one thread at a time.
+        shape: What requests are checked against.
         tasks: Names, in the order of the task table.
         parameters: Number of learnable parameters.
+        guidance: How the weights were trained to act.
     """
 
     model_id: str
     weights_version: int
     sha256: bytes
     planner: Planner
-    spec: ModelSpec
+    shape: ModelShape
     tasks: tuple[str, ...]
     parameters: int
+    guidance: Guidance = field(default_factory=Guidance)
+
+    def constraint_weights(self, task: npt.NDArray[np.int64], env_step: int | None) -> npt.NDArray[np.float32]:
+        """Constraint weights of rows, float32[B].
+
+        Args:
+            task: int64[B], rows of the task table.
+            env_step: Env steps of the run; None: those of the weights.
+        """
+        names = [self.tasks[index] for index in task]
+        return self.guidance.weights(self.planner.config, names, env_step)
 
 
 def load(weights: Weights, device: Device) -> LoadedModel:
@@ -44,67 +62,79 @@ def load(weights: Weights, device: Device) -> LoadedModel:
 
     Args:
         weights: As received.
-        device: Where to put it.
+        device: Device to put it on.
 
     Raises:
         CorruptDataError: The bytes are no model, a number in them is not finite, the planning settings are not
             valid, or the trial plan is not finite.
+        MemoryError: There is no room for it; torch has an error of its own for that of the device.
     """
-    name = f"model {weights.model_id} version {weights.weights_version}"
     try:
         config = PlanConfig.from_dict(json.loads(weights.plan_config_json))
-    except (ValueError, TypeError) as error:
-        raise CorruptDataError(f"{name}: plan_config_json: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CorruptDataError(f"plan_config_json: {error}") from error
     try:
-        model = weights_from_bytes(weights.payload).model
+        model = weights_from_bytes(weights.payload)
+        guidance = Guidance.from_info(weights_info(weights.payload))
+    except MemoryError:
+        raise
     except Exception as error:  # Foreign bytes fail in as many ways as there are parsers underneath.
-        raise CorruptDataError(f"{name}: not a Newt model: {error}") from error
-    for tensor_name, tensor in model.state_dict().items():
+        raise CorruptDataError(f"not a Newt model: {error}") from error
+    try:
+        config.check_memory(model.config)
+    except ConfigError as error:
+        raise CorruptDataError(str(error)) from error
+    for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CorruptDataError(f"{name}: tensor {tensor_name} holds NaN or infinity")
-    loaded = _arrange(weights, model, config, device)
+            raise CorruptDataError(f"tensor {name} holds NaN or infinity")
+    loaded = _arrange(weights, model, config, guidance, device)
     _warm(loaded, device)
     return loaded
 
 
-def _arrange(weights: Weights, model: WorldModel, config: PlanConfig, device: Device) -> LoadedModel:
+def _arrange(
+    weights: Weights, model: WorldModel, config: PlanConfig, guidance: Guidance, device: Device
+) -> LoadedModel:
     kind = CompiledInferenceModel if device.compile else InferenceModel
     return LoadedModel(
         model_id=weights.model_id,
         weights_version=weights.weights_version,
         sha256=weights.sha256,
         planner=Planner(kind.from_model(model, device.dtype, device.where), config),
-        spec=ModelSpec(
+        shape=ModelShape(
             obs_dim=model.config.obs_dim,
             action_dim=model.config.action_dim,
             image_dim=model.config.image_dim,
             num_tasks=len(model.table),
             horizon=config.horizon,
+            num_samples=config.num_samples,
+            iterations=config.iterations,
+            plans=not model.config.policy_only,
         ),
         tasks=model.table.names,
+        guidance=guidance,
         parameters=parameter_counts(model)["total"],
     )
 
 
 def _warm(loaded: LoadedModel, device: Device) -> None:
-    """Plans once in every padded size, so that the first request of a size pays for no library's set-up.
+    """Acts once in every padded size, so that the first request of a size pays for no library's set-up.
 
     Unpadded, one row will do: there are no fixed shapes to prepare, and on a CPU every further row of it would be
     taken from the plans that are under way.
     """
-    spec = loaded.spec
+    shape = loaded.shape
     sizes = {1, 2} if device.compile else {1}  # code for one row, and for any number
     if device.pad:
-        sizes = {device.padded(1 << n) for n in range(device.max_rows.bit_length() + 1)}
+        most = device.rows_per_pass(shape.cost(shape.horizon))
+        sizes = {device.padded(min(1 << n, most)) for n in range(most.bit_length() + 1)}
     for rows in sorted(sizes):
-        result = loaded.planner.plan(
-            torch.zeros(rows, spec.obs_dim),
-            torch.zeros(rows, dtype=torch.int64),
-            seeds=torch.arange(rows),
-            image=torch.zeros(rows, spec.image_dim) if spec.image_dim else None,
-        )
-        if not bool(torch.isfinite(result.action).all() & torch.isfinite(result.value).all()):
-            raise CorruptDataError(
-                f"model {loaded.model_id} version {loaded.weights_version}: a trial plan is not finite; "
-                "its weights have diverged"
-            )
+        obs, task, seeds = torch.zeros(rows, shape.obs_dim), torch.zeros(rows, dtype=torch.int64), torch.arange(rows)
+        image = torch.zeros(rows, shape.image_dim) if shape.image_dim else None
+        if shape.plans:
+            result = loaded.planner.plan(obs, task, seeds=seeds, image=image)
+            outcome = [result.action, result.value]
+        else:
+            outcome = [loaded.planner.policy(obs, task, seeds=seeds, image=image)]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in outcome):
+            raise CorruptDataError("a trial plan is not finite; its weights have diverged")

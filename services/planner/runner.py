@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,51 +15,44 @@ import structlog
 import torch
 from torch import Tensor
 
-from newt.agent import Planner, PlanResult
-from newt.errors import NewtError, UnavailableError
+from newt.agent.planning import Planner, PlanResult
+from newt.errors import InvalidInputError, NewtError, UnavailableError
+from newt.wire.tensors import encode
+from newt.wire.v1 import planner_pb2
 from services.planner import metrics
-from services.planner.batching import BatchQueue, Ticket
+from services.planner.batching import SHUTTING_DOWN, BatchQueue, Ticket
 from services.planner.device import Device
 from services.planner.model import LoadedModel
 from services.planner.requests import BatchKey, Rows
 
 log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, eq=False)
-class PlannedRows:
-    """A caller's share of a device batch.
-
-    Attributes:
-        action: float32[B, A].
-        value: float32[B], NaN without planning.
-        next_mean: float32[B, H, A]; None without planning.
-        sequence: float32[B, H, A]; None without planning.
-        weights_version: Of the model that planned all rows.
-        queue_seconds: From entering the queue to the start of the batch.
-        compute_seconds: Of the batch.
-        batch_rows: Rows of the batch, padding not counted.
-    """
-
-    action: npt.NDArray[np.float32]
-    value: npt.NDArray[np.float32]
-    next_mean: npt.NDArray[np.float32] | None
-    sequence: npt.NDArray[np.float32] | None
-    weights_version: int
-    queue_seconds: float
-    compute_seconds: float
-    batch_rows: int
+PlanQueue = BatchQueue[BatchKey, Rows, planner_pb2.PlanResponse]
+PlanTicket = Ticket[BatchKey, Rows, planner_pb2.PlanResponse]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
-PlanQueue = BatchQueue[BatchKey, Rows, PlannedRows]
-PlanTicket = Ticket[BatchKey, Rows, PlannedRows]
+@dataclass(eq=False)
+class _Batch:
+    """A batch under way: `passes` computes one pass with each step."""
+
+    tickets: list[PlanTicket]
+    passes: Iterator[None]
+
+    @property
+    def model_id(self) -> str:
+        return self.tickets[0].key.model_id
 
 
 class Runner:
     """Plans batches until the queue is closed.
 
+    A batch takes one pass of the device or several. Between two passes the other models have a turn: each has at most
+    one batch under way, and they take their passes in rotation. However much is asked of one model, another one waits
+    for no more than one pass of each.
+
     Args:
-        queue: Where batches come from.
+        queue: Queue that batches come from.
         model_of: Gives the newest version of a model by id, at the start of each batch.
         device: Rows per pass, and padding.
     """
@@ -74,34 +68,51 @@ class Runner:
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
-        """Waits for the batch under way, after the queue was closed."""
+        """Waits for the pass under way, after the queue was closed."""
         self._thread.join(timeout_s)
 
     def _loop(self) -> None:
-        while (tickets := self._queue.take()) is not None:
-            try:
-                self._run(tickets)
-            except NewtError as error:
-                _fail(tickets, error)
-            except Exception as error:
-                # One failed batch (out of memory, say) must not end the thread that all others depend on.
-                log.error("batch_failed", model_id=tickets[0].key.model_id, tickets=len(tickets), exc_info=error)
-                _fail(tickets, error)
+        turns: deque[_Batch] = deque()
+        while not self._queue.closed:
+            # Waits only where there is nothing to compute.
+            tickets = self._queue.take(wait=not turns, besides={batch.model_id for batch in turns})
+            if tickets:
+                turns.append(_Batch(tickets, self._passes(tickets)))
+            elif turns:
+                batch = turns.popleft()
+                if self._compute_pass(batch):
+                    turns.append(batch)
+        for batch in turns:
+            _fail(batch.tickets, UnavailableError(SHUTTING_DOWN))
 
-    def _run(self, tickets: list[PlanTicket]) -> None:
+    def _compute_pass(self, batch: _Batch) -> bool:
+        """One pass of a batch; returns whether there is another."""
+        try:
+            return next(batch.passes, self) is not self
+        except NewtError as error:
+            _fail(batch.tickets, error)
+        except Exception as error:
+            # One failed batch (out of memory, say) must not end the thread that all others depend on.
+            log.error("batch_failed", model_id=batch.model_id, tickets=len(batch.tickets), exc_info=error)
+            _fail(batch.tickets, error)
+        return False
+
+    def _passes(self, tickets: list[PlanTicket]) -> Iterator[None]:
         key, started = tickets[0].key, time.monotonic()
+        # All passes of a batch use one version, so that a reply has one version.
         model = self._model_of(key.model_id)
-        if model.spec != key.spec:
+        if model.shape != key.shape:
             raise UnavailableError(f"model {key.model_id!r} was replaced by one of another shape; retry")
         inputs = _join([ticket.payload for ticket in tickets], model)
-        total = len(inputs["obs"])
-        # All passes of a batch use one version, so that a reply has one version.
-        passes = [
-            self._pass({name: array[at : at + self._device.max_rows] for name, array in inputs.items()}, model, key)
-            for at in range(0, total, self._device.max_rows)
-        ]
-        outputs = {name: np.concatenate([part[name] for part in passes]) for name in passes[0]}
-        compute_seconds = time.monotonic() - started
+        total, step = len(inputs["obs"]), self._device.rows_per_pass(key.cost)
+        parts, compute_seconds = [], 0.0
+        for at in range(0, total, step):
+            if at:
+                yield
+            begun = time.monotonic()
+            parts.append(self._pass({name: array[at : at + step] for name, array in inputs.items()}, model, key))
+            compute_seconds += time.monotonic() - begun
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         assert all(len(array) == total for array in outputs.values()), "results must equal callers"
 
         metrics.EXECUTIONS.inc()
@@ -114,42 +125,45 @@ class Runner:
             own = {name: array[at : at + ticket.rows] for name, array in outputs.items()}
             at += ticket.rows
             metrics.QUEUE_SECONDS.observe(started - ticket.queued_at)
-            ticket.future.set_result(
-                PlannedRows(
-                    action=own["action"],
-                    value=own["value"],
-                    next_mean=own.get("plan_mean"),
-                    sequence=own.get("elite_plan"),
-                    weights_version=model.weights_version,
-                    queue_seconds=started - ticket.queued_at,
-                    compute_seconds=compute_seconds,
-                    batch_rows=total,
-                )
+            reply = planner_pb2.PlanResponse(
+                weights_version=model.weights_version,
+                queue_seconds=started - ticket.queued_at,
+                compute_seconds=compute_seconds,
+                batch_rows=total,
             )
+            _answer(ticket, reply, own)
 
-    def _pass(
-        self, inputs: dict[str, npt.NDArray[Any]], model: LoadedModel, key: BatchKey
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """One call of the agent: at most `max_rows` rows, padded with copies of the first."""
+    def _pass(self, inputs: Arrays, model: LoadedModel, key: BatchKey) -> Arrays:
+        """One call of the agent, padded with copies of the first row."""
         rows = len(inputs["obs"])
         surplus = self._device.padded(rows) - rows
         if surplus:
             inputs = {name: np.concatenate([a, np.repeat(a[:1], surplus, 0)]) for name, a in inputs.items()}
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        results = _act(model.planner, tensors) if key.policy_only else _plan(model.planner, tensors, key.horizon)
+        results = (
+            _plan(model.planner, tensors, key.horizon)
+            if key.mode == planner_pb2.ACT_MODE_PLANNER
+            else _policy(model.planner, tensors)
+        )
         return {name: tensor.cpu().numpy()[:rows] for name, tensor in results.items()}
 
 
-def _join(parts: list[Rows], model: LoadedModel) -> dict[str, npt.NDArray[Any]]:
+def _join(parts: list[Rows], model: LoadedModel) -> Arrays:
     """Concatenates the tickets' rows; what a request says once is repeated for each of its rows."""
-    weight = model.planner.config.constraint_weight
     counts = [len(part) for part in parts]
-    inputs: dict[str, npt.NDArray[Any]] = {
+    inputs: Arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("obs", "task", "seed", "prev_mean", "first", "image")
     }
     inputs["explore"] = np.repeat([part.explore for part in parts], counts)
-    inputs["constraint_weight"] = np.repeat(np.array([weight(part.env_step) for part in parts], np.float32), counts)
+    inputs["constraint_weight"] = np.concatenate(
+        [
+            model.constraint_weights(part.task, part.env_step)
+            if part.constraint_weight is None
+            else part.constraint_weight
+            for part in parts
+        ]
+    )
     return inputs
 
 
@@ -159,19 +173,42 @@ def _plan(planner: Planner, x: dict[str, Tensor], horizon: int) -> dict[str, Ten
         x["task"],
         seeds=x["seed"],
         prev_mean=x["prev_mean"],
-        t0=x["first"],
+        first=x["first"],
         explore=x["explore"],
         constraint_weight=x["constraint_weight"],
         horizon=horizon,
         image=x["image"] if planner.model.config.image_dim else None,
     )
-    return {name: getattr(result, name) for name in ("action", "value", "plan_mean", "elite_plan")}
+    return {name: getattr(result, name) for name in ("action", "value", "next_mean", "sequence")}
 
 
-def _act(planner: Planner, x: dict[str, Tensor]) -> dict[str, Tensor]:
+def _policy(planner: Planner, x: dict[str, Tensor]) -> dict[str, Tensor]:
     image = x["image"] if planner.model.config.image_dim else None
-    action = planner.act(x["obs"], x["task"], seeds=x["seed"], explore=x["explore"], image=image)
-    return {"action": action, "value": torch.full((len(action),), torch.nan)}
+    return {"action": planner.policy(x["obs"], x["task"], seeds=x["seed"], explore=x["explore"], image=image)}
+
+
+def _answer(ticket: PlanTicket, reply: planner_pb2.PlanResponse, outputs: Arrays) -> None:
+    """Gives a caller its rows, or the error of the first of them that led to no numbers: it fails alone."""
+    for array in outputs.values():
+        # Sums of very large inputs overflow in the encoder, and what comes out of the plan is NaN.
+        wrong = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
+        if wrong.size:
+            row = int(wrong[0])
+            name, largest = ticket.payload.largest(row)
+            message = (
+                f"row {row} leads to NaN or infinity: the largest of its numbers is {largest:g}, choose smaller ones"
+            )
+            ticket.future.set_exception(InvalidInputError(name, message))
+            return
+    reply.action.CopyFrom(encode(outputs["action"]))
+    # By contract: not a number where nothing was planned.
+    value = outputs.get("value")
+    reply.value.CopyFrom(encode(np.full(ticket.rows, np.nan, np.float32) if value is None else value))
+    if "next_mean" in outputs:
+        reply.next_mean.CopyFrom(encode(outputs["next_mean"]))
+    if ticket.payload.want_sequence:
+        reply.sequence.CopyFrom(encode(outputs["sequence"]))
+    ticket.future.set_result(reply)
 
 
 def _fail(tickets: list[PlanTicket], error: Exception) -> None:

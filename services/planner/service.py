@@ -34,7 +34,7 @@ class PlannerService:
     planners unready which can still plan.
 
     Args:
-        settings: Of the service.
+        settings: Settings of the service.
 
     Raises:
         ValueError: The device cannot be used.
@@ -45,7 +45,14 @@ class PlannerService:
         device = choose_device(settings)
         log.info("device_chosen", device=str(device.where), dtype=str(device.dtype), max_rows=device.max_rows)
         # Replicas come and go with the load; clients learn of new ones when they connect anew.
-        self.server = Server(SERVICE, settings.host, settings.port, settings.max_threads, max_connection_age_s=60)
+        self.server = Server(
+            SERVICE,
+            settings.host,
+            settings.port,
+            settings.max_threads,
+            env_prefix="NEWT_PLANNER_",
+            max_connection_age_s=60,
+        )
         self._queue = PlanQueue(device.max_rows, settings.max_wait_ms / 1000, settings.max_queued_rows)
         metrics.QUEUED_ROWS.set_function(lambda: self._queue.queued_rows)
         self._store = ModelStore(settings.max_models, on_missed=lambda: self._subscriber.resync())

@@ -7,19 +7,19 @@ from concurrent.futures import CancelledError
 
 import grpc
 
-from newt.errors import ExhaustedError, InvalidInputError, UnavailableError
+from newt.errors import ExhaustedError, InvalidInputError, PreconditionError, UnavailableError
 from newt.wire.chunks import check_model_id
-from newt.wire.tensors import encode
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
 from services.planner import metrics
 from services.planner.requests import parse
-from services.planner.runner import PlannedRows, PlanQueue, PlanTicket
+from services.planner.runner import PlanQueue, PlanTicket
 from services.planner.store import ModelStore
 
 _REASONS: dict[type[Exception], str] = {
     InvalidInputError: "invalid",
     UnavailableError: "unavailable",
     ExhaustedError: "queue_full",
+    PreconditionError: "refused",
 }
 
 
@@ -28,8 +28,8 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
 
     Args:
         store: Models that can be served.
-        queue: Where checked requests wait for the runner.
-        max_rows: Of one request.
+        queue: Queue in which checked requests wait for the runner.
+        max_rows: Most rows of one request.
     """
 
     def __init__(self, store: ModelStore, queue: PlanQueue, max_rows: int) -> None:
@@ -42,7 +42,7 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
     ) -> planner_pb2.PlanResponse:
         """Plans one action per row."""
         try:
-            return _reply(self._planned(request, context), request.want_sequence)
+            return self._planned(request, context)
         except CancelledError:
             metrics.FAILURES.labels("cancelled").inc()
             # Nobody reads this: the call was cancelled or its deadline has passed.
@@ -54,7 +54,7 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
     def ListModels(  # noqa: N802
         self, request: planner_pb2.ListModelsRequest, context: grpc.ServicerContext
     ) -> planner_pb2.ListModelsResponse:
-        """Models that can be served now."""
+        """Models that can be served now, and those that were refused."""
         return planner_pb2.ListModelsResponse(
             models=[
                 planner_pb2.Model(
@@ -62,16 +62,22 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
                     weights_version=model.weights_version,
                     parameters=model.parameters,
                     tasks=model.tasks,
-                    horizon=model.spec.horizon,
+                    horizon=model.shape.horizon,
                 )
                 for model in self._store.all()
-            ]
+            ],
+            refused=[
+                planner_pb2.RefusedModel(
+                    model_id=refusal.model_id, weights_version=refusal.weights_version, reason=refusal.reason
+                )
+                for refusal in self._store.refused()
+            ],
         )
 
-    def _planned(self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext) -> PlannedRows:
+    def _planned(self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext) -> planner_pb2.PlanResponse:
         check_model_id(request.model_id)
         model = self._store.get(request.model_id, request.min_weights_version)
-        key, rows = parse(request, model.spec, self._max_rows)
+        key, rows = parse(request, model.shape, self._max_rows)
         remaining_s = context.time_remaining()
         deadline = float("inf") if remaining_s is None else time.monotonic() + remaining_s
         ticket = PlanTicket(key, len(rows), rows, deadline)
@@ -84,19 +90,3 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
         if not context.add_callback(discard):
             discard()
         return ticket.future.result()
-
-
-def _reply(planned: PlannedRows, want_sequence: bool) -> planner_pb2.PlanResponse:
-    reply = planner_pb2.PlanResponse(
-        action=encode(planned.action),
-        value=encode(planned.value),
-        weights_version=planned.weights_version,
-        queue_seconds=planned.queue_seconds,
-        compute_seconds=planned.compute_seconds,
-        batch_rows=planned.batch_rows,
-    )
-    if planned.next_mean is not None:
-        reply.next_mean.CopyFrom(encode(planned.next_mean))
-    if want_sequence and planned.sequence is not None:
-        reply.sequence.CopyFrom(encode(planned.sequence))
-    return reply

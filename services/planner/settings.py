@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from newt.settings import GrpcServiceSettings
+from newt.settings import Address, GrpcServiceSettings
+from newt.wire.limits import MAX_MODEL_BYTES
 
 
 class PlannerSettings(GrpcServiceSettings):
@@ -17,7 +18,7 @@ class PlannerSettings(GrpcServiceSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="NEWT_PLANNER_")
 
     port: int = Field(50071, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
-    hub: str = Field("127.0.0.1:50081", description="Address of the weights hub (the learner), host:port.")
+    hub: Address = Field("127.0.0.1:50081", description="Address of the weights hub (the learner), host:port.")
     name: str = Field(default_factory=socket.gethostname, description="Name of this replica, for the hub's logs.")
     device: str = Field("auto", description="Where to plan: auto (the first GPU, if any), cpu, cuda or cuda:N.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -37,7 +38,7 @@ class PlannerSettings(GrpcServiceSettings):
     )
     compile_cache: str = Field("", description="Folder that keeps compiled code between starts; empty: torch's choice.")
     max_models: int = Field(8, ge=1, description="Models kept on the device; the least recently used makes room.")
-    max_model_bytes: int = Field(1 << 30, ge=1, description="Larger models are refused.")
+    max_model_bytes: int = Field(MAX_MODEL_BYTES, ge=1, description="Larger models are refused.")
     max_threads: int = Field(128, ge=2, description="Calls handled at once; each waits in a thread.")
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,16 +10,18 @@ from typing import Any
 import grpc
 import structlog
 
-from newt.errors import CorruptDataError, InvalidInputError
+from newt.errors import CorruptDataError, InvalidInputError, NewtError, UnavailableError
 from newt.wire.channels import connect
 from newt.wire.chunks import Assembler, Weights
+from newt.wire.retry import Backoff, until_available
 from newt.wire.status import rpc_code
 from newt.wire.v1 import weights_pb2, weights_pb2_grpc
 from services.planner import metrics
 from services.planner.model import LoadedModel
-from services.planner.store import ModelStore
+from services.planner.store import ModelStore, Refusal
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+_BACKOFF = Backoff(0.1, 2.0)
+_SUBSCRIPTION_S = 86_400.0
 _SHORTEST_RESYNC_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -30,15 +31,17 @@ class Subscriber:
     """A thread that listens to the hub for ever: it outlives the hub's restarts, bad weights and lost connections.
 
     While the hub is away, the models that are loaded go on serving. What the hub sends is loaded beside what is in
-    use and replaces it only when it has passed every check; weights that fail one are logged, counted and dropped.
+    use and replaces it only when it has passed every check. Weights that fail one are dropped, whatever is wrong with
+    them: the store keeps the reason, and the next model follows.
 
-    The subscription has no deadline, it lasts as long as the process; keepalive finds a hub that vanished.
+    A subscription lasts a day, then it is renewed; keepalive finds a hub that vanished.
 
     Args:
         hub: `host:port` of the weights hub.
-        name: Of this replica, for the hub's logs.
-        store: Where models go.
-        load: Builds and checks a model; raises CorruptDataError for weights that are not fit for use.
+        name: Name of this replica, for the hub's logs.
+        store: Store that models go to.
+        load: Builds and checks a model; raises CorruptDataError for weights that are not fit for use, and anything
+            else where this process cannot load them.
         max_model_bytes: Larger models are refused.
         on_change: Called after the connection or the set of models has changed.
     """
@@ -95,29 +98,32 @@ class Subscriber:
                 self._call.cancel()
 
     def _loop(self) -> None:
-        pause_s = _FIRST_PAUSE_S
         with connect(self._hub) as channel:
             stub = weights_pb2_grpc.WeightsServiceStub(channel)
             while not self._stopping.is_set():
-                try:
-                    self._listen(stub)
-                except grpc.RpcError as error:
-                    if self._connected:
-                        pause_s = _FIRST_PAUSE_S
-                    self._lost(error)
-                except Exception as error:
-                    # Whatever it was, giving up would leave this replica with old weights for ever.
-                    log.error("weights_subscription_failed", hub=self._hub, exc_info=error)
-                self._set_connected(False)
-                # Not all replicas at the same moment.
-                self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                until_available(lambda: self._subscribe(stub), None, _BACKOFF, self._stopping.wait)
+                self._stopping.wait(next(_BACKOFF.pauses()))
+
+    def _subscribe(self, stub: weights_pb2_grpc.WeightsServiceStub) -> None:
+        """Listens until the hub is lost; raises UnavailableError if there was none to listen to."""
+        try:
+            self._listen(stub)
+        except grpc.RpcError as error:
+            self._lost(error)
+        except Exception as error:
+            # Whatever it was, giving up would leave this replica with old weights for ever.
+            log.error("weights_subscription_failed", hub=self._hub, exc_info=error)
+        connected = self._connected
+        self._set_connected(False)
+        if not connected and not self._stopping.is_set():
+            raise UnavailableError(f"weights hub at {self._hub} is away")
 
     def _listen(self, stub: weights_pb2_grpc.WeightsServiceStub) -> None:
         with self._lock:
             if self._stopping.is_set():
                 return
-            self._call = call = stub.Subscribe(weights_pb2.SubscribeRequest(subscriber=self._name))
+            request = weights_pb2.SubscribeRequest(subscriber=self._name)
+            self._call = call = stub.Subscribe(request, timeout=_SUBSCRIPTION_S)
         call.initial_metadata()  # Returns when the hub has accepted, or when the call has failed.
         assembler, skipping = Assembler(self._max_model_bytes), False
         if call.is_active():
@@ -142,12 +148,13 @@ class Subscriber:
                 weights = assembler.add(event.chunk)
             except InvalidInputError as error:
                 # Too large for this planner, say. Other models may follow.
-                self._refused(error)
+                header = event.chunk.header
+                self._refuse(Refusal(header.model_id, header.weights_version, header.sha256, str(error)))
                 skipping = True
                 continue
             except CorruptDataError as error:
                 # Harmed on the way: the hub believes it sent, so only a new subscription brings it again.
-                self._refused(error)
+                self._log_refused(str(error))
                 call.cancel()
                 return
             if weights is not None:
@@ -159,8 +166,12 @@ class Subscriber:
         started = time.monotonic()
         try:
             model = self._load(weights)
-        except CorruptDataError as error:
-            self._refused(error)
+        except Exception as error:
+            # By the weights' fault or, if no memory is left, say, by ours: the next model must be taken in any case.
+            final = isinstance(error, CorruptDataError)
+            if not isinstance(error, NewtError):
+                log.error("weights_not_loaded", model_id=weights.model_id, exc_info=error)
+            self._refuse(Refusal(weights.model_id, weights.weights_version, weights.sha256, _text(error), final))
             return
         self._store.put(model)
         swap_seconds = time.monotonic() - started
@@ -177,9 +188,13 @@ class Subscriber:
         )
         self._on_change()
 
-    def _refused(self, error: Exception) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
+        self._store.refuse(refusal)
+        self._log_refused(refusal.reason, model_id=refusal.model_id, weights_version=refusal.weights_version)
+
+    def _log_refused(self, reason: str, **what: object) -> None:
         metrics.WEIGHTS_REFUSED.inc()
-        log.error("weights_refused", hub=self._hub, error=str(error))
+        log.error("weights_refused", hub=self._hub, reason=reason, **what)
 
     def _lost(self, error: grpc.RpcError) -> None:
         code = rpc_code(error)
@@ -199,3 +214,9 @@ class Subscriber:
         if connected:
             log.info("hub_connected", hub=self._hub)
         self._on_change()
+
+
+def _text(error: Exception) -> str:
+    """For people, and short enough for the trailer of a call."""
+    text = str(error) if isinstance(error, NewtError) else f"{type(error).__name__}: {error}"
+    return text if len(text) <= 500 else f"{text[:500]}..."

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from newt.wire.episodes import Floats
 from newt.wire.tensors import encode
 from newt.wire.v1 import replay_pb2
-from services.replay.episode import Floats
 from services.replay.ring import Ints, TaskRing
 from services.replay.sampler import Bools, Draws, Pool
 
@@ -19,7 +19,7 @@ class Group:
     """n sequences of one task, demos first.
 
     Attributes:
-        task_index: Of the run.
+        task_index: Index of the task in its run.
         obs_dim: Columns of the observation.
         rows: float32[n, H+1, O+A+1], see TaskRing.
         image: float32[n, H+1, X]; None in state-only runs.

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from newt.errors import NotFoundError, UnavailableError
+from newt.errors import NewtError
 from newt.wire.v1 import replay_pb2
 from services.replay import metrics
 from services.replay.batch import gather
-from services.replay.demos import RunDemos
+from services.replay.demos import DemoPool
 from services.replay.limiter import Limiter
 from services.replay.sampler import Draws, Pool, Source
 from services.replay.space import Space
@@ -39,10 +39,13 @@ class Buffer:
     ) -> None:
         self.config, self.space = config, space
         self.dims = {dims.task: (i, dims.obs_dim, dims.action_dim) for i, dims in enumerate(config.tasks)}
-        self.demos = RunDemos(demo_spaces, self.dims, config.image_dim, config.image_encoder)
+        self.demos = DemoPool(demo_spaces, self.dims, config.image_dim, config.image_encoder)
         self.room = WaitingRoom(config.buffer_id, lock)
         self._lock = lock
         self._closed: Exception | None = None
+        self._lacking = set(self.dims)
+        self._reported_env_steps = 0
+        self._acting_version = 0
         self._pools: dict[int, tuple[Any, Pool, Pool]] = {}
 
     @property
@@ -50,7 +53,12 @@ class Buffer:
         """As configured now."""
         return Limiter.of(self.config.limiter)
 
-    def close(self, reason: NotFoundError | UnavailableError) -> None:
+    @property
+    def env_steps_taken(self) -> int:
+        """Steps as the limiter counts them; what is stored was taken, whatever the collector has reported."""
+        return max(self.space.meta.env_steps, self._reported_env_steps)
+
+    def close(self, reason: NewtError) -> None:
         """Ends every waiting call with an error."""
         with self._lock:
             self._closed = reason
@@ -61,7 +69,7 @@ class Buffer:
 
         Args:
             request: Checked.
-            caller: Who asks.
+            caller: Call that asks.
 
         Returns:
             The batch; None if the caller has gone or its deadline has passed.
@@ -76,12 +84,14 @@ class Buffer:
                 return None
             start = time.perf_counter()
             groups = gather(self._draw(request), request.horizon, bool(self.config.image_dim))
-            env_steps = self.space.meta.env_steps
+            env_steps, taken, acting_version = self.space.meta.env_steps, self.env_steps_taken, self._acting_version
         response = replay_pb2.SampleResponse(
             groups=[group.encode() for group in groups],
             blocked_seconds=blocked,
             blocked_side=replay_pb2.LIMITER_SIDE_SAMPLE if blocked else replay_pb2.LIMITER_SIDE_UNSPECIFIED,
             env_steps=env_steps,
+            env_steps_taken=taken,
+            acting_weights_version=acting_version,
         )
         if limited:
             response.online_update = request.online_update
@@ -91,17 +101,31 @@ class Buffer:
         metrics.SAMPLED.labels("online").inc(request.batch_size - demos)
         return response
 
-    def await_insert(self, caller: Caller) -> replay_pb2.AwaitInsertResponse:
-        """Waits until the collector may go on, or until the deadline."""
+    def await_insert(self, request: replay_pb2.AwaitInsertRequest, caller: Caller) -> replay_pb2.AwaitInsertResponse:
+        """Takes the collector's report, and waits until it may go on, or until the deadline.
+
+        Args:
+            request: Checked.
+            caller: Call that asks.
+        """
         with self._lock:
+            if request.HasField("env_steps_taken") and request.env_steps_taken != self._reported_env_steps:
+                self._reported_env_steps = request.env_steps_taken
+                self.room.wake()
+            self._acting_version = request.acting_weights_version or self._acting_version
             blocked = self.room.wait(replay_pb2.LIMITER_SIDE_INSERT, self._insert_obstacle, caller)
-            meta = self.space.meta
-            return replay_pb2.AwaitInsertResponse(
+            limiter, updates, taken = self.limiter, self.space.meta.updates, self.env_steps_taken
+            response = replay_pb2.AwaitInsertResponse(
                 granted=self._insert_obstacle() is None,
                 blocked_seconds=blocked,
                 blocked_side=replay_pb2.LIMITER_SIDE_INSERT if blocked else replay_pb2.LIMITER_SIDE_UNSPECIFIED,
-                lead_updates=self.limiter.lead(meta.updates, meta.env_steps),
+                lead_updates=limiter.lead(updates, taken),
             )
+            permitted = limiter.permitted(updates)
+            if response.granted and permitted is not None:
+                # Past the bound while the trainer starves: one step at a time.
+                response.permitted_env_steps = max(permitted, taken)
+            return response
 
     def describe(self) -> replay_pb2.GetBufferResponse:
         """Counters."""
@@ -110,6 +134,7 @@ class Buffer:
             return replay_pb2.GetBufferResponse(
                 config=self.config,
                 env_steps=meta.env_steps,
+                env_steps_taken=self.env_steps_taken,
                 episodes=mirror.next,
                 rows=mirror.rows,
                 demo_rows=self.demos.rows,
@@ -157,7 +182,7 @@ class Buffer:
         online = []
         for task, ring in mirror.rings.items():
             windows = ring.windows(horizon)
-            if len(windows):
+            if len(windows) and self.dims.get(task, ())[1:] == (ring.obs_dim, ring.action_dim):
                 online.append(Source(self.dims[task][0], windows, first=0, demo=False))
         if self.config.demos_in_online:
             # Rows ever written, not rows held: a demo once overwritten never comes back.
@@ -171,12 +196,19 @@ class Buffer:
     def _sample_obstacle(self, request: replay_pb2.SampleRequest) -> Obstacle | None:
         self._raise_if_closed()
         if request.HasField("online_update"):
-            env_steps, update = self.space.meta.env_steps, request.online_update
+            env_steps, update = self.env_steps_taken, request.online_update
             if not self.limiter.may_sample(update, env_steps):
                 quota = self.limiter.quota(env_steps)
                 return Obstacle(
                     f"the trainer waits for the collector: update {update} needs more than {update} allowed updates, "
                     f"{env_steps} environment steps allow {max(0.0, quota):.1f}"
+                )
+            lacking = self._tasks_without_episodes()
+            if lacking and env_steps < self.limiter.all_tasks_until_env_steps:
+                return Obstacle(
+                    f"the trainer waits for first episodes of {len(lacking)} tasks, such as {min(lacking)}; it begins "
+                    f"without them after {self.limiter.all_tasks_until_env_steps} environment steps",
+                    starved=True,
                 )
         if any(count and not len(pool) for pool, count in self._parts(request)):
             return Obstacle(
@@ -186,14 +218,21 @@ class Buffer:
             )
         return None
 
+    def _tasks_without_episodes(self) -> set[str]:
+        """Tasks that have never had an episode to draw from since this object is there."""
+        rings = self.space.mirror.rings
+        if self._lacking:
+            self._lacking = {task for task in self._lacking if task not in rings and not self.demos.episodes(task)}
+        return self._lacking
+
     def _insert_obstacle(self) -> Obstacle | None:
         self._raise_if_closed()
-        meta, limiter = self.space.meta, self.limiter
+        updates, taken, limiter = self.space.meta.updates, self.env_steps_taken, self.limiter
         # A trainer that finds nothing long enough to sample needs the collector, however far that one leads.
-        if limiter.may_insert(meta.updates, meta.env_steps) or self.room.starving:
+        if limiter.may_insert(updates, taken) or self.room.starving:
             return None
         return Obstacle(
-            f"the collector waits for the trainer: it leads by {limiter.lead(meta.updates, meta.env_steps):.1f} "
+            f"the collector waits for the trainer: it leads by {limiter.lead(updates, taken):.1f} "
             f"updates, max_lead_updates is {limiter.max_lead_updates}"
         )
 

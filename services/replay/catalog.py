@@ -5,18 +5,28 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
+from google.protobuf.message import DecodeError
 
-from newt.errors import InvalidInputError, NewtError, NotFoundError, PreconditionError, UnavailableError
+from newt.errors import (
+    CorruptDataError,
+    ExhaustedError,
+    InvalidInputError,
+    NewtError,
+    NotFoundError,
+    PreconditionError,
+    UnavailableError,
+)
+from newt.wire.episodes import Episode
 from newt.wire.v1 import replay_pb2
 from services.replay import metrics
 from services.replay.buffer import Buffer
 from services.replay.checks import check_config, check_episode, check_name, encoders_differ
-from services.replay.episode import Episode
 from services.replay.space import Space
-from services.replay.store import Appended, Kind, SpaceKey, Store
+from services.replay.store import Appended, Kind, Meta, SpaceKey, Store
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +54,7 @@ class Catalog:
         self._demos: dict[str, Space] = {}
         self._loaded = False
         self._saved_updates: dict[str, int] = {}
+        self._broken: dict[SpaceKey, str] = {}
 
     def close(self) -> None:
         """Ends all waiting calls."""
@@ -59,15 +70,20 @@ class Catalog:
     def refresh(self) -> None:
         """Loads what Redis has and we lack, repairs what differs, and stores the counts of updates.
 
+        A space that cannot be read is left out, with its reason, and looked at again the next time; the others go on.
+
         Raises:
             UnavailableError: Redis cannot be reached; what is mirrored stays as it is.
         """
         with self._structure:
             start = time.perf_counter()
             # Demo sets first: buffers refer to them.
-            for key in sorted(self._store.spaces(), key=lambda key: key.kind is Kind.BUFFER):
+            keys = sorted(self._store.spaces(), key=lambda key: key.kind is Kind.BUFFER)
+            for gone in self._broken.keys() - set(keys):
+                del self._broken[gone]
+            for key in keys:
                 if key.name not in (self._demos if key.kind is Kind.DEMOS else self._buffers):
-                    self._load(key)
+                    self._isolated(key, partial(self._load, key))
             if not self._loaded:
                 self._loaded = True
                 metrics.REBUILD_SECONDS.set(time.perf_counter() - start)
@@ -75,7 +91,7 @@ class Catalog:
             spaces = self._spaces()
             for space, tail in zip(spaces, self._store.tails([space.key for space in spaces]), strict=True):
                 if tail != (space.meta.incarnation, space.mirror.next):
-                    self._repair(space)
+                    self._isolated(space.key, partial(self._repair, space))
         for buffer in list(self._buffers.values()):
             self._save_updates(buffer)
 
@@ -87,18 +103,22 @@ class Catalog:
                 metrics.EPISODES.labels(kind).set(sum(mirror.episodes for mirror in mirrors))
                 metrics.ROWS.labels(kind).set(sum(mirror.rows for mirror in mirrors))
                 metrics.BYTES.labels(kind).set(sum(mirror.size_bytes for mirror in mirrors))
+                metrics.BROKEN.labels(kind).set(sum(key.kind is kind for key in list(self._broken)))
+            metrics.BROKEN.labels("episode").set(sum(len(space.broken) for space in self._spaces()))
 
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer by its id.
 
         Raises:
             NotFoundError: There is none.
+            CorruptDataError: There is one, which cannot be read.
             UnavailableError: The mirror is still being rebuilt.
         """
         check_name("buffer_id", buffer_id)
         self._require_loaded()
         buffer = self._buffers.get(buffer_id)
         if buffer is None:
+            self._require_whole(SpaceKey(Kind.BUFFER, buffer_id), "DeleteBuffer")
             raise NotFoundError(f"buffer {buffer_id!r} does not exist; make it with CreateBuffer")
         return buffer
 
@@ -118,6 +138,7 @@ class Catalog:
             if existing is not None:
                 self._reconfigure(existing, request)
                 return True
+            self._require_whole(SpaceKey(Kind.BUFFER, request.buffer_id), "DeleteBuffer")
             demos = [self._demo_set(name) for name in request.demo_sets]
             for space in demos:
                 self._check_demo_dims(request, space)
@@ -133,6 +154,7 @@ class Catalog:
         with self._structure:
             buffer = self._buffers.get(buffer_id)
             if buffer is None:
+                self._delete_broken(SpaceKey(Kind.BUFFER, buffer_id))
                 return 0
             episodes = buffer.space.delete()
             self._forget(buffer.space)
@@ -163,13 +185,17 @@ class Catalog:
             check_name("demo_set", name)
         spaces = [self._demo_set(name)] if name else [self._demos[n] for n in sorted(self._demos)]
         with self.lock:
-            return [_demo_set(space) for space in spaces]
+            whole = [_demo_set(space) for space in spaces]
+        broken = [] if name else [(key, why) for key, why in self._broken.items() if key.kind is Kind.DEMOS]
+        return whole + [replay_pb2.DemoSet(name=key.name, error=why) for key, why in sorted(broken, key=str)]
 
     def delete_demo_set(self, name: str) -> int:
         """Removes a demo set that no buffer uses; returns the number of its episodes."""
         check_name("demo_set", name)
         self._require_loaded()
         with self._structure:
+            if self._delete_broken(SpaceKey(Kind.DEMOS, name)):
+                return 0
             space = self._demo_set(name)
             users = sorted(b.config.buffer_id for b in self._buffers.values() if name in b.config.demo_sets)
             if users:
@@ -190,8 +216,8 @@ class Catalog:
         meta = self._store.meta(space.key)
         if meta is None:
             raise NotFoundError(f"{space.key} was deleted")
-        for _, payload in self._store.read(space.key, meta):
-            episode = Episode.unpack(payload) if payload is not None else None
+        for number, payload in self._store.read(space.key, meta):
+            episode = space.unpack(number, payload) if payload is not None else None
             if episode is not None and request.task in ("", episode.task):
                 yield episode
 
@@ -222,6 +248,7 @@ class Catalog:
     def _demo_episode(self, request: replay_pb2.AppendRequest) -> tuple[Space, Episode]:
         check_name("demo_set", request.demo_set)
         self._require_loaded()
+        self._require_whole(SpaceKey(Kind.DEMOS, request.demo_set), "DeleteDemoSet")
         space = self._demos.get(request.demo_set)
         task = request.episode.task
         ring = space.mirror.rings.get(task) if space else None
@@ -287,12 +314,44 @@ class Catalog:
             with self.lock:
                 self._demos[key.name] = space
             return
-        config = replay_pb2.CreateBufferRequest.FromString(meta.config)
+        config = _stored_config(key, meta)
         demos = [self._demos[name] for name in config.demo_sets if name in self._demos]
         if len(demos) < len(config.demo_sets):
             log.error("demo_set_missing", space=str(key), demo_sets=list(config.demo_sets))
         with self.lock:
             self._buffers[key.name] = Buffer(config, space, demos, self.lock)
+
+    def _isolated(self, key: SpaceKey, work: Callable[[], None]) -> None:
+        """Does something with one space; what it cannot read keeps this space alone from being served."""
+        try:
+            work()
+        except (UnavailableError, ExhaustedError):
+            raise  # Redis itself: no space can be read now
+        except Exception as error:  # whatever is stored, the other spaces must be served
+            why = f"{key} cannot be read: {error}"
+            if self._broken.get(key) != why:
+                log.error("space_broken", space=str(key), error=str(error), exc_info=not isinstance(error, NewtError))
+            self._broken[key] = why
+            space = self._demos.get(key.name) if key.kind is Kind.DEMOS else None
+            buffer = self._buffers.get(key.name) if key.kind is Kind.BUFFER else None
+            if found := space or (buffer and buffer.space):
+                self._forget(found, CorruptDataError(why))
+        else:
+            if self._broken.pop(key, None) is not None:
+                log.info("space_whole_again", space=str(key))
+
+    def _require_whole(self, key: SpaceKey, remedy: str) -> None:
+        if (why := self._broken.get(key)) is not None:
+            raise CorruptDataError(f"{why}; mend it in Redis, or remove it with {remedy}")
+
+    def _delete_broken(self, key: SpaceKey) -> bool:
+        """Removes a space that cannot be read; False if there is no such."""
+        if key not in self._broken:
+            return False
+        self._store.delete(key)
+        self._broken.pop(key, None)
+        log.info("broken_space_deleted", space=str(key))
+        return True
 
     def _repair(self, space: Space) -> None:
         try:
@@ -301,7 +360,7 @@ class Catalog:
             log.error("space_dropped", space=str(space.key), why=str(error))
             self._forget(space)
 
-    def _forget(self, space: Space) -> None:
+    def _forget(self, space: Space, why: NewtError | None = None) -> None:
         with self.lock:
             if space.key.kind is Kind.DEMOS:
                 self._demos.pop(space.key.name, None)
@@ -309,7 +368,7 @@ class Catalog:
             buffer = self._buffers.pop(space.key.name, None)
             self._saved_updates.pop(space.key.name, None)
             if buffer:
-                buffer.close(NotFoundError(f"buffer {space.key.name!r} was deleted"))
+                buffer.close(why or NotFoundError(f"buffer {space.key.name!r} was deleted"))
 
     def _save_updates(self, buffer: Buffer) -> None:
         name, updates = buffer.config.buffer_id, buffer.space.meta.updates
@@ -333,6 +392,7 @@ class Catalog:
     def _demo_set(self, name: str) -> Space:
         space = self._demos.get(name)
         if space is None:
+            self._require_whole(SpaceKey(Kind.DEMOS, name), "DeleteDemoSet")
             known = ", ".join(sorted(self._demos)) or "none"
             raise NotFoundError(f"demo set {name!r} does not exist (there are: {known}); append its first episode")
         return space
@@ -369,6 +429,18 @@ class Catalog:
             rows=sum(space.mirror.rows for space in self._spaces()),
             seconds=round(seconds, 2),
         )
+
+
+def _stored_config(key: SpaceKey, meta: Meta) -> replay_pb2.CreateBufferRequest:
+    """Raises CorruptDataError, or InvalidInputError for one that can never work."""
+    try:
+        config = replay_pb2.CreateBufferRequest.FromString(meta.config)
+    except DecodeError as error:
+        raise CorruptDataError(f"its configuration is no CreateBufferRequest: {error}") from error
+    check_config(config)
+    if config.buffer_id != key.name:
+        raise CorruptDataError(f"its configuration is that of buffer {config.buffer_id!r}")
+    return config
 
 
 def _dims_differ(demo_set: str, task: str, got: tuple[int, ...], buffer_id: str, want: tuple[int, ...]) -> str:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 
 from newt.errors import InvalidInputError
-from newt.wire.channels import MAX_MESSAGE_BYTES
+from newt.wire.episodes import Episode
+from newt.wire.limits import (
+    EPISODE_ID,
+    MAX_BATCH_BYTES,
+    MAX_CAPACITY_ROWS,
+    MAX_COUNT,
+    MAX_ENCODER_NAME,
+    MAX_HORIZON,
+    MAX_IMAGE_DIM,
+    MAX_RATIO,
+    NAME,
+    PADDED_ACTION_DIM,
+    PADDED_OBS_DIM,
+    batch_bytes,
+)
 from newt.wire.tensors import decode
 from newt.wire.v1 import replay_pb2
-from services.replay.episode import Episode
-
-MAX_OBS_DIM = 128
-MAX_ACTION_DIM = 16
-MAX_IMAGE_DIM = 65_536
-MAX_HORIZON = 64
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-MAX_ENCODER_NAME = 128
-_EPISODE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
-# A batch of this size and its framing stay below the limit of a message.
-_MAX_BATCH_BYTES = MAX_MESSAGE_BYTES * 9 // 10
 
 
 def check_name(field: str, value: str) -> None:
     """Refuses ids of buffers, demo sets and tasks that are no plain names."""
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise InvalidInputError(field, f"got {value[:140]!r}, expected 1-128 characters of [A-Za-z0-9._-]")
 
 
@@ -36,15 +38,21 @@ def check_config(request: replay_pb2.CreateBufferRequest) -> None:
     seen = set()
     for i, dims in enumerate(request.tasks):
         check_name(f"tasks[{i}].task", dims.task)
-        _check_range(f"tasks[{i}].obs_dim", dims.obs_dim, 1, MAX_OBS_DIM)
-        _check_range(f"tasks[{i}].action_dim", dims.action_dim, 1, MAX_ACTION_DIM)
+        _check_range(f"tasks[{i}].obs_dim", dims.obs_dim, 1, PADDED_OBS_DIM)
+        _check_range(f"tasks[{i}].action_dim", dims.action_dim, 1, PADDED_ACTION_DIM)
         if dims.task in seen:
             raise InvalidInputError(f"tasks[{i}].task", f"got {dims.task!r} twice, expected different tasks")
         seen.add(dims.task)
-    _check_range("capacity_rows", request.capacity_rows, 2, 2**48)
-    ratio = request.limiter.updates_per_env_step
-    if not (math.isfinite(ratio) and ratio > 0):
-        raise InvalidInputError("limiter.updates_per_env_step", f"got {ratio}, expected a positive number")
+    _check_range("capacity_rows", request.capacity_rows, 2, MAX_CAPACITY_ROWS)
+    limiter = request.limiter
+    ratio = limiter.updates_per_env_step
+    if not 0 < ratio <= MAX_RATIO:  # not NaN either
+        raise InvalidInputError(
+            "limiter.updates_per_env_step", f"got {ratio}, expected a positive number, at most {MAX_RATIO:g}"
+        )
+    _check_range("limiter.start_env_steps", limiter.start_env_steps, 0, MAX_COUNT)
+    _check_range("limiter.max_lead_updates", limiter.max_lead_updates, 0, MAX_COUNT)
+    _check_range("limiter.all_tasks_until_env_steps", limiter.all_tasks_until_env_steps, 0, MAX_COUNT)
     for i, name in enumerate(request.demo_sets):
         check_name(f"demo_sets[{i}]", name)
     if len(set(request.demo_sets)) < len(request.demo_sets):
@@ -70,7 +78,7 @@ def check_episode(
     Raises:
         InvalidInputError: Names the field.
     """
-    if not _EPISODE_ID.fullmatch(message.episode_id):
+    if not EPISODE_ID.fullmatch(message.episode_id):
         raise InvalidInputError(
             "episode.episode_id", f"got {message.episode_id[:140]!r}, expected 1-128 characters of [A-Za-z0-9._:/-]"
         )
@@ -81,8 +89,8 @@ def check_episode(
         raise InvalidInputError("episode.reward", "got 0 transitions, expected at least 1")
     obs = decode(message.obs, "episode.obs", dtype="f4", shape=[T + 1, obs_dim], finite=True)
     action = decode(message.action, "episode.action", dtype="f4", shape=[T, action_dim], finite=True)
-    _check_range("episode.obs columns", obs.shape[1], 1, MAX_OBS_DIM)
-    _check_range("episode.action columns", action.shape[1], 1, MAX_ACTION_DIM)
+    _check_range("episode.obs columns", obs.shape[1], 1, PADDED_OBS_DIM)
+    _check_range("episode.action columns", action.shape[1], 1, PADDED_ACTION_DIM)
     image = None
     if message.HasField("image"):
         if image_dim == 0:
@@ -114,8 +122,7 @@ def check_episode(
         success=message.success,
         score=message.score,
         behaviour=message.behaviour,
-        min_weights_version=message.min_weights_version,
-        max_weights_version=message.max_weights_version,
+        weights_versions=(message.min_weights_version, message.max_weights_version),
         seed=message.seed,
         image_encoder=message.image_encoder,
     )
@@ -129,13 +136,12 @@ def encoders_differ(one: str, other: str) -> bool:
 def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBufferRequest) -> None:
     """Refuses a sample request that can never be answered."""
     _check_range("horizon", request.horizon, 1, MAX_HORIZON)
-    columns = max(dims.obs_dim + dims.action_dim + 1 for dims in config.tasks) + config.image_dim
-    row_bytes = 4 * columns + 1  # The last one is `terminated`.
-    _check_range("batch_size", request.batch_size, 1, _MAX_BATCH_BYTES // ((request.horizon + 1) * row_bytes))
+    columns = max(dims.obs_dim + dims.action_dim for dims in config.tasks) + config.image_dim
+    _check_range("batch_size", request.batch_size, 1, MAX_BATCH_BYTES // batch_bytes(1, request.horizon, columns))
     if not 0 <= request.demo_fraction <= 1:
         raise InvalidInputError("demo_fraction", f"got {request.demo_fraction}, expected a number in [0, 1]")
     if request.HasField("online_update"):
-        _check_range("online_update", request.online_update, 0, 2**53)
+        _check_range("online_update", request.online_update, 0, MAX_COUNT)
     if request.sampler not in replay_pb2.Sampler.values():
         raise InvalidInputError("sampler", f"got {request.sampler}, expected a value of Sampler")
 
@@ -150,3 +156,8 @@ def _check_encoder_name(field: str, name: str, with_images: bool) -> None:
 def _check_range(field: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InvalidInputError(field, f"got {value}, expected {low} to {high}")
+
+
+def check_count(field: str, value: int) -> None:
+    """Refuses a counter that doubles cannot hold."""
+    _check_range(field, value, 0, MAX_COUNT)

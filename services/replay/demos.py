@@ -13,14 +13,14 @@ from services.replay.sampler import Source
 from services.replay.space import Space
 
 
-class RunDemos:
+class DemoPool:
     """Demo sets as one run sees them. Not thread-safe: the catalog's lock guards it.
 
     Args:
         spaces: The demo sets, in the run's order.
-        dims: By task of the run: index, obs_dim, action_dim.
-        image_dim: Of the run; with images, demos without the same features are left out.
-        image_encoder: Of the run; empty if unknown.
+        dims: Dimensions by task of the run: index, obs_dim, action_dim.
+        image_dim: Feature columns of the run; with images, demos without the same features are left out.
+        image_encoder: Encoder of the run; empty if unknown.
     """
 
     def __init__(

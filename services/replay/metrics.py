@@ -26,11 +26,15 @@ BLOCKED = from_zero(
     Counter("newt_replay_blocked_seconds_total", "Time that calls were held back, by the side held.", ["side"]),
     ("sample", "insert"),
 )
+BROKEN = from_zero(
+    Gauge("newt_replay_broken_records", "Spaces and episodes in Redis that cannot be read and are left out.", ["what"]),
+    ("buffer", "demos", "episode"),
+)
 REDIS_UP = Gauge("newt_replay_redis_up", "1 while Redis answers.")
 REDIS_USED = Gauge("newt_replay_redis_used_bytes", "Memory that Redis uses.")
 REDIS_LIMIT = Gauge("newt_replay_redis_limit_bytes", "Memory that Redis may use; 0 for no limit.")
 REDIS_ERRORS = from_zero(
     Counter("newt_replay_redis_errors_total", "Failed Redis commands.", ["reason"]),
-    ("full", "disk", "auth", "loading", "timeout", "unreachable", "other"),
+    ("full", "disk", "auth", "loading", "timeout", "unreachable", "corrupt", "other"),
 )
 REBUILD_SECONDS = Gauge("newt_replay_rebuild_seconds", "Duration of the last rebuild of the mirror.")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from newt.errors import InvalidInputError
+from newt.wire.episodes import Episode
 from services.replay.checks import encoders_differ
-from services.replay.episode import Episode
 from services.replay.ring import Ints, TaskRing
 from services.replay.store import EPISODE_OVERHEAD_BYTES
 
@@ -49,8 +49,8 @@ class Mirror:
 
     Attributes:
         next: Sequence number that the next episode gets.
-        rings: By task.
-        totals: By task, over all episodes ever mirrored here; for demo sets these are the ones held.
+        rings: Rings by task.
+        totals: Totals by task, over all episodes ever mirrored here; for demo sets these are the ones held.
         rows: Rows held.
         size_bytes: Redis bytes of the episodes held, Redis' own overhead included.
     """

@@ -31,7 +31,7 @@ class Monitor:
     ) -> None:
         self._store, self._catalog, self._set_ready = store, catalog, set_ready
         self._interval_s, self._appendfsync = interval_s, appendfsync
-        self._run_id = ""
+        self._redis_run_id = ""
         self._ready = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="redis-monitor", daemon=True)
@@ -69,7 +69,7 @@ class Monitor:
 
     def _check(self) -> None:
         facts = self._store.facts()
-        if facts.run_id != self._run_id:
+        if facts.redis_run_id != self._redis_run_id:
             if facts.maxmemory_policy != "noeviction":
                 log.error(
                     "redis_evicts",
@@ -80,8 +80,8 @@ class Monitor:
                 self._store.set_appendfsync(self._appendfsync)
             if not facts.aof:
                 log.warning("redis_without_aof", advice="set appendonly yes, or a restart of Redis loses episodes")
-            log.info("redis_connected", run_id=facts.run_id)
-            self._run_id = facts.run_id
+            log.info("redis_connected", redis_run_id=facts.redis_run_id)
+            self._redis_run_id = facts.redis_run_id
         self._catalog.refresh()
 
     def _publish(self, ready: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.replay.episode import Episode, Floats
+from newt.wire.episodes import Episode, Floats
 
 Ints = npt.NDArray[np.int64]
 
@@ -21,7 +21,7 @@ class Windows:
     """The sequences of H+1 rows that a ring holds, N episodes oldest first. Episodes shorter than H+1 are left out.
 
     Attributes:
-        ring: Where the rows lie.
+        ring: Ring that the rows lie in.
         horizon: H.
         ordinals: int64[N], position of each among all episodes held.
         starts: int64[N], row at which each begins.
@@ -52,7 +52,7 @@ class TaskRing:
     what bounds them is the eviction that the buffer asks for. Not thread-safe: its owner holds a lock.
 
     Attributes:
-        image_encoder: Who made the image features; empty while unknown.
+        image_encoder: Encoder that made the image features; empty while unknown.
     """
 
     def __init__(self, obs_dim: int, action_dim: int, image_dim: int) -> None:

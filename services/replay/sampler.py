@@ -20,7 +20,7 @@ class Source:
     """One task's episodes to draw from.
 
     Attributes:
-        task_index: Of the run.
+        task_index: Index of the task in its run.
         windows: The sequences.
         first: Windows' episodes before this one are left out; at least one remains.
         demo: Whether they are demos.

@@ -17,9 +17,9 @@ local function evict(meta, prefix, capacity, spared)
   local first, before = head, rows
   while capacity > 0 and rows > capacity and head < tail - spared do
     local key = prefix .. string.format('%d', head)
-    local header = redis.call('GETRANGE', key, 4, 7)
-    if #header == 4 then
-      rows = rows - struct.unpack('<I4', header) - 1
+    local header = redis.pcall('GETRANGE', key, 0, 7)
+    if type(header) == 'string' and #header == 8 and string.sub(header, 1, 4) == 'NEP1' then
+      rows = rows - struct.unpack('<I4', header, 5) - 1
       bytes = bytes + redis.call('STRLEN', key)
     end
     redis.call('UNLINK', key)
@@ -42,6 +42,10 @@ redis.call('HSET', KEYS[1], 'incarnation', ARGV[2], 'capacity', ARGV[3], 'config
 redis.call('SADD', KEYS[4], ARGV[4])
 return 1
 """
+
+# -> {fields and values of the meta hash, known ids}. A script, since a full Redis refuses what is queued in a
+# transaction, and must still be read.
+META = "return {redis.call('HGETALL', KEYS[1]), redis.call('SCARD', KEYS[2])}"
 
 # ARGV: prefix, incarnation, expected sequence number, id digest, episode, transitions, task, remembered ids
 # -> {status, next, head, env steps, task env steps, task episodes, evicted}

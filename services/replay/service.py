@@ -20,7 +20,9 @@ class ReplayService:
     def __init__(self, settings: ReplaySettings) -> None:
         self._store = Store(redis_address(settings.redis_url), settings.redis_timeout_s, settings.remembered_ids)
         self._catalog = Catalog(self._store)
-        self.server = Server(NAME, settings.host, settings.port, settings.max_threads)
+        self.server = Server(
+            NAME, settings.host, settings.port, settings.max_threads, settings.max_streams, env_prefix="NEWT_REPLAY_"
+        )
         replay_pb2_grpc.add_ReplayServiceServicer_to_server(ReplayServicer(self._catalog), self.server.grpc)
         self._monitor = Monitor(
             self._store, self._catalog, self.server.set_ready, settings.redis_check_s, settings.appendfsync

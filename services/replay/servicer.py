@@ -9,7 +9,7 @@ import grpc
 
 from newt.wire.v1 import replay_pb2, replay_pb2_grpc
 from services.replay.catalog import Catalog
-from services.replay.checks import check_sample
+from services.replay.checks import check_count, check_sample
 from services.replay.waiting import Caller
 
 # AwaitInsert answers this long before the call's deadline, so that the answer arrives in time.
@@ -50,10 +50,11 @@ class ReplayServicer(replay_pb2_grpc.ReplayServiceServicer):
         self, request: replay_pb2.AwaitInsertRequest, context: grpc.ServicerContext
     ) -> replay_pb2.AwaitInsertResponse:
         buffer = self._catalog.buffer(request.buffer_id)
+        check_count("env_steps_taken", request.env_steps_taken)
         self._wake_when_gone(context)
         remaining = _remaining(context)
         wait = max(remaining - _ANSWER_SECONDS, remaining / 2)
-        return buffer.await_insert(Caller(context.is_active, time.monotonic() + wait))
+        return buffer.await_insert(request, Caller(context.is_active, time.monotonic() + wait))
 
     def Sample(  # noqa: D102, N802
         self, request_iterator: Iterator[replay_pb2.SampleRequest], context: grpc.ServicerContext

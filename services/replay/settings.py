@@ -28,5 +28,8 @@ class ReplaySettings(GrpcServiceSettings):
     remembered_ids: int = Field(
         1_000_000, ge=0, description="Evicted episodes of each buffer whose ids are still known as duplicates."
     )
-    max_threads: int = Field(128, ge=8, description="Calls at once; each open Sample stream is one.")
-    stop_grace_s: float = Field(1.0, ge=0, description="Time for running calls at shutdown; streams end after it.")
+    max_threads: int = Field(128, ge=8, description="Calls answered at once, streams apart; others wait.")
+    max_streams: int = Field(
+        128, ge=1, description="Streams (Sample, ReadEpisodes) open at once; surplus ones are refused."
+    )
+    stop_grace_s: float = Field(1.0, ge=0, description="Time for running calls at shutdown; then they are cancelled.")

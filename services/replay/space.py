@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import structlog
 
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError, UnavailableError
+from newt.wire.episodes import Episode
 from services.replay import metrics
-from services.replay.episode import Episode
+from services.replay.episode import pack, unpack
 from services.replay.mirror import Mirror
 from services.replay.store import Appended, Meta, SpaceKey, Store
 
@@ -48,6 +49,7 @@ class Space:
     Attributes:
         meta: Counters as of the last append or sync.
         mirror: The episodes.
+        broken: Sequence numbers of episodes that cannot be read and are left out.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Space:
     ) -> None:
         self.key, self.meta, self.mirror = key, meta, Mirror()
         self.changed = changed
+        self.broken: set[int] = set()
         self._store, self._lock = store, lock
         self._writing = threading.Lock()  # One append or repair at a time; held during round trips to Redis.
         self._journal: deque[_Entry] = deque()
@@ -70,7 +73,7 @@ class Space:
 
         Args:
             episode: Checked already.
-            timeout_s: For waiting until other appends to this space have ended.
+            timeout_s: Time for waiting until other appends to this space have ended.
 
         Raises:
             UnavailableError: Redis cannot be reached, or is too slow. Repeating the append is harmless.
@@ -78,7 +81,7 @@ class Space:
             InvalidInputError: Its dims differ from those of the task's earlier episodes.
             NotFoundError: The space was deleted meanwhile.
         """
-        payload = episode.pack()
+        payload = pack(episode)
         if not self._writing.acquire(timeout=max(0.0, timeout_s)):
             raise UnavailableError(f"{self.key}: earlier appends still wait for Redis; retry")
         try:
@@ -115,6 +118,18 @@ class Space:
             self._require_not_deleted()
             self._sync()
             self._prune(time.monotonic())
+
+    def unpack(self, number: int, payload: bytes) -> Episode | None:
+        """An episode out of Redis; None for one that cannot be read, which is logged and counted."""
+        try:
+            episode = unpack(payload)
+            self.mirror.check(episode)
+        except (CorruptDataError, InvalidInputError, ValueError) as error:
+            if number not in self.broken:
+                log.error("episode_corrupt", space=str(self.key), number=number, error=str(error))
+            self.broken.add(number)
+            return None
+        return episode
 
     def configure(self, config: bytes, capacity_rows: int) -> None:
         """Replaces config and capacity; evicts what no longer fits."""
@@ -216,17 +231,15 @@ class Space:
         for number, payload in self._store.read(self.key, meta, first=self.mirror.next):
             if payload is None:
                 continue  # Evicted by another instance since the counters were read.
-            try:
-                episode = Episode.unpack(payload)
-                self.mirror.check(episode)
-            except (CorruptDataError, InvalidInputError) as error:
-                log.error("episode_corrupt", space=str(self.key), number=number, error=str(error))
+            episode = self.unpack(number, payload)
+            if episode is None:
                 continue
             with self._lock:
                 self.mirror.append(number, episode, len(payload))
         with self._lock:
             self.mirror.next = meta.next
             self._evict(meta.head)
+            self.broken = {number for number in self.broken if number >= meta.head}
             meta.updates = max(meta.updates, self.meta.updates)
             self.meta = meta
             self.changed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from newt.errors import ExhaustedError, UnavailableError
+from newt.errors import CorruptDataError, ExhaustedError, UnavailableError
+from newt.redis_errors import trouble
 from services.replay import metrics, scripts
 
 # The number is the version of the layout; another layout would live beside it under another number.
@@ -95,8 +97,8 @@ class Appended:
         next: As in Meta, after the append; this and the following are only set when stored or duplicate.
         head: As in Meta.
         env_steps: As in Meta.
-        task_steps: Of the episode's task.
-        task_episodes: Of the episode's task.
+        task_steps: Env steps of the episode's task.
+        task_episodes: Episodes of the episode's task.
         evicted: Episodes evicted to make room.
     """
 
@@ -113,7 +115,7 @@ class Appended:
 class ServerFacts:
     """What the service must know about its Redis."""
 
-    run_id: str
+    redis_run_id: str
     maxmemory_bytes: int
     maxmemory_policy: str
     aof: bool
@@ -122,12 +124,13 @@ class ServerFacts:
 class Store:
     """Redis as replay uses it; safe to share between threads.
 
-    Every method raises UnavailableError when Redis cannot be reached and ExhaustedError when it is full. A command is
-    repeated once after a lost connection: all of them are harmless to repeat.
+    Every method raises UnavailableError when Redis cannot be reached, ExhaustedError when it is full, and
+    CorruptDataError when a key of the space holds what no version of ours has written. A command is repeated once after
+    a lost connection: all of them are harmless to repeat.
 
     Args:
         url: redis:// address.
-        timeout_s: For connecting and for each command.
+        timeout_s: Time for connecting and for each command.
         remembered_ids: Evicted episodes per buffer whose ids stay known.
     """
 
@@ -147,6 +150,7 @@ class Store:
         self._remembered_ids = remembered_ids
         self._maxmemory_bytes = 0
         self._create = self._redis.register_script(scripts.CREATE)
+        self._meta = self._redis.register_script(scripts.META)
         self._append = self._redis.register_script(scripts.APPEND)
         self._configure = self._redis.register_script(scripts.CONFIGURE)
         self._delete = self._redis.register_script(scripts.DELETE)
@@ -164,7 +168,7 @@ class Store:
         metrics.REDIS_USED.set(int(info.get("used_memory", 0)))
         metrics.REDIS_LIMIT.set(self._maxmemory_bytes)
         return ServerFacts(
-            run_id=str(info.get("run_id", "")),
+            redis_run_id=str(info.get("run_id", "")),
             maxmemory_bytes=self._maxmemory_bytes,
             maxmemory_policy=str(info.get("maxmemory_policy", "noeviction")),
             aof=bool(info.get("aof_enabled", 0)),
@@ -176,11 +180,11 @@ class Store:
             self._redis.config_set("appendfsync", value)
 
     def spaces(self) -> list[SpaceKey]:
-        """All buffers and demo sets, sorted by name."""
+        """All buffers and demo sets, sorted by name; members that name none of either are left out."""
         with self._translated():
             members = cast(set[bytes], self._redis.smembers(f"{ROOT}:spaces"))
-        pairs = (member.decode().split(":", 1) for member in sorted(members))
-        return [SpaceKey(Kind(kind), name) for kind, name in pairs]
+        pairs = (member.decode(errors="replace").partition(":")[::2] for member in sorted(members))
+        return [SpaceKey(Kind(kind), name) for kind, name in pairs if kind in set(Kind) and name]
 
     def create(self, key: SpaceKey, config: bytes, capacity_rows: int) -> bool:
         """Makes a space unless it exists.
@@ -206,18 +210,18 @@ class Store:
     def meta(self, key: SpaceKey) -> Meta | None:
         """State of a space; None if there is none, with an empty incarnation if it is being deleted."""
         with self._translated():
-            raw = cast(dict[bytes, bytes], self._redis.hgetall(key.keys[0]))
-        if not raw:
+            flat, known_ids = cast(tuple[list[bytes], int], self._meta(key.keys, []))
+        if not flat:
             return None
-        meta = Meta(raw.get(b"incarnation", b"").decode(), raw.get(b"config", b""))
-        for name in ("next", "head", "rows", "bytes", "env_steps", "updates", "capacity"):
-            setattr(meta, name, int(raw.get(name.encode(), 0)))
-        for name_, value in raw.items():
-            group, _, task = name_.decode().partition(":")
-            if group == "steps":
-                meta.task_steps[task] = int(value)
-            elif group == "episodes":
-                meta.task_episodes[task] = int(value)
+        raw = dict(zip(flat[::2], flat[1::2], strict=True))
+        try:
+            meta = _parse_meta(raw)
+        except ValueError as error:
+            raise CorruptDataError(f"{key}: {error}") from error
+        if meta.incarnation and not 0 <= meta.next - meta.head <= known_ids:
+            raise CorruptDataError(
+                f"{key}: episodes {meta.head} to {meta.next} are said to be held, but {known_ids} ids are known"
+            )
         return meta
 
     def tails(self, keys: Sequence[SpaceKey]) -> list[tuple[str, int]]:
@@ -226,8 +230,8 @@ class Store:
             pipeline = self._redis.pipeline(transaction=False)
             for key in keys:
                 pipeline.hmget(key.keys[0], ["incarnation", "next"])
-            rows = pipeline.execute()
-        return [((row[0] or b"").decode(), int(row[1] or 0)) for row in rows]
+            rows = pipeline.execute(raise_on_error=False)
+        return [_tail(row) for row in rows]
 
     def append(
         self, key: SpaceKey, incarnation: str, number: int, episode_id: str, payload: bytes, transitions: int, task: str
@@ -240,8 +244,8 @@ class Store:
             number: Sequence number that the episode is to have; must be the next one.
             episode_id: Decides whether it is a duplicate.
             payload: Episode.pack().
-            transitions: Of the episode.
-            task: Of the episode.
+            transitions: Transitions of the episode.
+            task: Task of the episode.
         """
         digest = hashlib.blake2b(episode_id.encode(), digest_size=16).digest()
         arguments: list[str | bytes | int] = [
@@ -287,11 +291,25 @@ class Store:
             return int(cast(int, self._configure(key.keys, [key.episodes, incarnation, capacity_rows, config])))
 
     def delete(self, key: SpaceKey) -> None:
-        """Removes a space and its episodes, in pieces that do not hold Redis up."""
+        """Removes a space and its episodes, in pieces that do not hold Redis up; one that is broken as well."""
+        try:
+            self.meta(key)
+        except CorruptDataError:
+            self._delete_unread(key)
+            return
         left = 1
         while left:
             with self._translated():
                 left = int(cast(int, self._delete(key.keys, [key.episodes, str(key), _DELETE_EPISODES])))
+
+    def _delete_unread(self, key: SpaceKey) -> None:
+        """Removes every key of a space, whatever is in them."""
+        with self._translated():
+            self._redis.unlink(key.keys[0])
+            for episode in self._redis.scan_iter(match=f"{_literal(key.episodes)}*", count=1_000):
+                self._redis.unlink(episode)
+            self._redis.unlink(*key.keys[1:3])
+            self._redis.srem(key.keys[3], str(key))
 
     def raise_updates(self, key: SpaceKey, incarnation: str, updates: int) -> None:
         """Keeps the number of updates; it never goes back."""
@@ -303,33 +321,50 @@ class Store:
         try:
             yield
         except redis.exceptions.RedisError as error:
-            reason, translated = _translate(error, self._where, self._maxmemory_bytes)
+            reason, text = trouble(error, f"Redis at {self._where}", "NEWT_REPLAY_")
             metrics.REDIS_ERRORS.labels(reason).inc()
-            raise translated from error
+            if reason == "corrupt":
+                raise CorruptDataError(text) from error
+            if reason == "full":
+                raise ExhaustedError(
+                    f"{text.removesuffix(')')} {self._maxmemory_bytes} bytes): nothing was stored, nothing is lost; "
+                    "raise maxmemory, delete buffers that are not needed, or lower capacity_rows with CreateBuffer"
+                ) from error
+            raise UnavailableError(text) from error
 
 
-def _translate(
-    error: redis.exceptions.RedisError, where: str, maxmemory_bytes: int
-) -> tuple[str, ExhaustedError | UnavailableError]:
-    text = str(error)
-    if "OOM " in text:
-        return "full", ExhaustedError(
-            f"Redis at {where} is full (maxmemory {maxmemory_bytes} bytes): nothing was stored, nothing is lost; "
-            "raise maxmemory, delete buffers that are not needed, or lower capacity_rows with CreateBuffer"
-        )
-    if "MISCONF" in text:
-        return "disk", UnavailableError(f"Redis at {where} cannot write to disk: {text}; free space, then retry")
-    if isinstance(error, redis.exceptions.AuthenticationError):
-        return "auth", UnavailableError(
-            f"Redis at {where} refuses our password: {text}; check NEWT_REPLAY_REDIS_URL and NEWT_REDIS_PASSWORD_FILE"
-        )
-    if isinstance(error, redis.exceptions.BusyLoadingError):
-        return "loading", UnavailableError(f"Redis at {where} is loading its data; retry")
-    if isinstance(error, redis.exceptions.TimeoutError):
-        return "timeout", UnavailableError(f"Redis at {where} does not answer in time; retry, nothing stored is lost")
-    if isinstance(error, redis.exceptions.ConnectionError):
-        return "unreachable", UnavailableError(
-            f"Redis at {where} cannot be reached ({text}); start it or check NEWT_REPLAY_REDIS_URL, then retry: "
-            "an episode id makes a repeated Append harmless"
-        )
-    return "other", UnavailableError(f"Redis at {where} answers: {text}")
+def _parse_meta(raw: dict[bytes, bytes]) -> Meta:
+    """Raises ValueError naming the field."""
+    meta = Meta(raw.get(b"incarnation", b"").decode(), raw.get(b"config", b""))
+    for name in ("next", "head", "rows", "bytes", "env_steps", "updates", "capacity"):
+        setattr(meta, name, _number(name, raw.get(name.encode(), b"0")))
+    for name_, value in raw.items():
+        group, _, task = name_.decode().partition(":")
+        if group == "steps":
+            meta.task_steps[task] = _number(name_, value)
+        elif group == "episodes":
+            meta.task_episodes[task] = _number(name_, value)
+    return meta
+
+
+def _number(name: object, value: bytes) -> int:
+    # Above 2**53 Redis' own scripts count wrongly; a plain int() would also take "1_0", and digits without end.
+    # What a script counts down may fall below 0 where an episode's own count was damaged.
+    pattern = rb"-?[0-9]{1,16}" if name in ("rows", "bytes") else rb"[0-9]{1,16}"
+    if not re.fullmatch(pattern, value) or int(value) > 2**53:
+        raise ValueError(f"field {name!r} of its meta is {value[:40]!r}, expected a whole number up to 2**53")
+    return int(value)
+
+
+def _tail(row: object) -> tuple[str, int]:
+    """What cannot be read equals nothing that we hold: the space is then looked at closely."""
+    if not isinstance(row, list):
+        return "", 0
+    incarnation, next_ = row
+    next_ = next_ or b"0"
+    return (incarnation or b"").decode(errors="replace"), int(next_) if next_.isdigit() and len(next_) < 17 else -1
+
+
+def _literal(text: str) -> str:
+    """A pattern that matches this text alone."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

@@ -29,7 +29,7 @@ class Obstacle:
     """Why a call has to wait.
 
     Attributes:
-        why: For the log.
+        why: Reason, for the log.
         starved: It waits for episodes as such, not for the limiter.
     """
 
@@ -43,7 +43,7 @@ class Caller:
 
     Attributes:
         alive: False once the client has gone.
-        deadline: In time.monotonic() seconds; the wait ends then.
+        deadline: Deadline in time.monotonic() seconds; the wait ends then.
     """
 
     alive: Callable[[], bool]
@@ -54,7 +54,7 @@ class WaitingRoom:
     """The calls that one buffer holds back.
 
     Args:
-        buffer_id: For the log.
+        buffer_id: Id of the buffer, for the log.
         lock: Guards what the obstacles look at; `wake` and `wait` are called with it held.
     """
 
@@ -87,7 +87,7 @@ class WaitingRoom:
         Args:
             side: Which side this call belongs to.
             obstacle: Asked at every change; may raise to end the wait.
-            caller: Who waits.
+            caller: Call that waits.
 
         Returns:
             Seconds waited; 0 if there was no obstacle.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.sim.domains.base import FRAME_SIZE
 
 _ALIGNMENT = 64

@@ -21,6 +21,9 @@ from services.sim.seeds import mix
 
 log = structlog.get_logger(__name__)
 
+# Episodes of a row's sequence that may fail to start, one after the other, before the simulator counts as broken.
+_MAX_SKIPPED = 3
+
 
 @dataclass(frozen=True)
 class Member:
@@ -112,9 +115,8 @@ class Group:
             self._pulse[0] += 1
             try:
                 result = env.step(self._actions[row])
-                if not (_is_finite(result.obs) and math.isfinite(result.reward)):
-                    raise FloatingPointError("the simulator returned a number that is not finite")
                 corrected = env.corrected_score
+                _check_finite(result.obs, result.reward, result.score, corrected or 0.0)
                 frame = self._frame(env)
                 ended = result.terminated or result.truncated
                 expert = None if ended and self._spec.same_step else self._expert(env)
@@ -189,25 +191,39 @@ class Group:
         self.build(row)
 
     def _start_next_episode(self, row: int) -> None:
+        """Starts the next episode of the row's sequence that can be started."""
         block = self._block
-        episode = int(block.next_episode[row])
-        block.next_episode[row] = episode + 1
-        self._start_episode(row, mix(int(block.origin[row]), episode))
+        for attempt in range(1 + _MAX_SKIPPED):
+            episode = int(block.next_episode[row])
+            block.next_episode[row] = episode + 1
+            try:
+                self._start_episode(row, mix(int(block.origin[row]), episode))
+                return
+            except Exception:
+                # Its seed leads to something that cannot be simulated. Whoever collects wants an episode, not this one.
+                if attempt == _MAX_SKIPPED:
+                    raise
+                log.warning("episode_skipped", task=self._members[row].task, row=row, episode=episode)
 
     def _start_episode(self, row: int, seed: int) -> None:
         self._pulse[0] += 1
         try:
-            obs = self._envs[row].reset(seed)
+            obs = self._first_obs(row, seed)
         except Exception:
             # A simulator can be left in a state from which it cannot even reset; a new one fails only if the
             # seed itself is the cause.
             log.exception("simulator_failed", task=self._members[row].task, row=row, seed=seed)
             self._rebuild(row)
-            obs = self._envs[row].reset(seed)
+            obs = self._first_obs(row, seed)
         env = self._envs[row]
         self._block.episode_seed[row] = seed
         self._block.episode_step[row] = 0
         self._show(row, obs, self._frame(env), self._expert(env))
+
+    def _first_obs(self, row: int, seed: int) -> npt.NDArray[np.float32]:
+        obs = self._envs[row].reset(seed)
+        _check_finite(obs)
+        return obs
 
     def _show(
         self,
@@ -230,6 +246,9 @@ class Group:
         return env.expert_action() if self._spec.with_expert else None
 
 
-def _is_finite(values: npt.NDArray[np.float32]) -> bool:
+def _check_finite(obs: npt.NDArray[np.float32], *others: float) -> None:
+    """Raises FloatingPointError where somebody would have to act on, or learn from, a number that is none."""
     # A sum of squares is three times cheaper than looking at every number; it may overflow, but misses nothing.
-    return math.isfinite(values.dot(values)) or bool(np.isfinite(values).all())
+    finite = math.isfinite(obs.dot(obs)) or bool(np.isfinite(obs).all())
+    if not (finite and all(map(math.isfinite, others))):
+        raise FloatingPointError("the simulator returned a number that is not finite")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import threading
-import time
+from collections.abc import Mapping
 
 import structlog
 
 from newt.errors import UnavailableError
+from newt.processes import RestartBudget
 from services.sim import metrics
 from services.sim.domains.base import RENDER_BACKEND_VARIABLE
 from services.sim.process import Channel, WorkerLostError, WorkerProcess
@@ -26,8 +26,9 @@ class WorkerPool:
         render_backend: auto, egl or osmesa.
         max_restarts_per_minute: More deaths than that are not a mishap: the pool then stops replacing for a while
             and says so.
-        start_timeout_s: For a process to come up.
-        log_level: For the processes' logs.
+        start_timeout_s: Time for a process to come up.
+        log_level: Level of the processes' logs.
+        environment: More variables of the processes.
 
     Raises:
         WorkerLostError: A process did not come up.
@@ -40,6 +41,7 @@ class WorkerPool:
         max_restarts_per_minute: int,
         start_timeout_s: float,
         log_level: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._environment = {
             # Nothing may touch a graphics library at import; frames choose their own backend (see mujoco_frames).
@@ -48,13 +50,13 @@ class WorkerPool:
             # Parallelism comes from the processes.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            **(environment or {}),
         }
-        self._max_restarts = max_restarts_per_minute
         self._start_timeout_s = start_timeout_s
         self._log_level = log_level
         self._lock = threading.Lock()
         self._loads = [0] * workers
-        self._restarts: collections.deque[float] = collections.deque()
+        self._restarts = RestartBudget(max_restarts_per_minute, _WINDOW_S)
         self._closed = False
         self._workers = [WorkerProcess(index, self._environment, log_level) for index in range(workers)]
         try:
@@ -129,16 +131,12 @@ class WorkerPool:
             if self._closed:
                 raise UnavailableError("the service is shutting down")
             obituary = dead.obituary()
-            now = time.monotonic()
-            while self._restarts and self._restarts[0] < now - _WINDOW_S:
-                self._restarts.popleft()
-            if len(self._restarts) >= self._max_restarts:
-                wait_s = self._restarts[0] + _WINDOW_S - now
+            if not self._restarts.spend():
                 raise UnavailableError(
-                    f"{len(self._restarts)} workers died within {_WINDOW_S:.0f} s; no more are started for "
-                    f"{wait_s:.0f} s, then the same call may work. The last one: {obituary.splitlines()[0]}"
+                    f"{self._restarts.used} workers died within {_WINDOW_S:.0f} s; no more are started for "
+                    f"{self._restarts.wait_s:.0f} s, then the same call may work. The last one: "
+                    f"{obituary.splitlines()[0]}"
                 )
-            self._restarts.append(now)
             reason = dead.reason()
             dead.stop(0.0)
             log.error("worker_died", worker=index, reason=reason, obituary=obituary)

@@ -6,7 +6,6 @@ import collections
 import contextlib
 import mmap
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -16,12 +15,14 @@ import time
 
 import numpy as np
 
+from newt.errors import LostError
+from newt.processes import how_it_ended
 from services.sim.messages import DONE, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, READY
 
 _STDERR_LINES = 40
 
 
-class WorkerLostError(Exception):
+class WorkerLostError(LostError):
     """The process is gone; its text says how, and what it last wrote to stderr."""
 
 
@@ -35,7 +36,7 @@ class WorkerProcess:
     Args:
         index: Its place in the pool.
         environment: Variables on top of our own.
-        log_level: For its log.
+        log_level: Level of its log.
     """
 
     def __init__(self, index: int, environment: dict[str, str], log_level: str) -> None:
@@ -102,8 +103,8 @@ class WorkerProcess:
 
         Args:
             spec: A dumped GroupSpec.
-            block_descriptor: Of the session's block.
-            timeout_s: Of one piece of work, see `Channel.wait`.
+            block_descriptor: Descriptor of the session's block.
+            timeout_s: Time-out of one piece of work, see `Channel.wait`.
 
         Raises:
             WorkerLostError: The process is gone.
@@ -137,12 +138,7 @@ class WorkerProcess:
             self.kill_hung()
         code = self._process.wait()
         self._reader.join(1.0)
-        if self._hung:
-            how = "was killed because it no longer answered"
-        elif code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        else:
-            how = f"exited with code {code}"
+        how = "was killed because it no longer answered" if self._hung else how_it_ended(code)
         last = "\n".join(self._last_lines) or "(nothing)"
         return f"worker {self.index} (pid {self.pid}) {how}; its last lines:\n{last}"
 
@@ -163,7 +159,9 @@ class WorkerProcess:
             for raw in output:
                 line = raw.decode(errors="replace").rstrip("\n")
                 self._last_lines.append(line)
-                print(line, file=sys.stderr, flush=True)
+                # It must go on: a worker whose output nobody reads stands still.
+                with contextlib.suppress(OSError):
+                    print(line, file=sys.stderr, flush=True)
 
 
 class Channel:

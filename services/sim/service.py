@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
 import structlog
 
-from newt.tasks.registry import PADDED_ACTION_DIM
+from newt.errors import NewtError
+from newt.wire.limits import PADDED_ACTION_DIM
 from newt.wire.server import Server
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2_grpc
 from services.sim import metrics
 from services.sim.domains import Catalogue
+from services.sim.domains.own import SOURCES_VARIABLE
 from services.sim.pool import WorkerPool
 from services.sim.servicer import SimServicer
 from services.sim.session import Session
@@ -22,6 +25,8 @@ from services.sim.settings import SimSettings
 log = structlog.get_logger(__name__)
 
 SERVICE = "newt.v1.SimService"
+# Steps of one session wait for each other, and their work is done elsewhere.
+_UNARY_THREADS = 64
 _UPKEEP_PERIOD_S = 0.5
 _WORKER_STOP_TIMEOUT_S = 2.0
 
@@ -31,7 +36,7 @@ class SimService:
 
         service = SimService(SimSettings())
         service.server.start()
-        service.warm_up()
+        service.warm_up()  # or start(), which does it beside the server
         ...
         service.server.stop(grace_s=5)
         service.close()
@@ -47,16 +52,19 @@ class SimService:
     """
 
     def __init__(self, settings: SimSettings) -> None:
-        self._catalogue = Catalogue(settings.domains)
+        self._catalogue = Catalogue(settings.domains, settings.sources)
         self._timeout_s = settings.step_timeout_s
         # The port first: a second server on it must not start workers before it learns that it cannot stay.
-        self.server = Server(SERVICE, settings.host, settings.port, max_threads=settings.max_streams + 16)
+        self.server = Server(
+            SERVICE, settings.host, settings.port, _UNARY_THREADS, settings.max_streams, env_prefix="NEWT_SIM_"
+        )
         self.pool = WorkerPool(
             settings.workers,
             settings.render_backend,
             settings.max_restarts_per_minute,
             settings.start_timeout_s,
             settings.log_level,
+            {SOURCES_VARIABLE: json.dumps(settings.sources)},
         )
         self.sessions = Sessions(settings.max_instances)
         sim_pb2_grpc.add_SimServiceServicer_to_server(
@@ -66,6 +74,21 @@ class SimService:
         self._stopping = threading.Event()
         self._upkeep = threading.Thread(target=self._keep_up, name="upkeep", daemon=True)
         self._upkeep.start()
+
+    def start(self) -> None:
+        """Warms up in the background, while the server answers Describe and liveness; gives up if that fails."""
+
+        def warm_up() -> None:
+            try:
+                self.warm_up()
+            except NewtError as error:
+                log.error("warm_up_failed", error=str(error))
+                self.server.give_up()
+
+        threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+
+    def drain(self) -> None:
+        """Nothing waits here but for simulators."""
 
     def warm_up(self) -> None:
         """Takes one real step in every enabled domain; the service is ready then.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 
 import grpc
 
 import newt
-from newt.errors import ExhaustedError, InvalidInputError
-from newt.wire.channels import MAX_MESSAGE_BYTES
+from newt.errors import InvalidInputError
+from newt.wire.limits import MAX_MESSAGE_BYTES
+from newt.wire.tasks import to_message
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2, sim_pb2_grpc
 from services.sim.domains import Catalogue
@@ -32,14 +32,13 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
         self._catalogue = catalogue
         self._pool = pool
         self._sessions = sessions
-        self._streams = threading.BoundedSemaphore(settings.max_streams)
 
     def Describe(  # noqa: N802
         self, request: sim_pb2.DescribeRequest, context: grpc.ServicerContext
     ) -> sim_pb2.DescribeResponse:
         """Lists the tasks."""
         return sim_pb2.DescribeResponse(
-            tasks=self._catalogue.tasks.values(),
+            tasks=map(to_message, self._catalogue.tasks.values()),
             version=newt.__version__,
             max_instances=self._sessions.max_instances,
             used_instances=self._sessions.used_instances,
@@ -86,7 +85,7 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
         if not context.is_active():
             # The caller has given up and will never learn the id.
             self._sessions.close(session_id)
-        return sim_pb2.OpenResponse(session_id=session_id, lease_s=lease_s, envs=tasks)
+        return sim_pb2.OpenResponse(session_id=session_id, lease_s=lease_s, envs=map(to_message, tasks))
 
     def Reset(  # noqa: N802
         self, request: sim_pb2.ResetRequest, context: grpc.ServicerContext
@@ -100,24 +99,16 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
     ) -> sim_pb2.StepResponse:
         """One step."""
         with self._sessions.use(request.session_id) as session:
-            return session.step(request.sequence, request.action)
+            return session.step(request.step_number, request.action)
 
     def StepStream(  # noqa: N802
         self, request_iterator: Iterator[sim_pb2.StepRequest], context: grpc.ServicerContext
     ) -> Iterator[sim_pb2.StepResponse]:
         """Steps, one after the other."""
-        if not self._streams.acquire(blocking=False):
-            raise ExhaustedError(
-                f"the server's limit is {self._settings.max_streams} streams (NEWT_SIM_MAX_STREAMS): share one "
-                "between sessions, or use Step"
-            )
-        try:
-            for request in request_iterator:
-                with self._sessions.use(request.session_id) as session:
-                    reply = session.step(request.sequence, request.action)
-                yield reply
-        finally:
-            self._streams.release()
+        for request in request_iterator:
+            with self._sessions.use(request.session_id) as session:
+                reply = session.step(request.step_number, request.action)
+            yield reply
 
     def Render(  # noqa: N802
         self, request: sim_pb2.RenderRequest, context: grpc.ServicerContext

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import structlog
 
 from newt.errors import InvalidInputError, LostError, PreconditionError, UnavailableError
-from newt.tasks.registry import PADDED_ACTION_DIM
+from newt.tasks.registry import Task
+from newt.wire.limits import PADDED_ACTION_DIM
 from newt.wire.tensors import decode, fill
 from newt.wire.v1 import sim_pb2, tensor_pb2
 from services.sim import metrics
@@ -55,13 +56,13 @@ class Session:
     and reported as ended by the next step. All other rows go on.
 
     Args:
-        tasks: Of each row.
+        tasks: Tasks of each row.
         seeds: Origin of each row's sequence of episodes.
         rgb: Draw a frame with every observation.
         same_step: Start the next episode in the step which ends one.
         with_expert: Return the scripted expert's action with every observation.
         pool: The workers.
-        timeout_s: For one piece of work of one instance (see Channel.wait).
+        timeout_s: Time for one piece of work of one instance (see Channel.wait).
         light_rows: Instances of light domains to a worker; see SimSettings.
         wanted: Whether somebody still waits for the session; asked between two instances.
 
@@ -73,7 +74,7 @@ class Session:
 
     def __init__(
         self,
-        tasks: Sequence[sim_pb2.SimTask],
+        tasks: Sequence[Task],
         seeds: Sequence[int],
         *,
         rgb: bool,
@@ -146,27 +147,27 @@ class Session:
         self._observe(observation)
         return observation
 
-    def step(self, sequence: int, action: tensor_pb2.Tensor) -> sim_pb2.StepResponse:
+    def step(self, step_number: int, action: tensor_pb2.Tensor) -> sim_pb2.StepResponse:
         """One step of all rows, as the proto says.
 
         A step that failed half way (UNAVAILABLE, ABORTED) goes on where it was when it is repeated.
 
         Args:
-            sequence: Position of the step.
+            step_number: Position of the step.
             action: float32[N, A].
 
         Raises:
             InvalidInputError: An action is malformed; nothing has moved.
-            PreconditionError: Wrong sequence number, or a row must be reset first.
+            PreconditionError: Wrong step number, or a row must be reset first.
             LostError: Instances died and could not be restarted.
             UnavailableError: Too many workers have died lately.
         """
-        if sequence == self._reply.sequence and sequence:
+        last = self._reply.step_number
+        if step_number == last and step_number:
             return self._reply
-        if sequence != self._reply.sequence + 1:
+        if step_number != last + 1:
             raise PreconditionError(
-                f"got sequence {sequence}, expected {self._reply.sequence + 1} (or {self._reply.sequence} to repeat "
-                "the last reply)"
+                f"got step_number {step_number}, expected {last + 1} (or {last} to repeat the last reply)"
             )
         if self._observation is None:
             raise PreconditionError("Reset the session before its first step")
@@ -175,15 +176,15 @@ class Session:
             raise PreconditionError(f"row {row}'s episode has ended and auto-reset is disabled; Reset it first")
         start = time.perf_counter()
         block = self._block
-        if self._moving != sequence:
+        if self._moving != step_number:
             block.action[:] = self._checked(action)
-            self._moving = sequence
+            self._moving = step_number
             self._broadcast(STEP, ~self._crashed)
         if self._crashed.any():
             self._report_crashed()
         for counter, count in self._step_counters:
             counter.inc(count)
-        reply = sim_pb2.StepResponse(sequence=sequence)
+        reply = sim_pb2.StepResponse(step_number=step_number)
         self._observe(reply.observation)
         fill(reply.reward, block.reward)
         if self._has_success:

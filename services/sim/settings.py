@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from newt.settings import GrpcServiceSettings
-from services.sim.domains import installed_domains
+from newt.tasks.domains import installed_domains
 
 
 def _cores() -> int:
@@ -26,6 +26,11 @@ class SimSettings(GrpcServiceSettings):
         default_factory=lambda: tuple(installed_domains()),
         description="Domains to host, separated by commas; by default all that are installed.",
     )
+    sources: tuple[str, ...] = Field(
+        (),
+        description='Where tasks of your own come from, as JSON: ["/home/me/my_reacher", "my_pkg.tasks:TASK", '
+        '"gym:Pendulum-v1"]; their domain is `own` (docs/your-own-task.md).',
+    )
     workers: int = Field(default_factory=_cores, ge=1, le=512, description="Worker processes; by default one per core.")
     light_rows: int = Field(
         16,
@@ -34,7 +39,9 @@ class SimSettings(GrpcServiceSettings):
         "worker for each of so many instances; other sessions spread over all workers.",
     )
     max_instances: int = Field(512, ge=1, description="Limit of simulator instances over all sessions.")
-    max_streams: int = Field(64, ge=1, le=1024, description="Limit of StepStream calls at once; each holds a thread.")
+    max_streams: int = Field(
+        64, ge=1, le=1024, description="Limit of StepStream calls at once; surplus ones are refused."
+    )
     default_lease_s: float = Field(60.0, gt=0, description="Lease of a session that asks for none, seconds.")
     max_lease_s: float = Field(3600.0, gt=0, description="Longest lease granted, seconds.")
     step_timeout_s: float = Field(

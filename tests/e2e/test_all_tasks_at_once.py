@@ -20,10 +20,11 @@ from newt.client import SimClient
 from newt.client.replay import ReplayClient
 from newt.local import control
 from newt.local.control import StackState
-from newt.local.stack import StackConfig, installed_domains
-from newt.tasks.domains import DOMAINS
+from newt.local.stack import StackConfig
+from newt.tasks.domains import DOMAINS, installed_domains
 from newt.tasks.registry import select_tasks
-from newt.wire.v1 import replay_pb2, sim_pb2
+from newt.wire.episodes import Behaviour
+from newt.wire.v1 import sim_pb2
 
 pytestmark = [
     pytest.mark.slow,
@@ -156,7 +157,7 @@ def test_the_whole_set_trains_twice_without_a_crash_or_a_leak(home: Path) -> Non
         assert max(rounds.values()) - min(rounds.values()) <= LEAD_STEPS + 1
         with ReplayClient(addresses(stack)["replay"]) as replay:
             episodes = list(replay.read_episodes(buffer_id=run["id"]))
-        assert {episode.behaviour for episode in episodes} == {replay_pb2.BEHAVIOUR_PLANNER}
+        assert {episode.behaviour for episode in episodes} == {Behaviour.PLANNER}
         assert instances_in_use(stack) == 0
         assert peak.mb < MOST_MB
         deadline = time.monotonic() + 60

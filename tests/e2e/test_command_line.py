@@ -1,17 +1,16 @@
-"""What a newcomer does, through the installed commands: up, train, look, evaluate, download, down."""
+"""What a newcomer does with the wheel, in an empty folder: up, train, look, evaluate, download, down; and the tour."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from installed_wheel import environment, install
 
 from newt.local import control
 
@@ -27,11 +26,32 @@ SMALL = (
 )
 
 
+OWN = (
+    "schedule.total_env_steps=200",
+    "schedule.seed_env_steps=100",
+    "schedule.pretrain_updates=2",
+    "schedule.updates_per_env_step=0.02",
+    "demos.scripted_episodes=1",
+    "evaluation.episodes_per_task=0",
+    "replay.batch_size=16",
+)
+TOUR = (
+    'tasks=["mujoco-reacher"]',
+    'demos={"scripted_episodes": 2}',
+    "schedule.seed_env_steps=100",
+    "schedule.pretrain_updates=5",
+    "schedule.updates_per_env_step=0.05",
+    "evaluation.episodes_per_task=1",
+    "replay.batch_size=16",
+)
+
+
 def newt(home: Path, *arguments: str, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NEWT_HOME": str(home), "COLUMNS": "200"}
+    """Calls the command that the wheel beside `home` has installed, in that empty folder."""
     return subprocess.run(
-        [sys.executable, "-m", "newt.cli.main", *arguments],
-        env=environment,
+        [str(home.parent / "venv" / "bin" / "newt"), *arguments],
+        env=environment(NEWT_HOME=str(home), COLUMNS="200"),
+        cwd=home.parent / "empty",
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -39,8 +59,20 @@ def newt(home: Path, *arguments: str, timeout_s: float = 170) -> subprocess.Comp
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's environment and an empty folder."""
     folder = tmp_path_factory.mktemp("newt")
+    programs = install(folder)
+    (folder / "empty").mkdir()
+    where = [str(programs / "python"), "-c", "import newt, services; print(*newt.__path__, *services.__path__)"]
+    found = subprocess.run(where, env=environment(), cwd=folder / "empty", capture_output=True, text=True, timeout=60)
+    assert all(path.startswith(str(folder)) for path in found.stdout.split())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(installed: Path) -> Iterator[Path]:
+    folder = installed / "home"
     result = newt(folder, "up", "--any-port", "--domain", "mujoco", "--domain", "metaworld")
     assert result.returncode == 0, result.stdout + result.stderr
     yield folder
@@ -56,6 +88,9 @@ def run_id(home: Path) -> str:
     result = newt(home, "train", "mw-drawer-close", "mujoco-reacher", "--preset", "laptop", *settings)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "succeeded" in result.stdout
+    progress = [line for line in result.stdout.splitlines() if " | " in line]
+    assert max(map(len, progress)) < 100
+    assert "normalised score" in result.stdout[result.stdout.index(progress[-1]) :]
     first_line = result.stdout.splitlines()[0]
     return first_line.split()[1].rstrip(":")
 
@@ -129,6 +164,7 @@ def test_nonsense_is_refused_in_one_line_that_names_the_field(home: Path) -> Non
         (["train", "mujoco-reacher", "--set", "schedule.total_env_steps=-1"], "schedule.total_env_steps"),
         (["train", "mujoco-reacher", "--set", "train.lr=fast"], "lr"),
         (["train", "mujoco-reacher", "--set", "colour=red"], "colour"),
+        (["train", "mujoco-ant", "--algorithm", "bc"], "algorithm.name"),
         (["train", "rd-push-red"], "simulator"),
         (["runs", "show", "no-such-run"], "no-such-run"),
     ):
@@ -161,7 +197,44 @@ def test_a_finished_run_is_deleted(home: Path, run_id: str) -> None:
     assert run_id in newt(home, "runs", "delete", run_id, "--yes").stderr
 
 
-def test_without_a_stack_the_command_says_how_to_start_one(tmp_path: Path) -> None:
-    result = newt(tmp_path, "runs")
+def test_without_a_stack_the_command_says_how_to_start_one(installed: Path) -> None:
+    result = newt(installed / "elsewhere", "runs")
     assert result.returncode == 1
     assert "newt up" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_tour_leaves_everything_in_one_folder(installed: Path) -> None:
+    settings = [argument for value in TOUR for argument in ("--set", value)]
+    # By its former name, which works as well.
+    result = newt(installed / "elsewhere", "demo", "--env-steps", "200", *settings, timeout_s=280)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "newt tour" in result.stdout.splitlines()[0]
+    (folder,) = (installed / "empty" / "runs").iterdir()
+    assert folder.name.startswith("tour-")
+    found = {path.name.partition("-")[0] for path in folder.iterdir()}
+    assert found == {"checkpoint", "losses.png", "results.json", "scores.png", "stack", "videos"}
+    assert list((folder / "videos").glob("*.mp4"))
+    assert json.loads((folder / "results.json").read_text())["tasks"]["mujoco-reacher"]["final"]
+    assert {path.name for path in (installed / "empty").iterdir()} == {"runs"}
+
+
+@pytest.mark.slow
+def test_a_stranger_trains_on_a_task_of_their_own(installed: Path) -> None:
+    """From an empty folder: a file to begin with, its check, a video, a run; nothing of ours is edited."""
+    home = installed / "own-home"
+    begun = newt(home, "env", "init", "my_reacher")
+    assert begun.returncode == 0, begun.stderr
+    check = newt(home, "env", "check", "./my_reacher", "--steps", "100", "--episodes", "1", "--json")
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert json.loads(check.stdout)["tasks"][0]["name"] == "my-reacher"
+    played = newt(home, "env", "play", "./my_reacher", "--agent", "expert")
+    assert played.returncode == 0, played.stderr
+    assert (installed / "empty" / "my_reacher-expert.mp4").stat().st_size > 1_000
+    small = [argument for value in OWN for argument in ("--set", value)]
+    run = newt(home, "train", "./my_reacher", "mujoco-reacher", "--preset", "laptop", *small, timeout_s=400)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "2 tasks" in run.stdout
+    assert "succeeded" in run.stdout
+    assert newt(home, "status").returncode == 1  # the services lived as long as the command

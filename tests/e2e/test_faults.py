@@ -29,10 +29,10 @@ LEASE_S = 60.0  # NEWT_SIM_DEFAULT_LEASE_S
 
 STORED = """
 import sys, redis
-from services.replay.episode import Episode
+from services.replay.episode import unpack
 client = redis.Redis(host="redis")
 for key in set(client.scan_iter(f"newt:replay:1:buffer:{sys.argv[1]}:e:*", count=1000)):
-    print(Episode.unpack(client.get(key)).episode_id)
+    print(unpack(client.get(key)).episode_id)
 """
 ACKNOWLEDGED = """
 import json, sys
@@ -43,7 +43,8 @@ for line in open(f"/data/runs/{sys.argv[1]}/logs/collector.log"):
 KILL_CHILD = """
 import os, pathlib, signal, sys
 for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if f"services.learner.{sys.argv[1]}" in path.read_bytes().decode().split("\\0"):
+    modules = [part for part in path.read_bytes().decode().split("\\0") if part.startswith("services.learner.")]
+    if any(module.endswith("." + sys.argv[1]) for module in modules):
         os.kill(int(path.parent.name), signal.SIGKILL)
         print(path.parent.name)
 """
@@ -148,7 +149,7 @@ FAULTS = [
         "partition",
         ("learner",),
         "The run's processes live and wait for every other service. If its address has changed, gRPC's keepalive "
-        "notices dead connections, within 30 s each.",
+        "notices dead connections, within 40 s each.",
         "none",
     ),
     Fault(

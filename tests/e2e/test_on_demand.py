@@ -22,7 +22,7 @@ from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
 import newt
-from services.learner.containers import ON_DEMAND, SimContainers
+from services.learner.processes.sim_containers import ON_DEMAND, SimContainers
 from services.learner.settings import LearnerSettings
 
 IDLE_S = 3.0

@@ -83,7 +83,7 @@ def test_a_request_is_followed_through_all_logs(stack: StackState, home: Path) -
             missing = {name: calls for name, calls in missing.items() if calls}
             time.sleep(0.5)
         http.post(f"/runs/{run_id}/cancel", headers={"X-Request-Id": "another"})
-        while not any(line["event"] == "run_stopped" for line in lines(home / "logs" / "learner.log", request_id)):
+        while not any(line["event"] == "job_stopped" for line in lines(home / "logs" / "learner.log", request_id)):
             assert time.monotonic() < deadline, "the run does not stop"
             time.sleep(0.2)
     # One line per method, however many steps were taken, and the run beside the request.
@@ -92,7 +92,7 @@ def test_a_request_is_followed_through_all_logs(stack: StackState, home: Path) -
         assert len(calls) == len(set(calls)), name
         assert {line["run"] for line in lines(home / "logs" / f"{name}.log", request_id)} == {run_id}, name
     events = [line["event"] for line in lines(home / "logs" / "learner.log", request_id)]
-    assert {"run_created", "run_started", "run_stopped"} <= set(events)
+    assert {"run_created", "job_started", "job_stopped"} <= set(events)
     cancelled = lines(home / "logs" / "learner.log", "another")
     assert [line["event"] for line in cancelled] == ["run_cancelled"]
     for process in ("collector", "trainer"):

@@ -21,6 +21,7 @@ import pytest
 from docker.errors import DockerException, ImageNotFound
 from docker.models.containers import Container
 
+from deploy import sizes
 from newt.local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,3 +234,10 @@ def running_stack(
             yield ComposeStack(client, project, rest_client, prometheus_client)
     finally:
         compose("--profile", "all", "down", "--volumes", "--timeout", "20", environment=environment, timeout_s=200)
+
+
+if __name__ == "__main__":  # `make tests` builds while other tests run; what fails here, the tests of images show
+    if os.environ.get("NEWT_TEST_NO_DOCKER") is None and os.environ.get("NEWT_TEST_BUILD") != "0":
+        # One after the other: twelve at once would take a good part of the processor, however low their priority is.
+        for service in sizes.services():
+            build(service, environment={"NEWT_COMPOSE_MANISKILL_ASSETS": "none"})

@@ -36,7 +36,7 @@ class Coconut:
         y: Centre.
         vx: Pixels per step.
         vy: Pixels per step.
-        number: Of this episode, for its looks.
+        number: Number of this episode, for its looks.
         cracked: Steps until it is replaced, None while it falls.
     """
 

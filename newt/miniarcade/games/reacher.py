@@ -32,7 +32,7 @@ class Reacher(Game):
 
     Args:
         target_radius: Metres.
-        drawn_radius: Of the target in the picture, pixels.
+        drawn_radius: Radius of the target in the picture, pixels.
     """
 
     OBS_DIM: ClassVar[int] = 6
@@ -107,7 +107,7 @@ class Reacher(Game):
         canvas.disc(*tip, 3, (230, 230, 230))
 
     def tip(self) -> tuple[float, float]:
-        """x and y of the arm's end, metres."""
+        """X and y of the arm's end, metres."""
         shoulder, both = self.angles[0], self.angles[0] + self.angles[1]
         return LINK * (math.cos(shoulder) + math.cos(both)), LINK * (math.sin(shoulder) + math.sin(both))
 

@@ -31,8 +31,8 @@ class _ActMode:
 class _ActModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ACT_MODE_UNSPECIFIED: _ActMode.ValueType  # 0
-    """Treated as PLAN."""
-    ACT_MODE_PLAN: _ActMode.ValueType  # 1
+    """Treated as PLANNER."""
+    ACT_MODE_PLANNER: _ActMode.ValueType  # 1
     """MPPI in latent space."""
     ACT_MODE_POLICY: _ActMode.ValueType  # 2
     """The policy alone, without planning."""
@@ -41,8 +41,8 @@ class ActMode(_ActMode, metaclass=_ActModeEnumTypeWrapper):
     """How actions are chosen."""
 
 ACT_MODE_UNSPECIFIED: ActMode.ValueType  # 0
-"""Treated as PLAN."""
-ACT_MODE_PLAN: ActMode.ValueType  # 1
+"""Treated as PLANNER."""
+ACT_MODE_PLANNER: ActMode.ValueType  # 1
 """MPPI in latent space."""
 ACT_MODE_POLICY: ActMode.ValueType  # 2
 """The policy alone, without planning."""
@@ -65,14 +65,15 @@ class PlanRequest(_message.Message):
     HORIZON_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     WANT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_WEIGHT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Model to act with; for training runs, the run's id."""
     explore: _builtins.bool
     """True while collecting (noise is added), false in evaluation."""
     mode: Global___ActMode.ValueType
     env_step: _builtins.int
-    """Environment steps taken so far by the whole run; selects the weight of constrained planning.
-    Absent: planning is not constrained.
+    """Environment steps taken so far by the whole run, on which the weight of constrained planning depends. Absent: those
+    that the weights had seen when they were made, so that they act as they were trained to.
     """
     min_weights_version: _builtins.int
     """Refuse to act with older weights. 0 accepts any."""
@@ -104,6 +105,13 @@ class PlanRequest(_message.Message):
     def image(self) -> _tensor_pb2.Tensor:
         """float32[B, X]: image features; required by models with image input, refused by others."""
 
+    @_builtins.property
+    def constraint_weight(self) -> _tensor_pb2.Tensor:
+        """float32[B] in [0, 1]: how much of the policy is in each row's first proposal, in place of what training had; 0 plans
+        freely. Absent: the schedule's weight for rows of guided tasks (demonstrated to the run, or of a run that began with
+        another agent), 0 for all others. Ignored in ACT_MODE_POLICY.
+        """
+
     def __init__(
         self,
         *,
@@ -120,10 +128,11 @@ class PlanRequest(_message.Message):
         horizon: _builtins.int = ...,
         image: _tensor_pb2.Tensor | None = ...,
         want_sequence: _builtins.bool = ...,
+        constraint_weight: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_step", b"_env_step", "env_step", b"env_step", "first", b"first", "image", b"image", "obs", b"obs", "prev_mean", b"prev_mean", "seed", b"seed", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_step", b"_env_step", "constraint_weight", b"constraint_weight", "env_step", b"env_step", "first", b"first", "image", b"image", "obs", b"obs", "prev_mean", b"prev_mean", "seed", b"seed", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_step", b"_env_step", "env_step", b"env_step", "explore", b"explore", "first", b"first", "horizon", b"horizon", "image", b"image", "min_weights_version", b"min_weights_version", "mode", b"mode", "model_id", b"model_id", "obs", b"obs", "prev_mean", b"prev_mean", "seed", b"seed", "task", b"task", "want_sequence", b"want_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_step", b"_env_step", "constraint_weight", b"constraint_weight", "env_step", b"env_step", "explore", b"explore", "first", b"first", "horizon", b"horizon", "image", b"image", "min_weights_version", b"min_weights_version", "mode", b"mode", "model_id", b"model_id", "obs", b"obs", "prev_mean", b"prev_mean", "seed", b"seed", "task", b"task", "want_sequence", b"want_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__env_step: _TypeAlias = _typing.Literal["env_step"]  # noqa: Y015
     _WhichOneofArgType__env_step: _TypeAlias = _typing.Literal["_env_step", b"_env_step"]  # noqa: Y015
@@ -206,20 +215,52 @@ class ListModelsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedModel]:
+        """Models whose newest version was refused. An older version may be in `models`, and goes on being served."""
+
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        refused: _abc.Iterable[Global___RefusedModel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class RefusedModel(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    weights_version: _builtins.int
+    """The version that was refused, and why."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        weights_version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "reason", b"reason", "weights_version", b"weights_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedModel: _TypeAlias = RefusedModel  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):

@@ -53,6 +53,7 @@ class PlannerServiceServicer:
         """Plans one action for every row. Rows of concurrent calls are merged into one device batch; the result of a row
         depends on its inputs, its seed and the weights, never on the company it rode in (within float tolerance).
         UNAVAILABLE: no weights for the model yet, or older than min_weights_version: retry this very call.
+        FAILED_PRECONDITION: the weights that were published cannot be used; the message says why.
         INVALID_ARGUMENT names the tensor and row; a bad request fails alone. RESOURCE_EXHAUSTED: the queue is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -39,6 +39,7 @@ class PlannerServiceStub:
     """Plans one action for every row. Rows of concurrent calls are merged into one device batch; the result of a row
     depends on its inputs, its seed and the weights, never on the company it rode in (within float tolerance).
     UNAVAILABLE: no weights for the model yet, or older than min_weights_version: retry this very call.
+    FAILED_PRECONDITION: the weights that were published cannot be used; the message says why.
     INVALID_ARGUMENT names the tensor and row; a bad request fails alone. RESOURCE_EXHAUSTED: the queue is full.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_planner_pb2.ListModelsRequest, _planner_pb2.ListModelsResponse]
@@ -51,6 +52,7 @@ class PlannerServiceAsyncStub(PlannerServiceStub):
     """Plans one action for every row. Rows of concurrent calls are merged into one device batch; the result of a row
     depends on its inputs, its seed and the weights, never on the company it rode in (within float tolerance).
     UNAVAILABLE: no weights for the model yet, or older than min_weights_version: retry this very call.
+    FAILED_PRECONDITION: the weights that were published cannot be used; the message says why.
     INVALID_ARGUMENT names the tensor and row; a bad request fails alone. RESOURCE_EXHAUSTED: the queue is full.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_planner_pb2.ListModelsRequest, _planner_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -66,6 +68,7 @@ class PlannerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Plans one action for every row. Rows of concurrent calls are merged into one device batch; the result of a row
         depends on its inputs, its seed and the weights, never on the company it rode in (within float tolerance).
         UNAVAILABLE: no weights for the model yet, or older than min_weights_version: retry this very call.
+        FAILED_PRECONDITION: the weights that were published cannot be used; the message says why.
         INVALID_ARGUMENT names the tensor and row; a bad request fails alone. RESOURCE_EXHAUSTED: the queue is full.
         """
 

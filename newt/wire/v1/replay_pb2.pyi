@@ -134,8 +134,10 @@ Global___TaskDims: _TypeAlias = TaskDims  # noqa: Y015
 
 @_typing.final
 class Limiter(_message.Message):
-    """Keeps the ratio of updates to environment steps. Let c be the run's transitions appended in total and u the number of
-    online updates asked for. Update u may be sampled iff u < updates_per_env_step * (c - start_env_steps).
+    """Keeps the ratio of updates to environment steps. Let c be the environment steps that the run has taken: the
+    transitions appended in total, or what the collector has reported in AwaitInsert, which counts unfinished episodes too,
+    if that is more; and u the number of online updates asked for.
+    Update u may be sampled iff u < updates_per_env_step * (c - start_env_steps).
     The collector may go on iff updates_per_env_step * (c - start_env_steps) - u <= max_lead_updates.
     """
 
@@ -144,22 +146,28 @@ class Limiter(_message.Message):
     UPDATES_PER_ENV_STEP_FIELD_NUMBER: _builtins.int
     START_ENV_STEPS_FIELD_NUMBER: _builtins.int
     MAX_LEAD_UPDATES_FIELD_NUMBER: _builtins.int
+    ALL_TASKS_UNTIL_ENV_STEPS_FIELD_NUMBER: _builtins.int
     updates_per_env_step: _builtins.float
     """Updates per environment step (0.075 in the paper). Positive."""
     start_env_steps: _builtins.int
-    """Transitions stored before online updates begin."""
+    """Environment steps taken before online updates begin."""
     max_lead_updates: _builtins.int
     """How many updates the collector may be ahead. 0 means no bound."""
+    all_tasks_until_env_steps: _builtins.int
+    """While fewer environment steps are taken, updates wait until every task has an episode to draw from, online or demo;
+    the collector does not wait meanwhile. They would else begin with the tasks whose episodes are short. 0: never wait.
+    """
     def __init__(
         self,
         *,
         updates_per_env_step: _builtins.float = ...,
         start_env_steps: _builtins.int = ...,
         max_lead_updates: _builtins.int = ...,
+        all_tasks_until_env_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_lead_updates", b"max_lead_updates", "start_env_steps", b"start_env_steps", "updates_per_env_step", b"updates_per_env_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_tasks_until_env_steps", b"all_tasks_until_env_steps", "max_lead_updates", b"max_lead_updates", "start_env_steps", b"start_env_steps", "updates_per_env_step", b"updates_per_env_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,17 +436,30 @@ class AwaitInsertRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUFFER_ID_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
+    ACTING_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
     buffer_id: _builtins.str
+    env_steps_taken: _builtins.int
+    """Environment steps that the collector has taken: those of the episodes it has stored, and so far of its unfinished
+    ones; those of episodes that it gave up count no more. The latest report is valid, until the service restarts. It
+    counts from the moment of the call, also if the call waits. Absent: as before.
+    """
+    acting_weights_version: _builtins.int
+    """Newest version of the weights that has chosen an action; 0 for none. Passed on to the trainer."""
     def __init__(
         self,
         *,
         buffer_id: _builtins.str = ...,
+        env_steps_taken: _builtins.int | None = ...,
+        acting_weights_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken", "env_steps_taken", b"env_steps_taken"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_id", b"buffer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken", "acting_weights_version", b"acting_weights_version", "buffer_id", b"buffer_id", "env_steps_taken", b"env_steps_taken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__env_steps_taken: _TypeAlias = _typing.Literal["env_steps_taken"]  # noqa: Y015
+    _WhichOneofArgType__env_steps_taken: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__env_steps_taken) -> _WhichOneofReturnType__env_steps_taken | None: ...
 
 Global___AwaitInsertRequest: _TypeAlias = AwaitInsertRequest  # noqa: Y015
 
@@ -450,6 +471,7 @@ class AwaitInsertResponse(_message.Message):
     BLOCKED_SECONDS_FIELD_NUMBER: _builtins.int
     BLOCKED_SIDE_FIELD_NUMBER: _builtins.int
     LEAD_UPDATES_FIELD_NUMBER: _builtins.int
+    PERMITTED_ENV_STEPS_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     """False: still blocked when the time was up; ask again."""
     blocked_seconds: _builtins.float
@@ -457,6 +479,10 @@ class AwaitInsertResponse(_message.Message):
     """INSERT if this call was held back at all, otherwise unspecified."""
     lead_updates: _builtins.float
     """How many updates the collector leads by; negative if the trainer waits."""
+    permitted_env_steps: _builtins.int
+    """While at most so many steps are taken, the collector may take another one without asking again. Absent: no bound, or
+    not granted.
+    """
     def __init__(
         self,
         *,
@@ -464,12 +490,15 @@ class AwaitInsertResponse(_message.Message):
         blocked_seconds: _builtins.float = ...,
         blocked_side: Global___LimiterSide.ValueType = ...,
         lead_updates: _builtins.float = ...,
+        permitted_env_steps: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_permitted_env_steps", b"_permitted_env_steps", "permitted_env_steps", b"permitted_env_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "granted", b"granted", "lead_updates", b"lead_updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permitted_env_steps", b"_permitted_env_steps", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "granted", b"granted", "lead_updates", b"lead_updates", "permitted_env_steps", b"permitted_env_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__permitted_env_steps: _TypeAlias = _typing.Literal["permitted_env_steps"]  # noqa: Y015
+    _WhichOneofArgType__permitted_env_steps: _TypeAlias = _typing.Literal["_permitted_env_steps", b"_permitted_env_steps"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__permitted_env_steps) -> _WhichOneofReturnType__permitted_env_steps | None: ...
 
 Global___AwaitInsertResponse: _TypeAlias = AwaitInsertResponse  # noqa: Y015
 
@@ -525,6 +554,8 @@ class SampleResponse(_message.Message):
     BLOCKED_SECONDS_FIELD_NUMBER: _builtins.int
     BLOCKED_SIDE_FIELD_NUMBER: _builtins.int
     ENV_STEPS_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
+    ACTING_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
     online_update: _builtins.int
     """Echo of the request."""
     blocked_seconds: _builtins.float
@@ -532,6 +563,10 @@ class SampleResponse(_message.Message):
     blocked_side: Global___LimiterSide.ValueType
     env_steps: _builtins.int
     """Transitions stored in the run so far."""
+    env_steps_taken: _builtins.int
+    """Environment steps taken so far, as the limiter counts them."""
+    acting_weights_version: _builtins.int
+    """As the collector has reported it last; 0 for none."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceGroup]:
         """One per task present; sequences from demos come first inside each group."""
@@ -544,10 +579,12 @@ class SampleResponse(_message.Message):
         blocked_seconds: _builtins.float = ...,
         blocked_side: Global___LimiterSide.ValueType = ...,
         env_steps: _builtins.int = ...,
+        env_steps_taken: _builtins.int = ...,
+        acting_weights_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "env_steps", b"env_steps", "groups", b"groups", "online_update", b"online_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "acting_weights_version", b"acting_weights_version", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "groups", b"groups", "online_update", b"online_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__online_update: _TypeAlias = _typing.Literal["online_update"]  # noqa: Y015
     _WhichOneofArgType__online_update: _TypeAlias = _typing.Literal["_online_update", b"_online_update"]  # noqa: Y015
@@ -637,6 +674,7 @@ class GetBufferResponse(_message.Message):
     UPDATES_FIELD_NUMBER: _builtins.int
     BLOCKED_SIDE_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     env_steps: _builtins.int
     """Ever appended."""
     episodes: _builtins.int
@@ -648,6 +686,8 @@ class GetBufferResponse(_message.Message):
     """Highest online update asked for so far plus one."""
     blocked_side: Global___LimiterSide.ValueType
     """Side held back now."""
+    env_steps_taken: _builtins.int
+    """Environment steps taken so far, as the limiter counts them."""
     @_builtins.property
     def config(self) -> Global___CreateBufferRequest: ...
     @_builtins.property
@@ -664,10 +704,11 @@ class GetBufferResponse(_message.Message):
         updates: _builtins.int = ...,
         blocked_side: Global___LimiterSide.ValueType = ...,
         tasks: _abc.Iterable[Global___TaskCounters] | None = ...,
+        env_steps_taken: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_side", b"blocked_side", "config", b"config", "demo_rows", b"demo_rows", "env_steps", b"env_steps", "episodes", b"episodes", "rows", b"rows", "size_bytes", b"size_bytes", "tasks", b"tasks", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_side", b"blocked_side", "config", b"config", "demo_rows", b"demo_rows", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "episodes", b"episodes", "rows", b"rows", "size_bytes", b"size_bytes", "tasks", b"tasks", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -754,8 +795,11 @@ class DemoSet(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     size_bytes: _builtins.int
+    error: _builtins.str
+    """Why the set cannot be read; empty for a whole one. A broken set has no tasks and can only be deleted."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DemoTask]: ...
     def __init__(
@@ -764,10 +808,11 @@ class DemoSet(_message.Message):
         name: _builtins.str = ...,
         tasks: _abc.Iterable[Global___DemoTask] | None = ...,
         size_bytes: _builtins.int = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "size_bytes", b"size_bytes", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "name", b"name", "size_bytes", b"size_bytes", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,6 +162,8 @@ Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
 
 @_typing.final
 class SimTask(_message.Message):
+    """All that a learner must know of a task. It needs no registry of its own: what a simulator describes can be trained on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -172,9 +174,18 @@ class SimTask(_message.Message):
     ACTION_REPEAT_FIELD_NUMBER: _builtins.int
     HAS_SUCCESS_FIELD_NUMBER: _builtins.int
     HAS_EXPERT_FIELD_NUMBER: _builtins.int
+    EMBODIMENT_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    DISCOUNT_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    SCORE_RULE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Unique among all simulators of a learner, which refuses a name that two of them have."""
     domain: _builtins.str
-    """Domain plug-in which runs the task."""
+    """Domain plug-in which runs the task. A learner that has no simulator of this name files the task under the name that
+    the server has in its settings.
+    """
     obs_dim: _builtins.int
     """Used columns of observations and actions."""
     action_dim: _builtins.int
@@ -186,6 +197,17 @@ class SimTask(_message.Message):
     """True if `success` is defined (otherwise it is NaN)."""
     has_expert: _builtins.bool
     """True if OpenRequest.with_expert works for the task."""
+    embodiment: _builtins.str
+    """What the agent is told: its body and what each action does, then what to do. Agents read both, one after the other."""
+    goal: _builtins.str
+    discount: _builtins.float
+    """Discount per agent step, in (0, 1]; 0: by the length of an episode (newt/tasks/discounts.py)."""
+    split: _builtins.str
+    """train, test or extra: whether the domain's name stands for the task in a request. Empty: train."""
+    score_rule: _builtins.str
+    """How an episode's score in [0, 1] comes about, in words; empty where it is published."""
+    digest: _builtins.str
+    """SHA-256 of the code that plays the task, as hex: a run that is resumed says when it is another one. Empty: unknown."""
     def __init__(
         self,
         *,
@@ -197,10 +219,16 @@ class SimTask(_message.Message):
         action_repeat: _builtins.int = ...,
         has_success: _builtins.bool = ...,
         has_expert: _builtins.bool = ...,
+        embodiment: _builtins.str = ...,
+        goal: _builtins.str = ...,
+        discount: _builtins.float = ...,
+        split: _builtins.str = ...,
+        score_rule: _builtins.str = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_repeat", b"action_repeat", "domain", b"domain", "episode_length", b"episode_length", "has_expert", b"has_expert", "has_success", b"has_success", "name", b"name", "obs_dim", b"obs_dim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_repeat", b"action_repeat", "digest", b"digest", "discount", b"discount", "domain", b"domain", "embodiment", b"embodiment", "episode_length", b"episode_length", "goal", b"goal", "has_expert", b"has_expert", "has_success", b"has_success", "name", b"name", "obs_dim", b"obs_dim", "score_rule", b"score_rule", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,10 +435,10 @@ class StepRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    STEP_NUMBER_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    sequence: _builtins.int
+    step_number: _builtins.int
     """Position of this step in the session: 1 for the first step, then 2, 3, ... (Reset does not restart it).
     Repeating the last number returns the last reply again without stepping, so a retry is harmless;
     any other number is refused with FAILED_PRECONDITION.
@@ -425,12 +453,12 @@ class StepRequest(_message.Message):
         self,
         *,
         session_id: _builtins.str = ...,
-        sequence: _builtins.int = ...,
+        step_number: _builtins.int = ...,
         action: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "sequence", b"sequence", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "session_id", b"session_id", "step_number", b"step_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,7 +468,7 @@ Global___StepRequest: _TypeAlias = StepRequest  # noqa: Y015
 class StepResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    STEP_NUMBER_FIELD_NUMBER: _builtins.int
     OBSERVATION_FIELD_NUMBER: _builtins.int
     REWARD_FIELD_NUMBER: _builtins.int
     TERMINATED_FIELD_NUMBER: _builtins.int
@@ -452,7 +480,7 @@ class StepResponse(_message.Message):
     FINAL_RGB_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     CORRECTED_SCORE_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
+    step_number: _builtins.int
     """Echo of the request."""
     @_builtins.property
     def observation(self) -> Global___Observation:
@@ -503,7 +531,7 @@ class StepResponse(_message.Message):
     def __init__(
         self,
         *,
-        sequence: _builtins.int = ...,
+        step_number: _builtins.int = ...,
         observation: Global___Observation | None = ...,
         reward: _tensor_pb2.Tensor | None = ...,
         terminated: _tensor_pb2.Tensor | None = ...,
@@ -518,7 +546,7 @@ class StepResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "sequence", b"sequence", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "step_number", b"step_number", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The table of domains: which module runs which tasks, and what must be installed for it.
+"""The table of domains: which module runs which tasks.
 
 Reading the table imports no simulator. A worker imports a domain's module when it builds its first instance.
 """
@@ -8,64 +8,38 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import cast
 
 from newt.errors import NotFoundError, PreconditionError
-from newt.tasks.registry import all_tasks
-from newt.wire.v1 import sim_pb2
+from newt.tasks import domains as registered
+from newt.tasks.domains import Domain, how_to_install
+from newt.tasks.registry import Task, table_tasks
 from services.sim.domains.base import SimEnv
 
+NOOP = Domain("noop", "Nothing", "sim", (), light=True)
+"""Simulates nothing: it exists for tests and benchmarks, its tasks are not registered, and it must be asked for."""
 
-@dataclass(frozen=True)
-class Domain:
-    """One plug-in.
+OWN = Domain("own", "Own tasks", "sim", ("gymnasium",))
+"""Tasks of somebody else's, from the sources in the settings."""
 
-    Attributes:
-        name: As in the task registry.
-        module: Has `make(task, rendering) -> SimEnv`; a domain outside the registry also has `TASKS`.
-        packages: Import names that must be present.
-        extra: The extra of this distribution which installs them.
-        registered: Whether the registry lists its tasks.
-        light: Whether a step without a frame takes microseconds, so that waking another worker costs more than the
-            step itself.
-    """
+DOMAINS: dict[str, Domain] = {**registered.DOMAINS, NOOP.name: NOOP, OWN.name: OWN}
+"""Every domain by name."""
 
-    name: str
-    module: str
-    packages: tuple[str, ...]
-    extra: str
-    registered: bool = True
-    light: bool = False
-
-    def missing_packages(self) -> list[str]:
-        """Which of its packages are not installed."""
-        return [package for package in self.packages if find_spec(package) is None]
-
-
-DOMAINS: dict[str, Domain] = {
-    domain.name: domain
-    for domain in (
-        Domain("atari", "services.sim.domains.atari", ("ale_py", "gymnasium"), "sim-atari"),
-        Domain("dmcontrol", "services.sim.domains.dmcontrol", ("dm_control", "PIL"), "sim-dmcontrol"),
-        Domain("dmcontrol-ext", "services.sim.domains.dmcontrol_extended", ("dm_control", "PIL"), "sim-dmcontrol"),
-        Domain("maniskill", "services.sim.domains.maniskill", ("mani_skill", "sapien"), "sim-maniskill"),
-        Domain("metaworld", "services.sim.domains.metaworld", ("metaworld", "PIL"), "sim-metaworld"),
-        Domain("mujoco", "services.sim.domains.mujoco", ("gymnasium", "mujoco", "PIL"), "sim-mujoco"),
-        Domain("miniarcade", "services.sim.domains.miniarcade", ("pygame",), "sim-miniarcade", light=True),
-        Domain("box2d", "services.sim.domains.box2d", ("Box2D", "pygame", "PIL"), "sim-box2d"),
-        Domain("robodesk", "services.sim.domains.robodesk", ("robodesk", "PIL"), "sim-robodesk"),
-        Domain("ogbench", "services.sim.domains.ogbench", ("ogbench", "mujoco", "PIL"), "sim-ogbench"),
-        Domain("noop", "services.sim.domains.noop", (), "sim", registered=False, light=True),
-    )
+MODULES: dict[str, str] = {
+    "dmcontrol": "services.sim.domains.dmcontrol",
+    "dmcontrol-ext": "services.sim.domains.dmcontrol_extended",
+    "metaworld": "services.sim.domains.metaworld",
+    "maniskill": "services.sim.domains.maniskill",
+    "mujoco": "services.sim.domains.mujoco",
+    "box2d": "services.sim.domains.box2d",
+    "robodesk": "services.sim.domains.robodesk",
+    "ogbench": "services.sim.domains.ogbench",
+    "miniarcade": "services.sim.domains.miniarcade",
+    "atari": "services.sim.domains.atari",
+    "noop": "services.sim.domains.noop",
+    "own": "services.sim.domains.own",
 }
-"""Every domain by name. `noop` simulates nothing: it exists for tests and benchmarks and must be asked for."""
-
-
-def installed_domains() -> list[str]:
-    """The domains with real tasks whose packages are present."""
-    return [domain.name for domain in DOMAINS.values() if domain.registered and not domain.missing_packages()]
+"""Every domain's module: it has `make(task, rendering) -> SimEnv`. `noop` also has `TASKS`, `own` finds them out."""
 
 
 class Catalogue:
@@ -73,43 +47,41 @@ class Catalogue:
 
     Args:
         domains: Names of the enabled domains.
+        sources: Where tasks of somebody else's come from, which are of the domain `own`.
 
     Raises:
         NotFoundError: A domain that does not exist.
+        InvalidInputError: A source that cannot be used; says what to do.
         PreconditionError: A domain whose packages are not installed; says how to install them.
     """
 
-    def __init__(self, domains: Iterable[str]) -> None:
+    def __init__(self, domains: Iterable[str], sources: Sequence[str] = ()) -> None:
         self.domains: list[str] = []
+        if sources:
+            domains = [*domains, OWN.name]
         for name in dict.fromkeys(domains):
             if name not in DOMAINS:
                 raise NotFoundError(f"no domain {name!r}; known are {', '.join(DOMAINS)}")
             missing = DOMAINS[name].missing_packages()
             if missing:
                 raise PreconditionError(
-                    f"domain {name} needs {', '.join(missing)}: install newt[{DOMAINS[name].extra}], or leave the "
-                    "domain out of NEWT_SIM_DOMAINS"
+                    f"domain {name} needs {', '.join(missing)}: {how_to_install([name])}, or leave the domain out of "
+                    "NEWT_SIM_DOMAINS"
                 )
             self.domains.append(name)
-        self.tasks: dict[str, sim_pb2.SimTask] = {}
-        for task in all_tasks():
-            if task.domain in self.domains:
-                self.tasks[task.name] = sim_pb2.SimTask(
-                    name=task.name,
-                    domain=task.domain,
-                    obs_dim=task.obs_dim,
-                    action_dim=task.action_dim,
-                    episode_length=task.episode_length,
-                    action_repeat=task.action_repeat,
-                    has_success=task.has_success,
-                    has_expert=task.has_expert,
-                )
-        for name in self.domains:
-            if not DOMAINS[name].registered:
-                own = cast(Sequence[sim_pb2.SimTask], importlib.import_module(DOMAINS[name].module).TASKS)
-                self.tasks.update({task.name: task for task in own})
+        self.tasks: dict[str, Task] = {
+            task.name: task for task in table_tasks().values() if task.domain in self.domains
+        }
+        own: list[Task] = []
+        if NOOP.name in self.domains:
+            own += importlib.import_module(MODULES[NOOP.name]).TASKS
+        if OWN.name in self.domains:
+            if not sources:
+                raise PreconditionError("domain own has no tasks: name where they come from in NEWT_SIM_SOURCES")
+            own += importlib.import_module(MODULES[OWN.name]).described(sources)
+        self.tasks.update({task.name: task for task in own})
 
-    def get(self, name: str) -> sim_pb2.SimTask:
+    def get(self, name: str) -> Task:
         """The task of this name.
 
         Raises:
@@ -131,4 +103,4 @@ def make(domain: str, task: str, rendering: bool) -> SimEnv:
         task: Task name.
         rendering: Whether frames will be wanted: a missing driver is then an error now, not at the first frame.
     """
-    return cast(SimEnv, importlib.import_module(DOMAINS[domain].module).make(task, rendering))
+    return cast(SimEnv, importlib.import_module(MODULES[domain]).make(task, rendering))

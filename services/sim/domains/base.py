@@ -52,8 +52,8 @@ class SimEnv(ABC):
     from one thread. An exception out of any of them costs the instance (it is rebuilt), not its neighbours.
 
     Attributes:
-        corrected_score: Of the episode so far, in [0, 1]; None where the published score needs no correction. Which
-            tasks have one, and why, is in newt.tasks.corrected_scores.
+        corrected_score: Corrected score of the episode so far, in [0, 1]; None where the published score needs no
+            correction. Which tasks have one, and why, is in newt.tasks.corrected_scores.
     """
 
     corrected_score: float | None = None

@@ -30,10 +30,10 @@ class _Variant:
 
     Attributes:
         env_id: The gymnasium id.
-        score: From the return so far to the score so far.
+        score: Maps the return so far to the score so far.
         kwargs: Constructor arguments.
         camera: Name of the model's camera, or None for a free camera that looks at the whole model.
-        camera_distance: Of the free camera, metres; None is the model's extent.
+        camera_distance: Distance of the free camera, metres; None is the model's extent.
     """
 
     env_id: str

@@ -6,31 +6,48 @@ import math
 import os
 import signal
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from newt.wire.v1 import sim_pb2
+from newt.tasks.registry import Task
 from services.sim.domains.base import FRAME_SIZE, SimEnv, StepResult
 
-TASKS = [
+_FACTS = Task(
     # As wide as walker-walk, so that a benchmark of it measures the service alone.
-    sim_pb2.SimTask(name="noop", domain="noop", obs_dim=24, action_dim=6, episode_length=500, action_repeat=1),
-    sim_pb2.SimTask(
-        name="noop-short",
-        domain="noop",
-        obs_dim=3,
-        action_dim=2,
-        episode_length=5,
-        action_repeat=1,
-        has_success=True,
-        has_expert=True,
-    ),
-    sim_pb2.SimTask(name="noop-faulty", domain="noop", obs_dim=3, action_dim=1, episode_length=20, action_repeat=1),
+    "noop",
+    "noop",
+    24,
+    6,
+    episode_length=500,
+    action_repeat=1,
+    has_success=False,
+    has_expert=False,
+    discount=0.99,
+    embodiment="A counter that counts its steps and shows the last action.",
+    goal="Choose a large number.",
+)
+_SHORT: dict[str, Any] = {
+    "obs_dim": 3,
+    "action_dim": 2,
+    "episode_length": 5,
+    "has_success": True,
+    "has_expert": True,
+    "discount": 0.95,
+}
+TASKS = [
+    _FACTS,
+    replace(_FACTS, name="noop-short", **_SHORT),
+    replace(_FACTS, name="noop-faulty", obs_dim=3, action_dim=1, episode_length=20, discount=0.95),
 ]
 
 # First action column of noop-faulty, compared exactly.
 RAISE, DIE, HANG, SLOW, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, 0.75, -0.5, 0.25
+
+# noop-faulty cannot start episodes of seeds that are multiples of this, but for 0.
+BAD_SEED = 1009
 
 
 def make(task: str, rendering: bool) -> SimEnv:
@@ -41,16 +58,18 @@ def make(task: str, rendering: bool) -> SimEnv:
 class NoopEnv(SimEnv):
     """Observes (first draw of the seed, steps, last action, 0, ...) and rewards the action's first column."""
 
-    def __init__(self, facts: sim_pb2.SimTask) -> None:
+    def __init__(self, facts: Task) -> None:
         self._facts = facts
         self._obs = np.zeros(facts.obs_dim, np.float32)
         self._steps = 0
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
-        """The seed's first uniform number is the whole state."""
+        """The seed's first uniform number is the whole state; `noop-faulty` has seeds that lead to none."""
         self._steps = 0
         self._obs[:] = 0
         self._obs[0] = np.random.default_rng(seed).random()
+        if self._facts.name == "noop-faulty" and seed and seed % BAD_SEED == 0:
+            self._obs[1] = math.nan
         return self._obs.copy()
 
     def step(self, action: npt.NDArray[np.float32]) -> StepResult:

@@ -8,7 +8,7 @@ from learner_stack import LearnerStack
 
 from newt.local import redis_server
 from newt.local.redis_server import RedisServer
-from services.learner.store import RunStore
+from services.learner.records.store import Records
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,8 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def store(shared_redis: RedisServer) -> RunStore:
-    return RunStore.connect(shared_redis.url)
+def records(shared_redis: RedisServer) -> Records:
+    return Records.connect(shared_redis.url)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "hub")
 DOMAINS = ("dmcontrol", "metaworld", "mujoco")
 
 
-def wait_until(there: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
+def wait_until(there: Callable[[], bool], what: str, timeout_s: float = 180.0) -> None:
     """Polls a condition."""
     deadline = time.monotonic() + timeout_s
     while not there():
@@ -35,7 +35,8 @@ def processes_of(run_id: str, role: str) -> dict[int, int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().decode().split("\0")
-            if f"services.learner.{role}" not in arguments or run_id not in arguments:
+            modules = [argument for argument in arguments if argument.startswith("services.learner.")]
+            if not any(module.endswith(f".{role}") for module in modules) or run_id not in arguments:
                 continue
             environment = (process / "environ").read_bytes().decode().split("\0")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -76,7 +77,7 @@ class LearnerStack:
         }
         self.replay_address = address["replay"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=20.0)
+        self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=90.0)  # an upload loads torch
         try:
             for name in (*services, "learner"):
                 self.start(name)
@@ -129,7 +130,7 @@ class LearnerStack:
         assert reply.status_code == 201, reply.text
         return str(reply.json()["id"])
 
-    def follow(self, run_id: str, until: Callable[[dict[str, Any]], bool], timeout_s: float = 150.0) -> dict[str, Any]:
+    def follow(self, run_id: str, until: Callable[[dict[str, Any]], bool], timeout_s: float = 400.0) -> dict[str, Any]:
         """Polls a run until a condition holds or the run has ended; returns its record."""
         deadline = time.monotonic() + timeout_s
         while True:

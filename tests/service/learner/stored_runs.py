@@ -11,9 +11,10 @@ import numpy as np
 from learner_stack import LearnerStack, wait_until
 
 from newt.agent.checkpoints import Checkpoint, load_checkpoint
-from newt.client.episodes import Episode
+from newt.client.buffers import BufferConfig
 from newt.client.replay import ReplayClient
 from newt.tasks.registry import get_task
+from newt.wire.episodes import Episode
 
 TASK = get_task("mujoco-reacher")
 TOTAL, SEED_STEPS, INTERVAL = 1000, 200, 50
@@ -69,12 +70,14 @@ def submit(stack: LearnerStack, pretrain: int, online: int, processes: int = 1, 
     with ReplayClient(stack.replay_address) as replay:
         replay.create_buffer(
             run_id,
-            {TASK.name: (TASK.obs_dim, TASK.action_dim)},
-            capacity_rows=100_000,
-            updates_per_env_step=per_step,
-            start_env_steps=SEED_STEPS,
-            max_lead_updates=0,
-            demo_sets=["stored"],
+            BufferConfig(
+                {TASK.name: (TASK.obs_dim, TASK.action_dim)},
+                capacity_rows=100_000,
+                updates_per_env_step=per_step,
+                start_env_steps=SEED_STEPS,
+                max_lead_updates=0,
+                demo_sets=["stored"],
+            ),
         )
         for number in range(100, 100 + TOTAL // EPISODE_STEPS):
             replay.append(episode(number), buffer_id=run_id, timeout_s=10)

@@ -59,7 +59,8 @@ def _check_episodes(stack: LearnerStack, run_id: str) -> None:
 @pytest.fixture(scope="module")
 def finished(stack: LearnerStack) -> dict[str, Any]:
     """A run that was left alone."""
-    run_id = stack.submit(_with({"schedule": {"eval_every_env_steps": 500}}))
+    changes = {"schedule": {"eval_every_env_steps": 500}, "evaluation": {"policy_alone": True}}
+    run_id = stack.submit(_with(changes))
     run = stack.follow(run_id, lambda run: False)
     assert run["state"] == "succeeded", run["error"]
     return run
@@ -98,8 +99,10 @@ def test_results_have_all_milestones(stack: LearnerStack, finished: dict[str, An
         "pretrained",
         "periodic",
         "final",
+        "final_policy",
     ]
-    for milestone in ("random", "pretrained", "final"):
+    assert [evaluation["mode"] for evaluation in results["evaluations"][-2:]] == ["planner", "policy"]
+    for milestone in ("random", "pretrained", "final", "final_policy"):
         scores = [results["tasks"][task][milestone]["score"] for task in TASKS]
         assert results["mean_score"][milestone] == pytest.approx(sum(scores) / len(scores))
     row = results["tasks"]["mw-button-press"]["final"]
@@ -128,7 +131,7 @@ def test_checkpoints_come_home(stack: LearnerStack, finished: dict[str, Any], tm
     checkpoint = load_checkpoint(path)
     assert checkpoint.table.names == tuple(TASKS)
     assert RunSpec.model_validate(checkpoint.info["spec"]) == RunSpec.model_validate(finished["spec"])
-    assert checkpoint.learner().updates == PRETRAIN + finished["progress"]["updates"]
+    assert checkpoint.updater().updates == PRETRAIN + finished["progress"]["updates"]
 
 
 def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, Any]) -> None:
@@ -154,7 +157,7 @@ def test_checkpoints_can_be_evaluated(stack: LearnerStack, finished: dict[str, A
 
 
 def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
-    """kill -9 at random moments of training: each process of the run and of the stack, and the run's all at once."""
+    """`kill -9` at random moments of training: each process of the run and of the stack, and the run's all at once."""
     chance_seed = random.SystemRandom().randrange(2**32)
     print(f"moments from seed {chance_seed}")  # shown if the test fails
     chance = random.Random(chance_seed)
@@ -174,7 +177,7 @@ def test_a_run_survives_the_death_of_everybody(stack: LearnerStack) -> None:
 
     def kill_and_wait(role: str, restarts: int) -> None:
         stack.kill_child(run_id, role)
-        # The supervisor has to see this death before the next one, or it cannot count it.
+        # The keeper has to see this death before the next one, or it cannot count it.
         stack.follow(run_id, lambda run: look(run) or run["progress"]["restarts"] >= restarts)
 
     next_moment()
@@ -238,3 +241,24 @@ def test_a_diverging_run_stops_with_the_cause(stack: LearnerStack) -> None:
     run = stack.follow(run_id, lambda run: False)
     assert run["state"] == "failed"
     assert "NaN or infinite at update" in run["error"]
+
+
+def test_a_run_at_the_bounds_of_its_settings_starts(stack: LearnerStack) -> None:
+    request = _with(
+        {
+            "tasks": ["mujoco-reacher"],
+            "name": "-" + 63 * "9",
+            "seed": 2**63 - 1,
+            "schedule": {"total_env_steps": 2**53, "keep_checkpoints": 2**53, "publish_every_s": 1e-300},
+            "replay": {"capacity_rows": 2**48, "max_lead_updates": 2**53},
+            "plan": {"constraint_start": 2**63 - 1, "max_std": 1000, "temperature": 1e6},
+            "train": {"warmup_updates": 2**63 - 1, "adam_eps": 1e-20, "lr": 1.0},
+            "collect": {"lead_limit_steps": 2**53},
+            "evaluation": {"episodes_per_task": 0},
+        }
+    )
+    run_id = stack.submit(request)
+    run = stack.follow(run_id, lambda run: run["progress"]["updates"] > PRETRAIN)
+    assert run["state"] == "training", run["error"]
+    assert run["progress"]["env_steps"] > SEED_STEPS
+    assert stack.http.post(f"/runs/{run_id}/cancel").status_code == 200

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from newt.agent.checkpoints import save_checkpoint
 from newt.agent.config import ModelConfig, TrainConfig
-from newt.agent.learner import Learner
 from newt.agent.task_table import TaskTable
+from newt.agent.update import Updater
 from newt.agent.world_model import WorldModel
 from newt.tasks.embeddings import embed_tasks
 from newt.tasks.registry import get_task
@@ -19,13 +20,21 @@ SIZES = {"latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32}
 PLAN = {"num_samples": 24, "num_policy_trajectories": 4, "num_elites": 8, "iterations": 2}
 
 
-def write_agent(path: Path, tasks: Sequence[str], *, push: float | None = None, **sizes: int) -> Learner:
+def write_agent(
+    path: Path,
+    tasks: Sequence[str],
+    *,
+    push: float | None = None,
+    trained: Mapping[str, Any] | None = None,
+    **sizes: int,
+) -> Updater:
     """Writes a checkpoint of a language-conditioned agent.
 
     Args:
         path: Where to.
         tasks: Of its table.
         push: The policy's mean before tanh, whatever it sees and is told; None for one that depends on both.
+        trained: More entries of the checkpoint's info.
         sizes: Other sizes.
 
     Returns:
@@ -46,7 +55,7 @@ def write_agent(path: Path, tasks: Sequence[str], *, push: float | None = None, 
             head.weight.zero_()
             head.bias[: model.config.action_dim] = push
             head.bias[model.config.action_dim :] = -10.0  # no spread
-    learner = Learner(model, TrainConfig())
+    updater = Updater(model, TrainConfig())
     info = {"env_steps": 0, "updates": 0, "text_encoder": embedded.encoder, "spec": {"plan": PLAN}}
-    save_checkpoint(path, learner, info)
-    return learner
+    save_checkpoint(path, updater, {**info, **(trained or {})})
+    return updater

@@ -11,13 +11,13 @@ from commands import Commands
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from newt.cli.demos import demos_app
-from newt.client.episodes import Episode
 from newt.client.replay import ReplayClient
 from newt.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnavailableError
 from newt.local import redis_server
 from newt.official.demos import read_demos, write_demos
 from newt.tasks.registry import get_task
 from newt.wire.channels import connect
+from newt.wire.episodes import Episode
 from services.replay.service import NAME, ReplayService
 from services.replay.settings import ReplaySettings
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from newt.agent import InferenceModel, ModelConfig, PlanConfig, Planner, TaskTable, WorldModel
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.config import ModelConfig, PlanConfig
+from newt.agent.inference import InferenceModel
+from newt.agent.planning import Planner
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel
 from newt.client.planner import PlannerClient
 from newt.wire.server import Server
 from newt.wire.v1 import weights_pb2_grpc
-from services.learner.hub import WeightsHub
+from services.learner.weights.hub import WeightsHub
 from services.planner.service import PlannerService
 from services.planner.settings import PlannerSettings
 

@@ -20,7 +20,7 @@ from planner_rig import (
     weights_to_bytes,
 )
 
-from newt.agent import PlanResult
+from newt.agent.planning import PlanResult
 from newt.client.planner import Plan, PlannerClient
 from newt.client.weights import publish
 from newt.errors import InvalidInputError
@@ -34,7 +34,11 @@ def weights(hub: Hub) -> None:
     publish(hub.address, "run", 1, weights_to_bytes(MODEL), PLAN_JSON, timeout_s=10)
 
 
-def expected(request: Request, **options: object) -> PlanResult:
+def expected(request: Request, env_step: int | None = None, **options: object) -> PlanResult:
+    return planned(request, constraint_weight=PLAN.constraint_weight(env_step), **options)
+
+
+def planned(request: Request, **options: object) -> PlanResult:
     return in_process(MODEL).plan(
         torch.from_numpy(request.obs),
         torch.from_numpy(request.task).long(),
@@ -45,7 +49,7 @@ def expected(request: Request, **options: object) -> PlanResult:
 
 def assert_same(got: Plan, want: PlanResult) -> None:
     np.testing.assert_allclose(got.action, want.action, atol=1e-5)
-    np.testing.assert_allclose(got.next_mean, want.plan_mean, atol=1e-5)
+    np.testing.assert_allclose(got.next_mean, want.next_mean, atol=1e-5)
     np.testing.assert_allclose(got.value, want.value, rtol=1e-4, atol=1e-4)
 
 
@@ -54,7 +58,7 @@ def test_a_plan_is_the_agents_plan(client: PlannerClient) -> None:
     got = client.plan("run", *request, explore=False, timeout_s=10, want_sequence=True)
     want = expected(request, explore=False)
     assert_same(got, want)
-    np.testing.assert_allclose(got.sequence, want.elite_plan, atol=1e-5)
+    np.testing.assert_allclose(got.sequence, want.sequence, atol=1e-5)
     np.testing.assert_allclose(got.sequence[:, 0], got.action, atol=1e-5)
     assert (got.weights_version, got.batch_rows) == (1, 5)
     assert got.compute_seconds > 0
@@ -65,7 +69,7 @@ def test_the_warm_start_travels_with_the_request(client: PlannerClient) -> None:
     prev_mean = np.random.default_rng(1).uniform(-1, 1, (3, PLAN.horizon, 16)).astype(np.float32)
     first = np.array([True, False, False])
     got = client.plan("run", *request, explore=True, prev_mean=prev_mean, first=first, timeout_s=10)
-    assert_same(got, expected(request, prev_mean=torch.from_numpy(prev_mean), t0=torch.from_numpy(first)))
+    assert_same(got, expected(request, prev_mean=torch.from_numpy(prev_mean), first=torch.from_numpy(first)))
     cold = client.plan("run", *request, explore=True, timeout_s=10)
     same = np.abs(got.next_mean - cold.next_mean).max((1, 2)) < 1e-5
     assert same.tolist() == [True, False, False]
@@ -76,6 +80,29 @@ def test_the_constraint_follows_the_runs_env_step(client: PlannerClient, env_ste
     request = Request.draw(2)
     got = client.plan("run", *request, explore=False, env_step=env_step, timeout_s=10)
     assert_same(got, expected(request, explore=False, env_step=env_step))
+
+
+def test_weights_act_as_they_were_trained_to(hub: Hub, client: PlannerClient) -> None:
+    """No env step: that of the weights. By row: guided tasks follow the policy, the others do not."""
+    info = {"env_steps": 7_000_000, "guided_tasks": [TASKS[0], TASKS[2]]}
+    publish(hub.address, "trained", 1, weights_to_bytes(MODEL, info), PLAN_JSON, timeout_s=10)
+    request = Request.draw(6)
+    request.task = np.array([0, 1, 2, 0, 1, 2], np.int32)
+    guided = torch.tensor([1.0, 0, 1, 1, 0, 1])
+    for options, weight in (
+        ({}, 0.5 * guided),
+        ({"env_step": 0}, guided),
+        ({"env_step": 10_000_000}, 0.2 * guided),
+        ({"constraint_weight": 0}, 0 * guided),
+        ({"constraint_weight": 0.3}, torch.full((6,), 0.3)),
+        ({"constraint_weight": [0, 1, 0, 1, 0, 1], "env_step": 0}, torch.tensor([0.0, 1, 0, 1, 0, 1])),
+    ):
+        got = client.plan("trained", *request, explore=False, timeout_s=10, **options)
+        assert_same(got, planned(request, explore=False, constraint_weight=weight))
+    free = client.plan("trained", *request, explore=False, timeout_s=10, constraint_weight=0)
+    trained = client.plan("trained", *request, explore=False, timeout_s=10)
+    same = np.abs(free.next_mean - trained.next_mean).max((1, 2)) < 1e-5
+    assert same.tolist() == [False, True, False, False, True, False]
 
 
 def test_another_horizon_can_be_asked_for(client: PlannerClient) -> None:
@@ -96,8 +123,8 @@ def test_exploring_adds_noise_and_evaluation_does_not(client: PlannerClient) -> 
 @pytest.mark.parametrize("explore", [False, True])
 def test_the_policy_alone_can_act(client: PlannerClient, explore: bool) -> None:
     request = Request.draw(3)
-    got = client.plan("run", *request, explore=explore, policy_only=True, timeout_s=10)
-    want = in_process(MODEL).act(
+    got = client.plan("run", *request, explore=explore, mode="policy", timeout_s=10)
+    want = in_process(MODEL).policy(
         torch.from_numpy(request.obs),
         torch.from_numpy(request.task).long(),
         seeds=torch.from_numpy(request.seed.view(np.int64)),
@@ -143,7 +170,7 @@ def test_requests_of_different_kinds_are_planned_apart(hub: Hub) -> None:
             {"model_id": "run"},
             {"model_id": "other"},
             {"model_id": "run", "horizon": 5},
-            {"model_id": "run", "policy_only": True},
+            {"model_id": "run", "mode": "policy"},
         ]
         plans = in_threads(
             *(
@@ -261,5 +288,5 @@ def test_bfloat16_plans_nearly_the_same(hub: Hub) -> None:
     ):
         got = client.plan("run", *request, explore=False, timeout_s=30)
     want = expected(request, explore=False)
-    assert np.abs(got.next_mean - want.plan_mean.numpy()).mean() < 0.05
+    assert np.abs(got.next_mean - want.next_mean.numpy()).mean() < 0.05
     assert not np.array_equal(got.value, want.value.numpy())

@@ -24,13 +24,13 @@ from planner_rig import (
     weights_to_bytes,
 )
 
-from newt.agent import PlanConfig
+from newt.agent.config import PlanConfig
 from newt.client.planner import Plan, PlannerClient
 from newt.client.weights import publish, retire
 from newt.errors import InvalidInputError, UnavailableError
 from newt.wire.chunks import Weights
 from newt.wire.v1 import weights_pb2
-from services.learner.hub import WeightsHub
+from services.learner.weights.hub import WeightsHub
 from services.planner import metrics, model
 from services.planner.device import Device
 from services.planner.model import LoadedModel

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from newt.client.batches import Batch
-from newt.client.episodes import Episode
+from newt.client.buffers import BufferConfig
 from newt.client.replay import ReplayClient
+from newt.wire.episodes import Episode
 
 TASKS = {"reach": (3, 2), "walk": (5, 1)}
 
@@ -30,7 +31,7 @@ def make_buffer(client: ReplayClient, name: str = "run", **changes: object) -> b
         "demos_in_online": False,
         **changes,
     }
-    return client.create_buffer(name, TASKS, **values)  # type: ignore[arg-type]
+    return client.create_buffer(name, BufferConfig(**{"tasks": TASKS, **values}))  # type: ignore[arg-type]
 
 
 def take(client: ReplayClient, count: int = 1, name: str = "run", **changes: object) -> list[Batch]:

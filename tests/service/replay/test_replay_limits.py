@@ -15,6 +15,7 @@ from replay_stack import serving
 from newt.client.replay import ReplayClient
 from newt.errors import NotFoundError, UnavailableError
 from newt.local.redis_server import RedisServer
+from newt.wire import lanes
 from newt.wire.v1 import replay_pb2
 from services.replay import waiting
 from services.replay.service import ReplayService
@@ -72,6 +73,50 @@ def test_the_collector_waits_for_updates(client: ReplayClient) -> None:
     assert blocked_seconds("insert") > 0
 
 
+def test_steps_count_when_they_are_taken(client: ReplayClient) -> None:
+    """A collector in the middle of its episodes earns the trainer updates, and must wait for them."""
+    make_buffer(client, updates_per_env_step=0.5, max_lead_updates=5)
+    client.append(numbered(0, 20), buffer_id="run", timeout_s=10)  # Earns updates 0 to 9.
+    first = client.await_insert("run", timeout_s=0.5, env_steps_taken=20)
+    assert (first.granted, first.permitted_env_steps) == (False, None)
+    with client.batches("run", batch_size=8, horizon=3, seed=1, in_flight=1, demo_fraction=0.0) as batches:
+        assert [next(batches).index for _ in range(10)] == list(range(10))
+        wait_for_side(client, SAMPLE)
+        # Update 10 was asked for, so 11 are; 20 + 4 steps earn 12. The bound: 0.5 c - 11 <= 5, c = 32.
+        permit = client.await_insert("run", timeout_s=5, env_steps_taken=24, acting_weights_version=7)
+        assert (permit.granted, permit.lead_updates, permit.permitted_env_steps) == (True, 1, 32)
+        batch = next(batches)
+        assert (batch.index, batch.env_steps, batch.env_steps_taken, batch.acting_weights_version) == (10, 20, 24, 7)
+        assert client.get_buffer("run").env_steps_taken == 24
+
+
+def test_a_collector_that_starts_again_is_counted_once(client: ReplayClient) -> None:
+    """Its unfinished episodes are gone; what is stored was taken in any case."""
+    make_buffer(client, updates_per_env_step=1.0)
+    client.append(numbered(0, 10), buffer_id="run", timeout_s=10)
+    client.await_insert("run", timeout_s=5, env_steps_taken=17)
+    assert client.get_buffer("run").env_steps_taken == 17
+    client.await_insert("run", timeout_s=5, env_steps_taken=10)
+    assert client.get_buffer("run").env_steps_taken == 10
+    client.append(numbered(1, 7), buffer_id="run", timeout_s=10)  # Before the report of these steps.
+    assert client.get_buffer("run").env_steps_taken == 17
+    client.await_insert("run", timeout_s=5)  # Nothing new.
+    assert client.get_buffer("run").env_steps_taken == 17
+
+
+def test_a_restarted_service_learns_of_unfinished_episodes_again(redis: RedisServer) -> None:
+    with serving(redis) as service, ReplayClient(service.server.address) as client:
+        make_buffer(client)
+        client.append(numbered(0, 10), buffer_id="run", timeout_s=10)
+        client.await_insert("run", timeout_s=5, env_steps_taken=15)
+    with serving(redis) as service, ReplayClient(service.server.address) as client:
+        assert client.get_buffer("run").env_steps_taken == 10
+        with client.batches("run", batch_size=8, horizon=3, seed=1, first_index=14, demo_fraction=0.0) as batches:
+            wait_for_side(client, SAMPLE)
+            client.await_insert("run", timeout_s=5, env_steps_taken=15)
+            assert next(batches).index == 14
+
+
 def test_the_limiter_needs_no_memory(redis: RedisServer) -> None:
     """After a restart both sides go on from the index that the trainer names."""
     with serving(redis) as service, ReplayClient(service.server.address) as client:
@@ -96,9 +141,42 @@ def test_nothing_to_sample_waits_and_lets_the_collector_go_on(client: ReplayClie
     assert not client.await_insert("run", timeout_s=0.5).granted
     with client.batches("run", batch_size=8, horizon=3, seed=1, in_flight=1) as batches:
         wait_for_side(client, SAMPLE)
-        assert client.await_insert("run", timeout_s=5).granted
+        permit = client.await_insert("run", timeout_s=5, env_steps_taken=9)
+        assert (permit.granted, permit.permitted_env_steps) == (True, 9)  # Far beyond the bound, step by step.
         client.append(numbered(2, 5), buffer_id="run", timeout_s=10)
         assert next(batches).blocked_seconds > 0
+
+
+def test_updates_begin_with_all_tasks(client: ReplayClient) -> None:
+    """The collector goes on while one task has nothing, and waits while the updates catch up."""
+    make_buffer(client, max_lead_updates=1, all_tasks_until_env_steps=100)
+    client.append(numbered(0, 20), buffer_id="run", timeout_s=10)
+    assert not client.await_insert("run", timeout_s=0.5, env_steps_taken=30).granted  # The trainer is not there yet.
+    with client.batches("run", batch_size=8, horizon=3, seed=1, in_flight=1, demo_fraction=0.0) as batches:
+        wait_for_side(client, SAMPLE)
+        assert client.await_insert("run", timeout_s=5, env_steps_taken=40).granted
+        assert batches.take(0.2) is None
+        client.append(numbered(1, 20, task="walk"), buffer_id="run", timeout_s=10)
+        assert next(batches).index == 0
+    assert not client.await_insert("run", timeout_s=0.5, env_steps_taken=41).granted
+
+
+def test_updates_do_not_wait_for_a_task_for_ever(client: ReplayClient) -> None:
+    make_buffer(client, all_tasks_until_env_steps=100)
+    client.append(numbered(0, 20), buffer_id="run", timeout_s=10)
+    with client.batches("run", batch_size=8, horizon=3, seed=1, in_flight=1, demo_fraction=0.0) as batches:
+        wait_for_side(client, SAMPLE)
+        assert client.await_insert("run", timeout_s=5, env_steps_taken=99).granted
+        assert batches.take(0.2) is None
+        assert client.await_insert("run", timeout_s=5, env_steps_taken=100).granted
+        assert next(batches).index == 0
+
+
+def test_demonstrations_of_a_task_are_enough_to_begin(client: ReplayClient) -> None:
+    client.append(numbered(0, 9, task="walk"), demo_set="d", timeout_s=10)
+    make_buffer(client, demo_sets=["d"], all_tasks_until_env_steps=100)
+    client.append(numbered(1, 9), buffer_id="run", timeout_s=10)
+    assert take(client, 1, limited=True, demo_fraction=0.5)[0].index == 0
 
 
 def test_pretraining_waits_for_the_first_demo(client: ReplayClient) -> None:
@@ -140,6 +218,25 @@ def test_clients_that_vanish_free_their_threads(redis: RedisServer) -> None:
                 stream.close()
         wait_for_side(client, 0)
         assert not client.append(numbered(0, 9), buffer_id="run", timeout_s=10).duplicate
+
+
+def test_idle_trainers_take_turns_where_streams_are_few(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that asks for nothing loses its place to one that does, and its iterator goes on all the same."""
+    monkeypatch.setattr(lanes, "IDLE_S", 0.2)
+    with serving(redis, max_streams=1) as service, ReplayClient(service.server.address) as client:
+        make_buffer(client)
+        client.append(numbered(0, 50), buffer_id="run", timeout_s=10)
+        values = {"batch_size": 8, "horizon": 3, "seed": 1, "limited": False, "in_flight": 1}
+        with contextlib.ExitStack() as open_:
+            first = open_.enter_context(client.batches("run", **values))
+            indices = [next(first).index]
+            time.sleep(0.5)
+            second = open_.enter_context(client.batches("run", **values))
+            for _ in range(2):
+                for batches in (second, first):
+                    indices.append(next(batches).index)
+                    time.sleep(0.5)
+        assert indices == [0, 0, 1, 1, 2]
 
 
 def test_stopping_the_service_ends_waiting_streams(redis: RedisServer) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from replay_episodes import TASKS, check, make_buffer, numbered, numbers_of, take
 
 from newt.client.batches import Batches, batch_seed
-from newt.client.episodes import Episode
-from newt.client.replay import ReplayClient
+from newt.client.buffers import BufferConfig
+from newt.client.replay import ReplayClient, Sampler
 from newt.errors import InvalidInputError, NotFoundError
-from newt.wire.v1 import replay_pb2
+from newt.wire.episodes import Episode
 
 
 def test_batches_are_padded_windows_of_single_episodes(client: ReplayClient) -> None:
@@ -18,7 +20,7 @@ def test_batches_are_padded_windows_of_single_episodes(client: ReplayClient) -> 
     for number in range(20):
         task = "walk" if number % 2 else "reach"
         client.append(numbered(number, 3 + number, task), buffer_id="run", timeout_s=10)
-    for sampler in replay_pb2.Sampler.values():
+    for sampler in get_args(Sampler):
         for horizon in (1, 3, 10):
             [batch] = take(client, horizon=horizon, batch_size=200, sampler=sampler)
             assert batch.obs.shape == (horizon + 1, 200, 128)
@@ -189,6 +191,10 @@ def test_bad_requests_name_the_field(client: ReplayClient, change: dict[str, obj
         ({"capacity_rows": 1}, "capacity_rows"),
         ({"updates_per_env_step": 0.0}, "limiter.updates_per_env_step"),
         ({"updates_per_env_step": float("nan")}, "limiter.updates_per_env_step"),
+        ({"updates_per_env_step": 1e300}, "limiter.updates_per_env_step"),
+        ({"capacity_rows": 2**64 - 1}, "capacity_rows"),
+        ({"start_env_steps": 2**64 - 1}, "limiter.start_env_steps"),
+        ({"max_lead_updates": 2**63}, "limiter.max_lead_updates"),
         ({"demo_sets": ["d", "d"]}, "demo_sets"),
     ],
 )
@@ -203,7 +209,7 @@ def test_bad_buffers_name_the_field(client: ReplayClient, change: dict[str, obje
         **change,
     }
     with pytest.raises(InvalidInputError) as caught:
-        client.create_buffer(**values)  # type: ignore[arg-type]
+        client.create_buffer(str(values.pop("buffer_id")), BufferConfig(**values))  # type: ignore[arg-type]
     assert caught.value.field == field
 
 

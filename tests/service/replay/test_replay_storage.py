@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import redis as redis_py
 from replay_episodes import TASKS, make_buffer, numbered, numbers_of, take
 from replay_stack import serving
 
-from newt.client.episodes import Episode
+from newt.client.buffers import BufferConfig
 from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.local.redis_server import RedisServer
+from newt.wire.episodes import Behaviour, Episode
 from newt.wire.v1 import replay_pb2
 from services.replay.catalog import Catalog
-from services.replay.episode import Episode as Stored
+from services.replay.episode import pack
 from services.replay.service import ReplayService
 from services.replay.store import Kind, SpaceKey, Store
 
@@ -26,10 +28,10 @@ def held(client: ReplayClient, name: str = "run") -> list[str]:
     return [episode.episode_id for episode in client.read_episodes(buffer_id=name)]
 
 
-def stored(number: int) -> Stored:
+def stored(number: int) -> Episode:
     episode = numbered(number, 9)
     arrays = (episode.obs, episode.action, episode.reward)
-    return Stored(episode.episode_id, "reach", *arrays, None, False, 1, 1, 0, 0, 0, 0)
+    return Episode(episode.episode_id, "reach", *arrays, success=1.0, score=1.0)
 
 
 def test_staging_episodes_of_different_lengths(client: ReplayClient) -> None:
@@ -66,9 +68,16 @@ def test_staging_episodes_of_different_lengths(client: ReplayClient) -> None:
 def test_everything_about_an_episode_comes_back(client: ReplayClient) -> None:
     make_buffer(client)
     sent = numbered(
-        7, 9, "walk", terminated=True, success=float("nan"), score=0.25, weights_versions=(3, 5), seed=2**64 - 1,
-        behaviour=replay_pb2.BEHAVIOUR_PLANNER,
-    )  # fmt: skip
+        7,
+        9,
+        "walk",
+        terminated=True,
+        success=float("nan"),
+        score=0.25,
+        weights_versions=(3, 5),
+        seed=2**64 - 1,
+        behaviour=Behaviour.PLANNER,
+    )
     reply = client.append(sent, buffer_id="run", timeout_s=10)
     assert (reply.duplicate, reply.env_steps, reply.task_env_steps, reply.task_episodes) == (False, 9, 9, 1)
     [back] = client.read_episodes(buffer_id="run", task="walk")
@@ -156,7 +165,7 @@ def test_lower_capacity_evicts_at_once(client: ReplayClient) -> None:
     assert make_buffer(client, capacity_rows=25, updates_per_env_step=0.5)
     assert held(client) == ["e3", "e4"]
     buffer = client.get_buffer("run")
-    assert (buffer.rows, buffer.config.capacity_rows, buffer.config.limiter.updates_per_env_step) == (20, 25, 0.5)
+    assert (buffer.rows, buffer.config.capacity_rows, buffer.config.updates_per_env_step) == (20, 25, 0.5)
     assert numbers_of(take(client)[0]) == {3, 4}
 
 
@@ -167,9 +176,16 @@ def test_a_buffer_cannot_change_its_contents(client: ReplayClient) -> None:
         make_buffer(client, image_dim=3)
     with pytest.raises(PreconditionError, match="tasks"):
         client.create_buffer(
-            "run", {"walk": (5, 1)}, capacity_rows=10_000, updates_per_env_step=1.0, start_env_steps=0,
-            max_lead_updates=0, demos_in_online=False,
-        )  # fmt: skip
+            "run",
+            BufferConfig(
+                {"walk": (5, 1)},
+                capacity_rows=10_000,
+                updates_per_env_step=1.0,
+                start_env_steps=0,
+                max_lead_updates=0,
+                demos_in_online=False,
+            ),
+        )
 
 
 def test_delete_removes_every_trace(client: ReplayClient, redis: RedisServer) -> None:
@@ -198,7 +214,13 @@ def test_an_append_that_races_with_a_deletion_brings_nothing_back(
     store = Store(redis.url, 2.0, 100)
     catalog = Catalog(store)
     key = SpaceKey(kind, "run")
-    store.create(key, replay_pb2.CreateBufferRequest(buffer_id="run").SerializeToString(), 0)
+    config = replay_pb2.CreateBufferRequest(
+        buffer_id="run",
+        tasks=[replay_pb2.TaskDims(task="reach", obs_dim=3, action_dim=2)],
+        capacity_rows=100,
+        limiter=replay_pb2.Limiter(updates_per_env_step=1),
+    )
+    store.create(key, config.SerializeToString(), 100 if kind is Kind.BUFFER else 0)
     catalog.refresh()
     (space,) = catalog._spaces()
     for number in range(episodes):
@@ -270,9 +292,16 @@ def test_demos_must_fit_the_runs_that_use_them(client: ReplayClient) -> None:
         client.append(wrong, demo_set="d", timeout_s=10)
     with pytest.raises(PreconditionError, match="'d' has obs and action dims"):
         client.create_buffer(
-            "run", {"reach": (4, 2)}, capacity_rows=100, updates_per_env_step=1, start_env_steps=0,
-            max_lead_updates=0, demo_sets=["d"],
-        )  # fmt: skip
+            "run",
+            BufferConfig(
+                {"reach": (4, 2)},
+                capacity_rows=100,
+                updates_per_env_step=1,
+                start_env_steps=0,
+                max_lead_updates=0,
+                demo_sets=["d"],
+            ),
+        )
     make_buffer(client, demo_sets=["d"])
     late = Episode("e2", "walk", np.zeros((10, 6), np.float32), np.zeros((9, 1), np.float32), np.zeros(9, np.float32))
     with pytest.raises(PreconditionError, match="walk"):
@@ -283,7 +312,10 @@ def test_demos_must_fit_the_runs_that_use_them(client: ReplayClient) -> None:
 def test_bytes_per_transition(client: ReplayClient, redis: RedisServer, transitions: int) -> None:
     """A task with 24 observations and 6 actions costs at most 200 bytes per transition, all overhead included."""
     client.create_buffer(
-        "run", {"t": (24, 6)}, capacity_rows=10**6, updates_per_env_step=1, start_env_steps=0, max_lead_updates=0
+        "run",
+        BufferConfig(
+            {"t": (24, 6)}, capacity_rows=10**6, updates_per_env_step=1, start_env_steps=0, max_lead_updates=0
+        ),
     )
     raw = redis_py.Redis.from_url(redis.url)
     rng = np.random.default_rng(0)
@@ -324,7 +356,7 @@ def test_restart_restores_everything(redis: RedisServer) -> None:
         after, again = client.get_buffer("run"), take(client, 5, demo_fraction=0.5)
         assert not client.append(numbered(99, 9), buffer_id="run", timeout_s=10).duplicate
         assert client.append(numbered(3, 6), buffer_id="run", timeout_s=10).duplicate
-    before.updates = after.updates  # Stored once a second; the trainer's next request tells it anyway.
+    before = replace(before, updates=after.updates)  # Stored once a second; the trainer's next request tells it anyway.
     assert after == before
     for one, two in zip(batches, again, strict=True):
         np.testing.assert_array_equal(one.obs, two.obs)
@@ -339,7 +371,7 @@ def test_what_another_writer_stored_is_found(client: ReplayClient, service: Repl
     key = SpaceKey(Kind.BUFFER, "run")
     meta = store.meta(key)
     assert meta is not None
-    assert store.append(key, meta.incarnation, 1, "e1", stored(1).pack(), 9, "reach").status == "stored"
+    assert store.append(key, meta.incarnation, 1, "e1", pack(stored(1)), 9, "reach").status == "stored"
     reply = client.append(numbered(1, 9), buffer_id="run", timeout_s=10)
     assert (reply.duplicate, reply.env_steps) == (True, 18)
     assert numbers_of(take(client)[0]) == {0, 1}

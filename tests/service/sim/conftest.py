@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sim_running import RunningServer
@@ -6,10 +7,12 @@ from sim_running import RunningServer
 from newt.client import SimClient
 from services.sim.domains import DOMAINS
 
+OWN_TASKS = Path(__file__).parents[2] / "support" / "own_tasks"
+
 
 @pytest.fixture(scope="session")
 def all_domains() -> Iterator[RunningServer]:
-    server = RunningServer(domains=tuple(DOMAINS), max_instances=64)
+    server = RunningServer(domains=tuple(DOMAINS), sources=(str(OWN_TASKS),), max_instances=64)
     yield server
     server.close()
 

@@ -15,7 +15,7 @@ from sim_running import RunningServer
 
 from newt.client import RemoteVectorEnv
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError, UnavailableError
-from newt.tasks.registry import PADDED_ACTION_DIM, PADDED_OBS_DIM
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.sim import domains
 from services.sim.domains.noop import DIE, RAISE
 from services.sim.seeds import mix
@@ -316,7 +316,7 @@ def test_a_server_that_is_away_for_a_while(start: Callable[..., RunningServer]) 
     envs = RemoteVectorEnv("noop-faulty", 1, address=server.address, timeout_s=5)
     envs.reset()
     assert envs.step(die)[4]["env_error"].all()
-    forget = threading.Timer(1.0, server.service.pool._restarts.clear)
+    forget = threading.Timer(1.0, server.service.pool._restarts._spent.clear)
     forget.start()
     assert envs.step(die)[4]["env_error"].all()
     forget.join()
@@ -324,7 +324,7 @@ def test_a_server_that_is_away_for_a_while(start: Callable[..., RunningServer]) 
         envs.step(die)
     with pytest.raises(PreconditionError, match="reset"):
         envs.step(still)
-    server.service.pool._restarts.clear()
+    server.service.pool._restarts._spent.clear()
     envs.reset()
     assert "env_error" not in envs.step(still)[4]
     envs.close()

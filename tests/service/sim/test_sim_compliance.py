@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from newt.client import AutoReset, ObsMode, SimClient, SimSession, Task
+from newt.client import AutoReset, ObsMode, SimClient, SimSession
 from newt.errors import (
     ExhaustedError,
     InvalidInputError,
     NotFoundError,
     PreconditionError,
 )
+from newt.tasks.registry import Task
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2
 from services.sim.domains import DOMAINS
@@ -34,7 +35,7 @@ def task(request: pytest.FixtureRequest, client: SimClient) -> Task:
 @pytest.fixture(scope="module")
 def session(client: SimClient, task: Task) -> Iterator[SimSession]:
     """One session for all tests of a task: none of them may leave it in a state that a reset does not heal."""
-    with client.open([task.name] * ROWS, [1, 2, 1]) as session:
+    with client.open([task.name] * ROWS, [1, 2, 1], keep_alive=True) as session:
         yield session
 
 
@@ -227,7 +228,7 @@ def test_bad_action_arrays(task: Task, session: SimSession, wrong: npt.NDArray[n
 
 
 def test_a_session_must_be_reset_first(task: Task, client: SimClient) -> None:
-    with client.open([task.name] * ROWS, [1, 2, 1]) as session:
+    with client.open([task.name] * ROWS, [1, 2, 1], keep_alive=True) as session:
         with pytest.raises(PreconditionError, match="Reset"):
             session.step(actions(task, 1)[0])
         with pytest.raises(PreconditionError, match="Reset"):
@@ -300,21 +301,21 @@ class TestRequests:
         with client.open(["noop"], [0]) as session:
             session.reset()
             request = sim_pb2.StepRequest(
-                session_id=session._id, sequence=1, action=encode(np.full((1, A), 0.5, np.float32))
+                session_id=session._id, step_number=1, action=encode(np.full((1, A), 0.5, np.float32))
             )
             first, again = (client.stub.Step(request, timeout=10) for _ in range(2))
             assert first == again
             other = encode(np.zeros((1, A), np.float32))
             request.action.CopyFrom(other)
             assert client.stub.Step(request, timeout=10) == first
-            request.sequence = 2
+            request.step_number = 2
             assert np.frombuffer(client.stub.Step(request, timeout=10).observation.episode_step.data, np.int32)[0] == 2
 
     @pytest.mark.parametrize("sequence", [0, 2, 99])
     def test_a_wrong_sequence_number_is_refused(self, client: SimClient, sequence: int) -> None:
         with client.open(["noop"], [0]) as session:
             session.reset()
-            session._sequence = sequence - 1
+            session._step_number = sequence - 1
             with pytest.raises(PreconditionError, match="expected 1"):
                 session.step(np.zeros((1, A), np.float32))
 
@@ -325,14 +326,14 @@ class TestRequests:
             requests = [
                 sim_pb2.StepRequest(
                     session_id=session._id,
-                    sequence=number,
+                    step_number=number,
                     action=encode(np.zeros((session.num_envs, A), np.float32)),
                 )
                 for number in (1, 2)
                 for session in (one, two)
             ]
             replies = list(client.stub.StepStream(iter(requests), timeout=30))
-            assert [reply.sequence for reply in replies] == [1, 1, 2, 2]
+            assert [reply.step_number for reply in replies] == [1, 1, 2, 2]
             assert [reply.reward.shape[0] for reply in replies] == [1, 2, 1, 2]
 
     def test_steps_overlap_between_sessions(self, client: SimClient) -> None:

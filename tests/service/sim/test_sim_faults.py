@@ -21,12 +21,12 @@ from sim_running import RunningServer
 
 from newt.client import AutoReset, ObsMode, SimClient, SimSession, Step
 from newt.errors import LostError, PreconditionError, UnavailableError
+from newt.local.ports import free_port
 from newt.wire.channels import connect
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2
-from services.learner.child import StopFlag
-from services.learner.waiting import Patience
-from services.sim.domains.noop import DIE, HANG, NOT_A_NUMBER, RAISE, SLOW, TERMINATE
+from services.sim.domains.noop import BAD_SEED, DIE, HANG, NOT_A_NUMBER, RAISE, SLOW, TERMINATE
+from services.sim.seeds import mix
 from services.sim.session import Session
 
 Start = Callable[..., RunningServer]
@@ -69,6 +69,26 @@ def test_an_exception_costs_one_episode(start: Start, order: float) -> None:
         before = session.step(orders(0, 0, 0, 0)).observation.obs
         check_crashed(session.step(orders(0, order, 0, 0)), before, [1])
         assert not session.step(orders(0, 0, 0, 0)).crashed.any()
+    assert server.service.pool.pids == server.pids
+
+
+def test_an_episode_that_starts_without_numbers_is_left_out(start: Start) -> None:
+    """The row plays on with the next seed of its sequence; other rows do not notice."""
+    origin = next(seed for seed in range(100_000) if mix(seed, 1) % BAD_SEED == 0)
+    server = start()
+    with SimClient(server.address, 10) as client, client.open(["noop-faulty"] * 2, [origin, 5]) as session:
+        session.reset()
+        step = session.step(orders(TERMINATE, 0))
+        assert np.isfinite(step.observation.obs).all()
+        assert step.final_rows.tolist() == [0]
+        assert step.reward[0] == TERMINATE  # of the episode that has ended well
+        assert step.observation.episode_seed.tolist() == [mix(origin, 2), mix(5, 0)]
+        session.step(orders(0, 0))
+        # Whoever asks for that very episode is told that it cannot be had, and may ask for another one.
+        with pytest.raises(LostError, match="not finite"):
+            session.reset(rows=[0], seeds=[BAD_SEED])
+        assert np.isfinite(session.reset().obs).all()
+        assert not session.step(orders(0, 0)).crashed.any()
     assert server.service.pool.pids == server.pids
 
 
@@ -241,7 +261,7 @@ def test_too_many_deaths_stop_the_restarts(start: Start) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         # The step is still under way, and goes on as soon as a worker may be started.
-        server.service.pool._restarts.clear()
+        server.service.pool._restarts._spent.clear()
         assert session.receive().crashed.all()
         assert not session.step(orders(0)).crashed.any()
 
@@ -321,7 +341,7 @@ def test_a_caller_that_gives_up_can_repeat_its_step(start: Start) -> None:
     server = start(step_timeout_s=1.0)
     with SimClient(server.address, 20) as client, open_faulty(client, 1) as session:
         session.reset()
-        request = sim_pb2.StepRequest(session_id=session._id, sequence=1)
+        request = sim_pb2.StepRequest(session_id=session._id, step_number=1)
         request.action.CopyFrom(encode(orders(HANG)))
         with pytest.raises(grpc.RpcError) as caught:
             client.stub.Step(request, timeout=0.2)
@@ -336,11 +356,11 @@ def test_a_step_beyond_the_deadline_costs_one_episode(start: Start) -> None:
     with SimClient(server.address, 0.7) as client, open_faulty(client, 2) as session:
         before = session.reset().obs
         session.send(orders(HANG, 0))
-        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        with pytest.raises(UnavailableError, match=r"did not answer within 0\.7 s"):
             session.receive()
         with pytest.raises(RuntimeError, match="under way"):  # Its number would get the old result.
             session.send(orders(0, 0))
-        check_crashed(Patience(StopFlag()).call("sim", session.receive, 60), before, [0])
+        check_crashed(session.receive(60), before, [0])
         after = session.step(orders(0, 0)).observation
         assert after.episode_step.tolist() == [1, 2]
     assert not psutil.pid_exists(server.pids[0])
@@ -452,6 +472,38 @@ def test_orderly_stop_and_a_report_of_what_died(launch: Callable[..., Program]) 
         program.process.terminate()
         assert program.end() == 0
         wait_gone(children)
+
+
+def test_a_full_disk_under_the_log_ends_nothing(tmp_path: Path) -> None:
+    """Also with HOME and the working directory gone."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    port = free_port()
+    settings = {"DOMAINS": "noop", "PORT": str(port), "WORKERS": "1", "DEFAULT_LEASE_S": "1"}
+    environment = {**os.environ, **{f"NEWT_SIM_{key}": value for key, value in settings.items()}, "HOME": "/proc/none"}
+    environment["PYTHONPATH"] = str(ROOT)
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f"rmdir {gone}; exec {sys.executable} -m services.sim"],
+            cwd=gone,
+            env=environment,
+            stderr=full,
+        )
+    try:
+        with SimClient(f"127.0.0.1:{port}", 10) as client:
+            for _ in range(2):
+                session = open_faulty(client, 2)
+                session.reset()
+                for _ in range(60):  # More words than the pipe between the processes holds.
+                    assert session.step(orders(RAISE, 0)).crashed.tolist() == [True, False]
+                deadline = time.monotonic() + 10
+                while client.stub.Describe(sim_pb2.DescribeRequest(), timeout=5).used_instances:
+                    assert time.monotonic() < deadline, "nobody looks for leases that are over"
+                    time.sleep(0.2)
+        process.terminate()
+        process.wait(20)
+    finally:
+        process.kill()
 
 
 def test_a_port_in_use_is_one_clear_line(launch: Callable[..., Program]) -> None:

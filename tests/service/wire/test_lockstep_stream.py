@@ -47,7 +47,7 @@ class Servicer(sim_pb2_grpc.SimServiceServicer):
                 return
             if request.session_id == "hang":
                 self.release.wait(10)
-            yield sim_pb2.StepResponse(sequence=request.sequence, reward=request.action)
+            yield sim_pb2.StepResponse(step_number=request.step_number, reward=request.action)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def open_stream(channel: grpc.Channel) -> Iterator[Open]:
 
 
 def ask(stream: Stream, sequence: int, name: str = "") -> sim_pb2.StepResponse:
-    stream.send(sim_pb2.StepRequest(session_id=name, sequence=sequence))
+    stream.send(sim_pb2.StepRequest(session_id=name, step_number=sequence))
     return stream.receive()
 
 
@@ -111,15 +111,15 @@ def check_ended(stream: Stream, code: grpc.StatusCode) -> StreamEndedError:
 def test_every_request_gets_its_reply(open_stream: Open) -> None:
     one, two = open_stream(), open_stream()
     for sequence in range(1, 200):
-        two.send(sim_pb2.StepRequest(sequence=1000 + sequence))
-        assert ask(one, sequence).sequence == sequence
-        assert two.receive().sequence == 1000 + sequence
+        two.send(sim_pb2.StepRequest(step_number=1000 + sequence))
+        assert ask(one, sequence).step_number == sequence
+        assert two.receive().step_number == 1000 + sequence
 
 
 def test_messages_may_be_large(open_stream: Open) -> None:
     action = encode(np.arange(8 * 1024 * 1024, dtype=np.uint8))
     stream = open_stream()
-    stream.send(sim_pb2.StepRequest(sequence=1, action=action))
+    stream.send(sim_pb2.StepRequest(step_number=1, action=action))
     assert stream.receive().reward == action
 
 
@@ -151,7 +151,7 @@ def test_a_reply_that_does_not_come(open_stream: Open, servicer: Servicer) -> No
 def test_nobody_there(open_stream: Open) -> None:
     with connect("127.0.0.1:1") as channel:
         stream = open_stream(over=channel)
-        stream.send(sim_pb2.StepRequest(sequence=1))
+        stream.send(sim_pb2.StepRequest(step_number=1))
         check_ended(stream, grpc.StatusCode.UNAVAILABLE)
 
 
@@ -159,7 +159,7 @@ def test_a_server_that_goes_away(open_stream: Open, server: Server) -> None:
     stream = open_stream()
     ask(stream, 1)
     server.stop(0)
-    stream.send(sim_pb2.StepRequest(sequence=2))
+    stream.send(sim_pb2.StepRequest(step_number=2))
     check_ended(stream, grpc.StatusCode.UNAVAILABLE)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from small_agents import build_batch, build_model
 
-from newt.agent import Batch, WorldModel
+from newt.agent.batch import UpdateBatch
+from newt.agent.world_model import WorldModel
 
 
 @pytest.fixture
@@ -14,5 +15,5 @@ def make_model() -> Callable[..., WorldModel]:
 
 
 @pytest.fixture
-def make_batch() -> Callable[..., Batch]:
+def make_batch() -> Callable[..., UpdateBatch]:
     return build_batch

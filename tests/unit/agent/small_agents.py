@@ -4,7 +4,10 @@ from typing import Any
 
 import torch
 
-from newt.agent import Batch, ModelConfig, TaskTable, WorldModel
+from newt.agent.batch import UpdateBatch
+from newt.agent.config import ModelConfig
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel
 
 ACTION_DIMS = [2, 4, 1, 3]
 
@@ -33,11 +36,11 @@ def build_model(seed: int = 0, **overrides: Any) -> WorldModel:
     return model
 
 
-def build_batch(model: WorldModel, rows: int = 12, horizon: int = 3, seed: int = 1) -> Batch:
+def build_batch(model: WorldModel, rows: int = 12, horizon: int = 3, seed: int = 1) -> UpdateBatch:
     generator = torch.Generator().manual_seed(seed)
     config = model.config
     image = torch.randn(horizon + 1, rows, config.image_dim, generator=generator) if config.image_dim else None
-    return Batch(
+    return UpdateBatch(
         obs=torch.randn(horizon + 1, rows, config.obs_dim, generator=generator),
         action=torch.rand(horizon, rows, config.action_dim, generator=generator) * 2 - 1,
         reward=torch.randn(horizon, rows, generator=generator),

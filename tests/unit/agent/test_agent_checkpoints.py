@@ -5,54 +5,56 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from newt.agent import (
-    Batch,
+from newt.agent.batch import UpdateBatch
+from newt.agent.checkpoints import (
     CheckpointError,
-    Learner,
-    PlanConfig,
-    Planner,
-    TrainConfig,
-    WorldModel,
     load_checkpoint,
     save_checkpoint,
     weights_from_bytes,
     weights_to_bytes,
 )
+from newt.agent.config import PlanConfig, TrainConfig
+from newt.agent.planning import Planner
+from newt.agent.update import Updater
+from newt.agent.world_model import WorldModel
 
 MakeModel = Callable[..., WorldModel]
-MakeBatch = Callable[..., Batch]
+MakeBatch = Callable[..., UpdateBatch]
 
 
-def trained(make_model: MakeModel, make_batch: MakeBatch) -> tuple[Learner, Batch]:
+def trained(make_model: MakeModel, make_batch: MakeBatch, **config: object) -> tuple[Updater, UpdateBatch]:
     model = make_model()
-    learner, batch = Learner(model, TrainConfig(warmup_updates=7), seed=11), make_batch(model)
-    learner.pretrain_update(batch)
-    learner.rl_update(batch)
-    return learner, batch
+    updater, batch = Updater(model, TrainConfig(warmup_updates=7, **config), seed=11), make_batch(model)  # type: ignore[arg-type]
+    updater.pretrain_update(batch)
+    updater.rl_update(batch)
+    return updater, batch
 
 
-def test_training_continues_exactly(make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path) -> None:
-    learner, batch = trained(make_model, make_batch)
+@pytest.mark.parametrize("value_scale", ["shared", "per_task"])
+def test_training_continues_exactly(
+    make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path, value_scale: str
+) -> None:
+    updater, batch = trained(make_model, make_batch, value_scale=value_scale)
     path = tmp_path / "agent.safetensors"
-    save_checkpoint(path, learner, {"env_steps": 1200, "run": "r1"})
+    save_checkpoint(path, updater, {"env_steps": 1200, "run": "r1"})
     checkpoint = load_checkpoint(path)
     assert checkpoint.info == {"env_steps": 1200, "run": "r1"}
-    assert checkpoint.train_config == learner.config
-    assert checkpoint.table.names == learner.model.table.names
-    resumed = checkpoint.learner()
+    assert checkpoint.train_config == updater.config
+    assert checkpoint.table.names == updater.model.table.names
+    resumed = checkpoint.updater()
     for _ in range(2):
-        learner.rl_update(batch)
+        updater.rl_update(batch)
         resumed.rl_update(batch)
-    first, second = learner.state_dict(), resumed.state_dict()
+    first, second = updater.state_dict(), resumed.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_damage_is_refused_wherever_it_is(make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path) -> None:
-    learner, _ = trained(make_model, make_batch)
+    updater, _ = trained(make_model, make_batch)
     path = tmp_path / "agent.safetensors"
-    save_checkpoint(path, learner)
+    save_checkpoint(path, updater)
     content = path.read_bytes()
     load_checkpoint(path)
     for cut in (0, 5, 1000, len(content) // 2, len(content) - 1):
@@ -78,7 +80,7 @@ def test_other_files_are_refused(make_model: MakeModel, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not written by newt"):
         load_checkpoint(path)
     path.write_bytes(weights_to_bytes(make_model()))
-    with pytest.raises(CheckpointError, match="expected newt-checkpoint, got newt-weights"):
+    with pytest.raises(CheckpointError, match="expected newt-checkpoint, got 'newt-weights'"):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "missing")
@@ -87,18 +89,18 @@ def test_other_files_are_refused(make_model: MakeModel, tmp_path: Path) -> None:
 def test_a_failed_write_keeps_the_old_file(
     make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner, batch = trained(make_model, make_batch)
+    updater, batch = trained(make_model, make_batch)
     path = tmp_path / "agent.safetensors"
-    save_checkpoint(path, learner)
+    save_checkpoint(path, updater)
     content = path.read_bytes()
-    learner.rl_update(batch)
+    updater.rl_update(batch)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, learner)
+        save_checkpoint(path, updater)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
 
@@ -107,15 +109,14 @@ def test_a_failed_write_keeps_the_old_file(
 def test_a_planner_is_rebuilt_from_bytes_alone(make_model: MakeModel, overrides: dict[str, int]) -> None:
     model = make_model(**overrides)
     data = weights_to_bytes(model, {"weights_version": 12})
-    weights = weights_from_bytes(data)
-    assert weights.info == {"weights_version": 12}
-    assert weights.model.config == model.config
-    assert torch.equal(weights.model.table.embeddings, model.table.embeddings)
+    rebuilt = weights_from_bytes(data)
+    assert rebuilt.config == model.config
+    assert torch.equal(rebuilt.table.embeddings, model.table.embeddings)
     config = PlanConfig(num_samples=16, num_policy_trajectories=2, num_elites=4, iterations=2)
     image = torch.ones(3, 5) if model.config.image_dim else None
     plans = [
         Planner(m, config).plan(torch.ones(3, 10), torch.arange(3), seeds=torch.arange(3), image=image)
-        for m in (model, weights.model)
+        for m in (model, rebuilt)
     ]
     assert torch.equal(plans[0].action, plans[1].action)
     with pytest.raises(CheckpointError, match="weights"):

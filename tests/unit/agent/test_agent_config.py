@@ -1,9 +1,13 @@
+import dataclasses
 import json
+import math
 
 import pytest
 import torch
 
-from newt.agent import ConfigError, ModelConfig, PlanConfig, TaskTable, TrainConfig
+from newt.agent.config import ConfigError, ModelConfig, PlanConfig, TrainConfig
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel, parameter_counts
 
 
 @pytest.mark.parametrize(
@@ -27,10 +31,55 @@ def test_unknown_and_impossible_settings_are_refused_by_name() -> None:
         ModelConfig(num_critics=1)
     with pytest.raises(ConfigError, match="unknown model size 'XXL'"):
         ModelConfig.from_size("XXL")
-    with pytest.raises(ConfigError, match="lr must be positive"):
+    with pytest.raises(ConfigError, match=r"lr must be greater than 0\.0 and at most 1e\+30, got nan"):
         TrainConfig(lr=float("nan"))
     with pytest.raises(ConfigError, match="num_elites"):
         PlanConfig(num_samples=32)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -1, 2**63, 2**64, 10**400, "1", True, None, [], {}])
+def test_no_number_is_without_bounds(value: object) -> None:
+    for kind in (ModelConfig, TrainConfig, PlanConfig):
+        for field in dataclasses.fields(kind):
+            number = not isinstance(field.default, bool | str | tuple)
+            fits = (field.name in ("vmin", "vmax") and value == -1) or (field.name == "lr" and value in (2**63, 2**64))
+            if number and not fits:
+                with pytest.raises(ConfigError, match=f"^{field.name} must be"):
+                    kind.from_dict({field.name: value})
+
+
+@pytest.mark.parametrize("document", [None, 3, "plan", [["horizon", 3]], {"horizon": {}}, {1: 2}, {"size": 5}])
+def test_documents_that_are_no_settings_are_refused(document: object) -> None:
+    for kind in (ModelConfig, TrainConfig, PlanConfig):
+        with pytest.raises(ConfigError):
+            kind.from_dict(document)
+
+
+@pytest.mark.parametrize("size", ["XS", "S", "B", "L", "XL"])
+def test_parameters_are_counted_before_the_model_is_made(size: str) -> None:
+    for changes in ({}, {"language_dim": 0}, {"image_dim": 768, "encoder_layers": 1}, {"critic_dim": 320}):
+        config = ModelConfig.from_size(size, **changes)
+        table = TaskTable.build(["a"], torch.zeros(1, config.language_dim), [3], [0.9])
+        assert table.masks.any()
+        with torch.device("meta"):
+            model = WorldModel(config, table)
+        assert parameter_counts(model)["total"] == config.parameters()
+    with pytest.raises(ConfigError, match="more than the 251,658,240 that can be published"):
+        ModelConfig.from_size(size, mlp_dim=16_384)
+
+
+def test_critics_can_be_wider_than_the_rest() -> None:
+    """Each of two critics has 10 + 2 + 3 inputs, layers of 20 with their norms, and 5 bins."""
+    sizes = {"latent_dim": 10, "simnorm_dim": 5, "mlp_dim": 8, "num_critics": 2, "num_bins": 5}
+    inputs = {"obs_dim": 4, "action_dim": 2, "language_dim": 3}
+    narrow, wide = ModelConfig(**sizes, **inputs), ModelConfig(**sizes, **inputs, critic_dim=20)
+    one = (16 * 20 + 2 * 20) + (21 * 20 + 2 * 20) + 21 * 5
+    other = (16 * 8 + 2 * 8) + (9 * 8 + 2 * 8) + 9 * 5
+    assert wide.parameters() - narrow.parameters() == 2 * (one - other)
+    model = WorldModel(wide, TaskTable.build(["a"], torch.zeros(1, 3), [2], [0.9], max_action_dim=2))
+    assert parameter_counts(model)["total"] == wide.parameters()
+    with pytest.raises(ConfigError, match="num_samples 16384"):
+        PlanConfig(num_samples=16_384).check_memory(ModelConfig.from_size("XS", critic_dim=8_192))
 
 
 def test_constraint_schedule() -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from newt.agent import ModelConfig, TaskTable, WorldModel
-from newt.agent.official import from_official, official_names, to_official
+from newt.agent.config import ModelConfig
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel
+from newt.official.names import from_official, official_names, to_official
 
 MakeModel = Callable[..., WorldModel]
 

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from newt.agent import ModelConfig, TaskTable, WorldModel, parameter_counts
+from newt.agent.config import ModelConfig
 from newt.agent.layers import MLP
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel, parameter_counts
 
 MakeModel = Callable[..., WorldModel]
 

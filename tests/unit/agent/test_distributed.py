@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from replica_worker import CONFIG, train
+from replica_worker import CONFIG, PER_TASK, train
 from small_agents import build_model
 
-from newt.agent import ConfigError, Learner, Ranks, process_group
-from newt.agent.distributed import SOLO
+from newt.agent.config import ConfigError, TrainConfig
+from newt.agent.distributed import SOLO, Ranks, process_group
+from newt.agent.update import Updater
 
 WORKER = Path(__file__).with_name("replica_worker.py")
 ROOT = Path(__file__).parents[3]
@@ -34,26 +35,33 @@ def torchrun(scenario: str, folder: Path, timeout_s: float = 120) -> subprocess.
     )
 
 
-def alone() -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+def alone(config: TrainConfig) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """What one process makes of the whole batches."""
-    learner = Learner(build_model(seed=0), CONFIG, seed=0)
-    train(learner, SOLO, pretrain=1, online=1)
-    history = train(learner, SOLO)
-    return learner.state_dict(), history
+    updater = Updater(build_model(seed=0), config, seed=0)
+    train(updater, SOLO, pretrain=1, online=1)
+    history = train(updater, SOLO)
+    return updater.state_dict(), history
 
 
-def test_two_replicas_are_identical_and_equal_one_process_on_the_whole_batch(tmp_path: Path) -> None:
-    done = torchrun("equal", tmp_path)
+@pytest.mark.parametrize("config", [CONFIG, PER_TASK], ids=lambda config: config.value_scale)
+def test_two_replicas_are_identical_and_equal_one_process_on_the_whole_batch(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    done = torchrun(config.value_scale, tmp_path)
     assert done.returncode == 0, done.stderr
     ranks: list[Any] = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
-    expected, history = alone()
+    expected, history = alone(config)
     for name, value in expected.items():
         first = ranks[0]["state"][name]
         assert torch.equal(first, ranks[1]["state"][name]), name
         torch.testing.assert_close(first, value, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
     # The comparison must not hold for want of something to compare: clipping acted, the scale moved.
     assert all(metrics["grad_norm"] > CONFIG.grad_clip_norm for metrics in history)
-    assert float(expected["scale"]) > 1.001
+    if config is CONFIG:
+        assert float(expected["scale"]) > 1.001
+    else:
+        assert expected["scale_seen"].tolist() == [3 * 5] * 4  # of 5 online updates on 12 rows
+        assert bool(expected["scale_recent"].any())
     for mine, whole in zip(ranks[0]["history"], history, strict=True):
         assert mine == pytest.approx(whole, rel=1e-3, abs=1e-4)
     assert ranks[0]["history"] == ranks[1]["history"]

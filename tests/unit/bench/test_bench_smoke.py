@@ -18,7 +18,7 @@ KEYS = {
     "domains": {"domains.dmcontrol.speed", "domains.miniarcade.speed", "domains.miniarcade.service_mb"},
     "arcade": {"arcade.pygame-pong", "arcade.pygame-highway"},
     "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
-    "loop": {"loop.laptop_demo"},
+    "loop": {"loop.tour"},
 }
 SLOW = {"sims", "domains", "weights", "loop"}
 

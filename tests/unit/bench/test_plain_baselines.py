@@ -8,9 +8,11 @@ from bench import agents
 from bench.baselines.plain_model import PlainModel
 from bench.baselines.plain_mppi import PlainPlanner
 from bench.baselines.plain_update import PlainLearner
-from newt.agent import Learner, PlanConfig, Planner, TrainConfig
-from newt.agent.losses import draw_noise
+from newt.agent.batch import draw_noise
+from newt.agent.config import PlanConfig, TrainConfig
 from newt.agent.plan_noise import RowGenerators, draw_plan_noise
+from newt.agent.planning import Planner
+from newt.agent.update import Updater
 
 
 def test_the_plain_planner_plans_what_ours_plans() -> None:
@@ -31,15 +33,15 @@ def test_the_plain_planner_plans_what_ours_plans() -> None:
     )
     ours = Planner(model, config).plan(obs, task, seeds=torch.arange(rows), prev_mean=mean, noise=noise)
     action, plain_mean = PlainPlanner(PlainModel(model), config).plan(obs, task, mean, noise)
-    torch.testing.assert_close(plain_mean, ours.plan_mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(plain_mean, ours.next_mean, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(action, ours.action, rtol=1e-3, atol=1e-4)
-    assert ours.plan_mean.abs().sum() > 0
+    assert ours.next_mean.abs().sum() > 0
 
 
 def test_the_plain_update_makes_the_same_steps_as_ours() -> None:
     model = agents.world_model("XS")
     plain = PlainLearner(PlainModel(model), TrainConfig())
-    ours = Learner(model, TrainConfig())
+    ours = Updater(model, TrainConfig())
     batch = agents.batch(model, rows=16)
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
@@ -51,4 +53,4 @@ def test_the_plain_update_makes_the_same_steps_as_ours() -> None:
     # As far apart as rounding takes them in three updates, not as far as three updates move them (1e-3).
     for other, own in zip(PlainModel(model).parameters(), plain.model.parameters(), strict=True):
         assert (other - own).abs().mean() < 5e-5
-    assert abs(plain.scale - float(ours.scale)) < 1e-3
+    assert abs(plain.scale - float(ours.value_scale.value)) < 1e-3

@@ -9,9 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from newt.cli.main import app
+from newt.cli.task_checks import experts_page
 from newt.errors import InvalidInputError, PreconditionError
-from services.sim.domains import DOMAINS, Domain
-from services.sim.task_sheet import MAX_SHEET_BYTES
+from newt.tasks import domains
+from newt.tasks.registry import get_task
+from newt.tasks.reports import ExpertReport
+from services.sim.checks.sheet import MAX_SHEET_BYTES
 
 
 def newt(*arguments: str) -> str:
@@ -25,12 +28,12 @@ def newt(*arguments: str) -> str:
 def test_listing_is_the_default(arguments: list[str]) -> None:
     output = newt(*arguments)
     assert re.search(r"cup-spin .* corrected", output)
-    assert re.search(r"cup-catch .* - ", output)
+    assert not re.search(r"cup-catch .* corrected", output)
     assert "walker" not in output
 
 
 def test_everything_and_the_sets_are_listed() -> None:
-    assert newt().count("│ mw-") == 49
+    assert newt().count("\nmw-") == 49
     assert "test20" in newt("--sets")
     assert "pendulum" in newt("pendulum-swingup", "--texts").lower()
 
@@ -65,7 +68,8 @@ def test_what_cannot_be_selected() -> None:
 
 
 def test_a_domain_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DOMAINS, "mujoco", Domain("mujoco", "nowhere", ("no_such_package",), "sim-mujoco"))
+    find_spec = domains.find_spec
+    monkeypatch.setattr(domains, "find_spec", lambda package: None if package == "mujoco" else find_spec(package))
     with pytest.raises(PreconditionError, match=r"not installed: mujoco; install newt\[sim-mujoco\]"):
         newt("check", "mujoco-reacher")
 
@@ -89,3 +93,15 @@ def test_experts_are_played_and_written_down(tmp_path: Path) -> None:
     assert page.read_text().count("| lunarlander-") == 3
     with pytest.raises(InvalidInputError, match="none of these has a scripted expert"):
         newt("experts", "mujoco-walker")
+
+
+def test_the_page_of_experts() -> None:
+    tasks = [get_task("pendulum-spin"), get_task("mw-reach")]
+    reports = {
+        "pendulum-spin": ExpertReport(4, 3, float("nan"), 0.81234, 0.5),
+        "mw-reach": ExpertReport(4, 2, 0.5, 0.5, 0.0),
+    }
+    text = experts_page(tasks, reports)
+    assert "## DMControl extended" in text
+    assert "| pendulum-spin | 4 | 3 | - | 0.812 | 0.500 |" in text
+    assert "| mw-reach | 4 | 2 | 50% | 0.500 | 0.000 |" in text

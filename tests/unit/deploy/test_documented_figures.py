@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from newt.cli import demo
+from newt.cli import tour
 from newt.runs.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,7 +36,7 @@ def test_what_simulating_costs_follows_from_its_speed() -> None:
     assert number("docs/scaling.md", r"simulators \| ([\d.]+) cores if all") == round(1157 * 2 / quoted, 1)
 
 
-def test_the_example_is_the_demos_run() -> None:
+def test_the_example_is_the_tours_run() -> None:
     example = json.loads((ROOT / "examples" / "run.json").read_text())
-    assert example == {"name": "example", "seed": 1, **demo.RUN}
+    assert example == {"name": "example", "seed": 1, **tour.RUN}
     assert RunSpec.model_validate(example).demos.scripted_tasks == ["metaworld"]

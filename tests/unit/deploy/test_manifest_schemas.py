@@ -53,7 +53,7 @@ def test_a_misspelt_field_would_be_found(version: str) -> None:
 
 
 def test_only_what_apply_accepts() -> None:
-    """kubectl refuses kustomizations, unknown kinds and objects whose namespace comes later."""
+    """`kubectl` refuses kustomizations, unknown kinds and objects whose namespace comes later."""
     manifests = base()
     assert manifests[0]["kind"] == "Namespace"
     namespace = manifests[0]["metadata"]["name"]

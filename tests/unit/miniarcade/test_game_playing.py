@@ -29,7 +29,7 @@ def test_keys_add_up() -> None:
 def test_a_window_plays_whole_episodes_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(type(make_game("pygame-reacher-easy")), "FPS", 100_000)
-    scores = play("pygame-reacher-easy", seed=1, demo=True, episodes=2)
+    scores = play("pygame-reacher-easy", seed=1, expert=True, episodes=2)
     assert len(scores) == 2
     assert min(scores) > 0.5
     assert not pygame.display.get_init()

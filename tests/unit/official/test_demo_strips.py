@@ -7,10 +7,10 @@ import pytest
 from image_encoders import save_tiny_dinov2
 from PIL import Image
 
-from newt.client.episodes import Episode
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.official.strips import read_strips, with_strip_features
 from newt.vision import ImageEncoder
+from newt.wire.episodes import Episode
 
 FRAMES = np.random.default_rng(3).integers(0, 256, (9, 3, 224, 224), np.uint8)
 

@@ -26,7 +26,8 @@ from published_files import (
 )
 from published_files import Agent as PublishedAgent
 
-from newt.agent import Batch, load_checkpoint, save_checkpoint
+from newt.agent.batch import UpdateBatch
+from newt.agent.checkpoints import load_checkpoint, save_checkpoint
 from newt.errors import InvalidInputError
 from newt.official.checkpoints import parse_official, read_official, with_images, write_official
 from newt.official.layout import expected_shapes, parse_model
@@ -61,7 +62,7 @@ def test_a_published_file_comes_back_equal(variant: str, tmp_path: Path) -> None
     source, own, again = tmp_path / "source.pt", tmp_path / "own", tmp_path / "again.pt"
     torch.save(original, source)
     checkpoint = read_official(source, tasks)
-    save_checkpoint(own, checkpoint.learner(), checkpoint.info)
+    save_checkpoint(own, checkpoint.updater(), checkpoint.info)
     write_official(again, load_checkpoint(own))
     assert differences(original, torch.load(again, weights_only=True)) == []
 
@@ -71,7 +72,7 @@ def test_a_bare_model_comes_back_equal(tmp_path: Path) -> None:
     model["log_std_min"], model["log_std_dif"] = torch.tensor(-10), torch.tensor(12)  # as older files have them
     torch.save(model, tmp_path / "bare.pt")
     checkpoint = read_official(tmp_path / "bare.pt")
-    assert checkpoint.learner().scale.item() == 1
+    assert checkpoint.updater().value_scale.value.item() == 1
     write_official(tmp_path / "again.pt", checkpoint)
     assert differences(model, torch.load(tmp_path / "again.pt", weights_only=True)) == []
 
@@ -106,10 +107,10 @@ def test_adam_continues_with_the_imported_moments(tmp_path: Path) -> None:
     """One more step with equal gradients moves the imported parameters as it moves the published ones."""
     file = multitask(SMALL, warmup=0)
     torch.save(file.content, tmp_path / "agent.pt")
-    learner = read_official(tmp_path / "agent.pt").learner()
+    updater = read_official(tmp_path / "agent.pt").updater()
     generator = torch.Generator().manual_seed(3)
     online = file.agent._Qs.online._Qs
-    layer = learner.model.critics.layer(1).weight
+    layer = updater.model.critics.layer(1).weight
     groups = [{"params": list(online.parameters())}]
     adam = torch.optim.Adam(groups, lr=3e-4, fused=True)
     state = file.content["optim"]
@@ -125,15 +126,15 @@ def test_adam_continues_with_the_imported_moments(tmp_path: Path) -> None:
         for parameter in critic.parameters():
             parameter.grad = None
         critic[1].weight.grad = layer.grad[member].clone()
-    learner.optimizer.step()
+    updater.optimizer.step()
     adam.step()
     torch.testing.assert_close(layer.detach(), torch.stack([critic[1].weight.detach() for critic in online]))
 
 
 def test_our_training_survives_the_way_out_and_back(tmp_path: Path) -> None:
     torch.save(multitask(SMALL).content, tmp_path / "start.pt")
-    learner = read_official(tmp_path / "start.pt").learner()
-    batch = Batch(
+    updater = read_official(tmp_path / "start.pt").updater()
+    batch = UpdateBatch(
         obs=torch.randn(4, 8, 128),
         action=torch.rand(3, 8, 16),
         reward=torch.randn(3, 8),
@@ -141,9 +142,9 @@ def test_our_training_survives_the_way_out_and_back(tmp_path: Path) -> None:
         task=torch.arange(8),
         image=None,
     )
-    learner.pretrain_update(batch)
-    learner.rl_update(batch)
-    save_checkpoint(tmp_path / "ours", learner, {})
+    updater.pretrain_update(batch)
+    updater.rl_update(batch)
+    save_checkpoint(tmp_path / "ours", updater, {})
     ours = load_checkpoint(tmp_path / "ours")
     write_official(tmp_path / "out.pt", ours)
     back = read_official(tmp_path / "out.pt")
@@ -217,7 +218,7 @@ def test_images_can_be_added_without_changing_the_agent(tmp_path: Path) -> None:
     with torch.no_grad():
         z = widened.model().encode(obs, task, torch.randn(2, 768))
         torch.testing.assert_close(z, state.model().encode(obs, task))
-    assert widened.learner().updates == 2  # moments were widened too
+    assert widened.updater().updates == 2  # moments were widened too
     write_official(tmp_path / "images.pt", widened)
     assert parse_official(tmp_path / "images.pt").model.config.image_dim == 768
     with pytest.raises(InvalidInputError, match="without images"):

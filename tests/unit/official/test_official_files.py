@@ -15,7 +15,7 @@ import pytest
 import torch
 from published_files import SMALL, demo_columns, multitask, rewrite, save_demos, tensordict_library
 
-from newt.agent import save_checkpoint
+from newt.agent.checkpoints import save_checkpoint
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.official import pickled
 from newt.official.checkpoints import parse_official, read_official
@@ -215,7 +215,7 @@ def test_a_missing_file_is_named(read: Read, tmp_path: Path) -> None:
 def test_the_two_checkpoint_formats_are_told_apart(tmp_path: Path) -> None:
     torch.save(multitask(SMALL).content, tmp_path / "theirs.pt")
     checkpoint = read_official(tmp_path / "theirs.pt")
-    save_checkpoint(tmp_path / "ours", checkpoint.learner(), {"env_steps": 70})
+    save_checkpoint(tmp_path / "ours", checkpoint.updater(), {"env_steps": 70})
     theirs, ours = summarise(tmp_path / "theirs.pt"), summarise(tmp_path / "ours")
     assert (theirs.format, ours.format) == ("published", "newt")
     assert (theirs.env_steps, ours.env_steps) == (None, 70)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import CancelledError
+from typing import NamedTuple
 
 import pytest
 
@@ -10,18 +11,24 @@ from newt.errors import ExhaustedError, UnavailableError
 from services.planner.batching import BatchQueue, Ticket
 
 FOREVER = float("inf")
-IntQueue = BatchQueue[str, int, int]
 
 
-def ticket(rows: int, key: str = "a", deadline: float = FOREVER) -> Ticket[str, int, int]:
-    return Ticket(key, rows, 0, deadline)
+class Key(NamedTuple):
+    model_id: str
+
+
+IntQueue = BatchQueue[Key, int, int]
+
+
+def ticket(rows: int, key: str = "a", deadline: float = FOREVER) -> Ticket[Key, int, int]:
+    return Ticket(Key(key), rows, 0, deadline)
 
 
 def queue(max_rows: int = 8, max_wait_s: float = 0.0, max_queued_rows: int = 100) -> IntQueue:
     return IntQueue(max_rows, max_wait_s, max_queued_rows)
 
 
-def put(queue: IntQueue, *tickets: Ticket[str, int, int]) -> list[Ticket[str, int, int]]:
+def put(queue: IntQueue, *tickets: Ticket[Key, int, int]) -> list[Ticket[Key, int, int]]:
     for each in tickets:
         queue.put(each)
     return list(tickets)
@@ -53,6 +60,15 @@ def test_keys_do_not_mix_and_the_oldest_goes_first() -> None:
     a, b, a2 = put(q, ticket(1, "a"), ticket(1, "b"), ticket(1, "a"))
     assert q.take() == [a, a2]
     assert q.take() == [b]
+
+
+def test_a_model_whose_turn_it_is_not_is_passed_over() -> None:
+    q = queue()
+    a, b = put(q, ticket(1, "a"), ticket(1, "b"))
+    assert q.take(besides={"a"}) == [b]
+    assert q.take(wait=False, besides={"a"}) is None
+    assert q.take(wait=False) == [a]
+    assert q.take(wait=False) is None
 
 
 def test_a_full_batch_does_not_wait_and_a_small_one_does() -> None:

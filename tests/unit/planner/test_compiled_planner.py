@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
-from newt.agent import ModelConfig, PlanConfig, TaskTable, WorldModel
 from newt.agent.checkpoints import weights_to_bytes
 from newt.agent.compilation import CompiledInferenceModel
+from newt.agent.config import ModelConfig, PlanConfig
+from newt.agent.task_table import TaskTable
+from newt.agent.world_model import WorldModel
 from newt.wire.chunks import Weights
 from services.planner.device import choose_device
 from services.planner.model import load

@@ -19,6 +19,11 @@ def test_padding_knows_few_sizes_and_the_limit() -> None:
     assert all(device.padded(rows) >= rows for rows in range(1, 25))
 
 
+def test_costly_plans_come_in_small_passes() -> None:
+    device = choose_device(PlannerSettings(device="cpu"))
+    assert [device.rows_per_pass(cost) for cost in (0.0, 1.0, 2.0, 100.0)] == [32, 32, 16, 1]
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_precision_can_be_fixed(precision: str, dtype: torch.dtype) -> None:
     assert choose_device(PlannerSettings(device="cpu", precision=precision)).dtype == dtype

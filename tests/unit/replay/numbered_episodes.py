@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.replay.episode import Episode
+from newt.wire.episodes import Episode
 
 
 def numbered(number: int, transitions: int, terminated: bool = False, image_dim: int = 0) -> Episode:
@@ -20,7 +20,6 @@ def numbered(number: int, transitions: int, terminated: bool = False, image_dim:
         success=float("nan"),
         score=0.5,
         behaviour=2,
-        min_weights_version=1,
-        max_weights_version=2,
+        weights_versions=(1, 2),
         seed=7,
     )

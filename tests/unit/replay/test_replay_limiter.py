@@ -25,6 +25,28 @@ def test_the_collector_stops_beyond_its_lead(updates: int, env_steps: int, allow
 
 def test_no_bound_on_the_lead() -> None:
     assert Limiter(1.0, 0, 0).may_insert(0, 10**9)
+    assert Limiter(1.0, 0, 0).permitted(5) is None
+
+
+@pytest.mark.parametrize(
+    ("updates", "permitted"),
+    [
+        (0, 120),  # (120 - 100) · 0.5 - 0 = 10, the lead
+        (1, 122),
+        (15, 150),
+    ],
+)
+def test_permission_reaches_to_the_lead(updates: int, permitted: int) -> None:
+    assert Limiter(0.5, start_env_steps=100, max_lead_updates=10).permitted(updates) == permitted
+
+
+@given(st.floats(1e-3, 100), st.integers(0, 10**6), st.integers(1, 1000), st.integers(0, 10**7))
+def test_permission_is_what_a_question_would_give(ratio: float, start: int, lead: int, updates: int) -> None:
+    limiter = Limiter(ratio, start, lead)
+    permitted = limiter.permitted(updates)
+    assert permitted is not None
+    assert limiter.lead(updates, permitted) <= lead * (1 + 1e-9) + updates * 1e-9
+    assert limiter.lead(updates, permitted + 1) > lead * (1 - 1e-9) - updates * 1e-9
 
 
 @given(st.floats(1e-3, 100), st.integers(0, 10**6), st.integers(1, 1000), st.integers(0, 10**7), st.integers(0, 10**7))

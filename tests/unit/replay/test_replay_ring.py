@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_episodes import numbered
 
-from services.replay.episode import Episode
+from newt.wire.episodes import Episode
 from services.replay.ring import TaskRing
 
 

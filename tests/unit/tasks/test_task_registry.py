@@ -7,18 +7,18 @@ from importlib import resources
 
 import pytest
 
+from newt.cli import tour
 from newt.tasks import registry
 from newt.tasks.corrected_scores import CORRECTED_SCORES
 from newt.tasks.domains import DOMAINS
 from newt.tasks.registry import (
-    PADDED_ACTION_DIM,
-    PADDED_OBS_DIM,
     UnknownTaskError,
     all_tasks,
     get_task,
     select_tasks,
 )
 from newt.tasks.sets import TASK_SETS
+from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 
 
 def names(*specs: str) -> list[str]:
@@ -139,11 +139,34 @@ def test_sets() -> None:
         assert names(task_set.name) == task_set.members(all_tasks())
 
 
-def test_laptop_demo_can_run_and_mixes_three_domains() -> None:
-    tasks = select_tasks(["laptop-demo"])
-    assert {task.domain for task in tasks} == {"dmcontrol", "mujoco", "metaworld"}
-    assert len(tasks) >= 8
-    assert sum(not task.has_expert for task in tasks) >= 1
+def test_the_tour_mixes_three_domains_and_tasks_with_and_without_demonstrations() -> None:
+    tasks = select_tasks(["tour"])
+    assert {task.domain for task in tasks} == {"dmcontrol-ext", "mujoco", "metaworld"}
+    asked = select_tasks(tour.RUN["demos"]["scripted_tasks"])
+    guided = [task for task in tasks if task in asked]
+    assert len(guided) >= 4
+    assert len(tasks) - len(guided) >= 2
+    assert all(task.has_expert for task in guided)
+
+
+def test_the_mini_benchmark_has_an_expert_for_every_task_of_seven_domains() -> None:
+    tasks = select_tasks(["mmbench-mini"])
+    assert len(tasks) == 16
+    assert len({task.domain for task in tasks}) >= 7
+    assert all(task.has_expert and task.split == "train" for task in tasks)
+    # whole episodes, at least 20, in 10,000 steps each
+    assert all(10_000 % task.episode_length == 0 and task.episode_length <= 500 for task in tasks)
+    assert len({(task.obs_dim, task.action_dim) for task in tasks}) >= 8
+
+
+def test_four_tasks_are_for_learning_from_nothing() -> None:
+    tasks = select_tasks(["mini-scratch"])
+    assert len(tasks) == 4
+    assert len({task.domain for task in tasks}) >= 3
+
+
+def test_a_set_keeps_the_name_that_stored_runs_know() -> None:
+    assert select_tasks(["laptop-demo"]) == select_tasks(["tour"])
 
 
 def test_no_set_or_domain_hides_behind_a_task_name() -> None:
@@ -168,8 +191,8 @@ def test_a_spec_that_selects_nothing_is_refused(spec: str) -> None:
 def test_close_domains_and_sets_are_suggested_too() -> None:
     with pytest.raises(UnknownTaskError, match="metaworld"):
         select_tasks(["metawrld"])
-    with pytest.raises(UnknownTaskError, match="laptop-demo"):
-        select_tasks(["laptop_demo"])
+    with pytest.raises(UnknownTaskError, match="test20"):
+        select_tasks(["test_20"])
 
 
 def test_a_plain_string_or_nothing_is_refused() -> None:

@@ -62,10 +62,10 @@ class Start:
     """What the seed decides.
 
     Attributes:
-        heights: Of the raw ground, one more than there are ground points, metres; the pad is put into it.
-        position: Of the craft, metres.
+        heights: Heights of the raw ground, one more than there are ground points, metres; the pad is put into it.
+        position: Position of the craft, metres.
         push: Force on it for the first physics step, Newton.
-        goal: Where to hover, metres; None if it is to land.
+        goal: Place to hover, metres; None if it is to land.
     """
 
     heights: npt.NDArray[np.float64]
@@ -81,8 +81,8 @@ class Puff:
     Attributes:
         step: Physics steps taken before it.
         agent_step: Agent steps taken before it.
-        position: Of the nozzle, metres.
-        impulse: Of the gas, Newton seconds.
+        position: Position of the nozzle, metres.
+        impulse: Impulse of the gas, Newton seconds.
         life: Power of the firing, 0.5 to 1.
         main: Whether it was the main engine.
     """

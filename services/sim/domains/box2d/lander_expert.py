@@ -29,7 +29,7 @@ class Flight:
     """What the pilot knows of the craft.
 
     Attributes:
-        way: To the goal, metres; for a landing, to standing on the pad.
+        way: Way to the goal, metres; for a landing, to standing on the pad.
         velocity: m/s.
         angle: Counter-clockwise, rad.
         spin: Its rate, rad/s.

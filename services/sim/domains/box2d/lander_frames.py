@@ -43,7 +43,7 @@ class LanderPicture:
 
     Args:
         surface: Corners of the ground, metres.
-        goal: Where to hover, or None if the goal is the pad.
+        goal: Place to hover, or None if the goal is the pad.
         seed: The episode's; decides the colours.
     """
 

@@ -32,7 +32,7 @@ class Terrain:
     """The ground of one episode.
 
     Attributes:
-        heights: Of the surface at x = 0, SPACING, 2 SPACING, ..., metres; straight lines in between.
+        heights: Heights of the surface at x = 0, SPACING, 2 SPACING, ..., metres; straight lines in between.
         boxes: Corners of solid obstacles, left to right.
     """
 
@@ -49,7 +49,7 @@ class _Grass:
     """A random walk that is pulled back to the level.
 
     Attributes:
-        damping: Of the slope, per column.
+        damping: Damping of the slope, per column.
         pull: Towards the level, metres per column and column.
         noise: Largest random change of the slope, pixels.
         lowest: Metres.

@@ -69,9 +69,9 @@ def planar_environment(
 
     Args:
         name: Name of the model.
-        mass: Of the whole body, kg; densities are scaled to it.
+        mass: Mass of the whole body, kg; densities are scaled to it.
         friction: Sliding friction between parts of the body.
-        height: Of the torso's frame where the root joints are at 0, metres.
+        height: Height of the torso's frame where the root joints are at 0, metres.
         body: MJCF of what is in the torso: geoms and limbs.
         gears: Torque of the motor on each joint at full action, N m, in the order of the actions.
         reward: What the task pays; the physics has `speed()`.

@@ -51,8 +51,8 @@ def feedback(model: Any, steps: int, state_costs: Sequence[float], action_cost: 
     Args:
         model: MuJoCo's; hinges and sliders only, so that the state is positions and velocities, O = 2 J numbers.
         steps: Physics steps during which an action is held.
-        state_costs: Of the squares of the O state numbers, per agent step.
-        action_cost: Of the square of every action.
+        state_costs: Costs of the squares of the O state numbers, per agent step.
+        action_cost: Cost of the square of every action.
 
     Returns:
         float64[A, O]; the action is minus the gains times the state.

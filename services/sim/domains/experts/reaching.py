@@ -26,7 +26,7 @@ class Reach:
     Attributes:
         finger: Body that has to come to the target, by name.
         target: Geom to come to, by name.
-        frequency: Of the springs, rad/s.
+        frequency: Frequency of the springs, rad/s.
         yielding: How far the motors can push a joint beyond its limit, rad.
     """
 
@@ -82,7 +82,7 @@ class _Poses:
 
         Args:
             start: Joint angles now, float64[A], rad.
-            goal: Where the body has to be, float64[2], metres.
+            goal: Place where the body has to be, float64[2], metres.
         """
         bend = np.where(self._limited, np.minimum(self._high, 1.0), 0.0)
         solutions = [

@@ -35,7 +35,7 @@ def require(task: str, pack: str, model_id: str | None) -> None:
     ManiSkill itself asks on the terminal whether to download them, and ends the process if nobody answers.
 
     Args:
-        task: For the message.
+        task: Task, for the message.
         pack: A key of `PACKS`.
         model_id: The YCB object which the task uses.
 

@@ -18,7 +18,7 @@ class Variant:
     """How a task uses its environment.
 
     Attributes:
-        kind: Where the environment's class comes from.
+        kind: Origin of the environment's class.
         env_id: ManiSkill's id, for kind `upstream`.
         control: The robot's control mode; None is the environment's own.
         robot: Overrides the environment's robot.

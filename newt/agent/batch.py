@@ -1,0 +1,104 @@
+"""What one update takes: training sequences, and the random draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from newt.agent.config import ConfigError
+from newt.agent.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class UpdateBatch:
+    """B training sequences of H steps; (action[t], reward[t]) lead from obs[t] to obs[t+1].
+
+    Attributes:
+        obs: float32[H+1, B, O].
+        action: float32[H, B, A]; invalid entries are ignored.
+        reward: float32[H, B].
+        terminated: bool[H, B], the step ended the task: nothing is bootstrapped behind it.
+        task: int64[B], rows of the task table.
+        image: float32[H+1, B, X] image features, for models which take them.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    task: Tensor
+    image: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> UpdateBatch:
+        """Copies to a device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {n: v.to(device, non_blocking=True) for n, v in values.items() if v is not None}
+        return replace(self, **moved)
+
+    def check(self, model: WorldModel, horizon: int) -> None:
+        """Compares shapes and types with the model.
+
+        Raises:
+            ConfigError: Names the field, what it is and what it should be.
+        """
+        c, B = model.config, self.task.shape[0] if self.task.ndim == 1 else -1
+        expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "task": ((B,), torch.int64),
+            "obs": ((horizon + 1, B, c.obs_dim), torch.float32),
+            "action": ((horizon, B, c.action_dim), torch.float32),
+            "reward": ((horizon, B), torch.float32),
+            "terminated": ((horizon, B), torch.bool),
+        }
+        if c.image_dim:
+            expected["image"] = ((horizon + 1, B, c.image_dim), torch.float32)
+        for name, (shape, dtype) in expected.items():
+            value = getattr(self, name)
+            if value is None or tuple(value.shape) != shape or value.dtype != dtype:
+                got = "nothing" if value is None else f"{value.dtype} {tuple(value.shape)}"
+                raise ConfigError(f"batch.{name}: expected {dtype} {shape} (-1: one axis), got {got}")
+
+
+@dataclass(frozen=True)
+class UpdateNoise:
+    """The random draws of one update.
+
+    Attributes:
+        td_policy: float32[H, B, A] of the actions in the TD target.
+        td_pair: int64[2] critics of the TD target.
+        bc_policy: float32[H, B, A] of the cloned actions, pretraining only.
+        pi_policy: float32[H+1, B, A] of the policy loss, online phase only.
+        pi_pair: int64[2] critics of the policy loss, online phase only.
+    """
+
+    td_policy: Tensor
+    td_pair: Tensor
+    bc_policy: Tensor | None = None
+    pi_policy: Tensor | None = None
+    pi_pair: Tensor | None = None
+
+    def columns(self, part: slice) -> UpdateNoise:
+        """Returns the draws of some of the B sequences; the pairs of critics are common to all."""
+        rowwise = ("td_policy", "bc_policy", "pi_policy")
+        values = {name: getattr(self, name) for name in rowwise}
+        return replace(self, **{name: value[:, part] for name, value in values.items() if value is not None})
+
+
+def draw_noise(
+    model: WorldModel, sequences: int, horizon: int, generator: torch.Generator, *, pretrain: bool
+) -> UpdateNoise:
+    """Draws what one update of B `sequences` needs; `generator` lives on the model's device."""
+    device = model.device
+
+    def normal(steps: int) -> Tensor:
+        shape = (steps, sequences, model.config.action_dim)
+        return torch.randn(shape, generator=generator, device=device)
+
+    def pair() -> Tensor:
+        return torch.randperm(model.config.num_critics, generator=generator, device=device)[:2]
+
+    td_policy, td_pair = normal(horizon), pair()
+    if pretrain:
+        return UpdateNoise(td_policy, td_pair, bc_policy=normal(horizon))
+    return UpdateNoise(td_policy, td_pair, pi_policy=normal(horizon + 1), pi_pair=pair())

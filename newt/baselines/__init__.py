@@ -1,0 +1,1 @@
+"""Algorithms to compare Newt with: pure torch, one readable module each."""

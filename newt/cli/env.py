@@ -1,0 +1,175 @@
+"""`newt env`: tasks of your own. Their code runs in processes of the simulator service, never in this one."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from newt.cli.terminal import JsonOption, console, print_json
+from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
+from newt.processes import how_it_ended
+from newt.tasks.reports import Criterion
+
+env_app = typer.Typer(help="Tasks of your own: begin one, check it, watch it.", no_args_is_help=True)
+
+SourceArgument = Annotated[
+    str, typer.Argument(help="A folder with an env.py, a file, gym:ID, module:NAME, or an installed task's name.")
+]
+_PACKAGE = "newt.own.example"
+_FILES = ("env.py", "test_env.py")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_COLOURS = {"passed": "green", "failed": "red", "warning": "yellow"}
+_OF_GYM = '''"""A task of your own, made of {env_id}: what Newt must know of it beside what it says itself."""
+
+import gymnasium
+
+from newt.own import OwnTask, Returns
+
+
+def make(render_mode=None):
+    """Makes the environment."""
+    return gymnasium.make("{env_id}", render_mode=render_mode, disable_env_checker=True)
+
+
+TASK = OwnTask(
+    name="{name}",
+    make=make,
+    # The agent reads these two.
+    embodiment="What the body is, and what each action does.",
+    goal="What to do.",
+    # Newt cuts episodes off after so many steps.
+    episode_length=200,
+    # How good an episode was, from 0 to 1: its sum of rewards between the worst and the best that one expects, or
+    # Success(): info["success"] of the last step. `newt env check` shows the returns of random actions.
+    score=Returns(worst=-1000.0, best=0.0),
+)
+'''
+
+
+@env_app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the folder, and of the task.")],
+    from_: Annotated[str | None, typer.Option("--from", help="Begin with an existing environment: gym:ID.")] = None,
+) -> None:
+    """Make a folder with one commented file, env.py, that already runs, and a test of it."""
+    folder = Path(name)
+    if not _NAME.fullmatch(folder.name):
+        raise InvalidInputError("NAME", f"got {name!r}, expected a letter, then letters, digits, _ and -")
+    if from_ is not None and not from_.startswith("gym:"):
+        raise InvalidInputError("--from", f"got {from_!r}, expected gym:ID")
+    task = folder.name.replace("_", "-").lower()
+    if from_ is not None:
+        texts = {"env.py": _OF_GYM.format(env_id=from_.removeprefix("gym:"), name=task)}
+    else:
+        texts = {file: resources.files(_PACKAGE).joinpath(file).read_text(encoding="utf-8") for file in _FILES}
+        texts["env.py"] = texts["env.py"].replace("my-reacher", task)
+    there = [file for file in texts if (folder / file).exists()]
+    if there:
+        raise AlreadyExistsError(f"{folder / there[0]} exists already; choose another name, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    shown = f"./{folder}" if not folder.is_absolute() and folder.parts[0] not in (".", "..") else str(folder)
+    console.print(f"{folder / 'env.py'} is yours to change. Then:", highlight=False, soft_wrap=True)
+    for line in (f"check {shown}", f"play {shown} --agent {'random' if from_ else 'expert'}"):
+        console.print(f"  newt env {line}", highlight=False, soft_wrap=True)
+    console.print(f"  newt train {shown} --preset laptop", highlight=False, soft_wrap=True)
+
+
+@env_app.command()
+def check(
+    source: SourceArgument,
+    steps: Annotated[int, typer.Option(min=10, help="Random steps.")] = 10_000,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy whose score is measured.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Look at everything that training relies on; exit status 1 if something required has failed."""
+    found: list[Criterion] = []
+    facts: dict[str, Any] = {}
+    begun = {"begun": "source", "task": ""}
+    for line in _lines("own", source, "--steps", steps, "--episodes", episodes, "--seed", seed):
+        if "begun" in line:
+            begun = line
+        elif "facts" in line:
+            facts[line["facts"]["name"]] = line["facts"]
+        elif "criterion" in line:
+            found.append(Criterion(**line["criterion"]))
+            if not json:
+                _print(found[-1])
+        elif "ended" in line:
+            remedy = "mend what ends the process: exit, os._exit, a crash in compiled code, or too much memory"
+            found.append(Criterion(begun["task"], begun["begun"], "failed", line["ended"], remedy))
+            if not json:
+                _print(found[-1])
+    wrong = [one for one in found if one.outcome == "failed" and one.required]
+    if json:
+        criteria = [asdict(one) for one in found]
+        print_json({"source": source, "ok": not wrong, "tasks": list(facts.values()), "criteria": criteria})
+    else:
+        warned = sum(one.outcome != "passed" for one in found) - len(wrong)
+        passed = len(found) - len(wrong) - warned
+        console.print(f"{passed} passed, {len(wrong)} failed, {warned} to think about", highlight=False)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@env_app.command()
+def play(
+    source: SourceArgument,
+    agent: Annotated[str, typer.Option(help="random, zero or expert.")] = "random",
+    task: Annotated[str | None, typer.Option(help="Which task, of a source with several. Default: the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Video to write. Default: TASK-AGENT.mp4 in this folder.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episode and of random actions.")] = 0,
+) -> None:
+    """Play one episode and write a video of it (MP4)."""
+    if agent not in ("random", "zero", "expert"):
+        raise InvalidInputError("--agent", f"got {agent!r}, expected random, zero or expert")
+    path = out or Path(f"{Path(source.rpartition(':')[2]).name or 'episode'}-{agent}.mp4")
+    arguments = [*(["--task", task] if task else []), "--agent", agent, "--seed", seed, "--out", path]
+    for line in _lines("own_video", source, *arguments):
+        if "error" in line or "ended" in line:
+            raise NewtError(line.get("error") or line["ended"])
+        console.print(
+            f"{line['task']}: {line['steps']} steps, return {line['return']:.2f}, score {line['score']:.2f}: "
+            f"{line['video']}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _print(one: Criterion) -> None:
+    note = "" if one.outcome != "failed" or one.required else " (not required)"
+    where = f"{one.task}: " if one.task else ""
+    colour = _COLOURS[one.outcome]
+    console.print(f"[{colour}]{one.outcome:7}[/{colour}] {where}{one.name}{note}: {escape(one.detail)}", soft_wrap=True)
+    if one.remedy:
+        console.print(f"        {escape(one.remedy)}", highlight=False, soft_wrap=True)
+
+
+def _lines(module: str, source: str, *arguments: object) -> Iterator[dict[str, Any]]:
+    """Starts a check of the simulator service, and yields what it tells; at last how it `ended`, if not well."""
+    command = [sys.executable, "-m", f"services.sim.checks.{module}", source, *map(str, arguments)]
+    told = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        try:
+            assert process.stdout is not None
+            for told in process.stdout:
+                yield json_format.loads(told)
+        except BaseException:
+            process.kill()
+            raise
+    finished = '"done"' in told or '"error"' in told or '"video"' in told
+    if not finished:
+        yield {"ended": f"its process {how_it_ended(process.returncode)}"}

@@ -1,0 +1,1 @@
+"""What `newt env init` copies: an environment to begin with, and its test."""

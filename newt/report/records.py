@@ -1,0 +1,117 @@
+"""Records of runs as a report needs them, kept in files so that it can be drawn again without the learner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import Field, ValidationError
+
+from newt.errors import NotFoundError
+from newt.runs.base import Record
+from newt.runs.evaluations import EvaluationJob, EvaluationJobList
+from newt.runs.record import MetricsHistory, MetricsRow, Run, RunResults
+
+SUFFIX = ".run.json"
+
+
+class RunRecord(Record):
+    """Everything that a report knows of a run."""
+
+    run: Run
+    results: RunResults
+    evaluations: list[EvaluationJob] = Field(default_factory=list, description="Evaluations of it that were asked for.")
+    metrics: list[MetricsRow] = Field(default_factory=list, description="The trainer's rows, where losses are drawn.")
+
+
+@dataclass
+class Loaded:
+    """Records, and what could not be read.
+
+    Attributes:
+        records: The records by id of the run.
+        problems: A line for each file or run that cannot be read, and why.
+    """
+
+    records: dict[str, RunRecord] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class Reader(Protocol):
+    """Reads the REST API."""
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET; returns the decoded JSON."""
+
+
+def fetch(reader: Reader, run_ids: Iterable[str], *, metrics: bool = False) -> Loaded:
+    """Records of runs, from the learner.
+
+    Args:
+        reader: The REST API.
+        run_ids: Which runs.
+        metrics: Whether the trainer's metrics are wanted as well.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    loaded = Loaded()
+    for run_id in run_ids:
+        try:
+            loaded.records[run_id] = RunRecord(
+                run=Run.model_validate(reader.get(f"/runs/{run_id}")),
+                results=RunResults.model_validate(reader.get(f"/runs/{run_id}/results")),
+                evaluations=EvaluationJobList.model_validate(reader.get("/evaluations", run_id=run_id)).evaluations,
+                metrics=_metrics(reader, run_id) if metrics else [],
+            )
+        except ValidationError as error:
+            loaded.problems.append(f"run {run_id} cannot be read: {_first(error)}")
+    return loaded
+
+
+def read_folder(folder: Path) -> Loaded:
+    """Records that `save` has written; files that cannot be read, those of another version say, are told of.
+
+    Raises:
+        NotFoundError: There are none.
+    """
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    if not paths:
+        raise NotFoundError(
+            f"no records in {folder}: expected files *{SUFFIX}, as `newt report` leaves them in records/"
+        )
+    loaded = Loaded()
+    for path in paths:
+        try:
+            record = RunRecord.model_validate_json(path.read_bytes())
+            loaded.records[record.run.id] = record
+        except (ValidationError, OSError) as error:
+            why = _first(error) if isinstance(error, ValidationError) else str(error)
+            loaded.problems.append(f"{path.name} cannot be read: {why}")
+    return loaded
+
+
+def save(records: Sequence[RunRecord], folder: Path) -> None:
+    """Writes a file for each run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for record in records:
+        content = json.dumps(record.model_dump(mode="json"), indent=1)
+        (folder / f"{record.run.id}{SUFFIX}").write_text(content, encoding="utf-8")
+
+
+def _metrics(reader: Reader, run_id: str) -> list[MetricsRow]:
+    rows: list[MetricsRow] = []
+    while True:
+        after = rows[-1].id if rows else None
+        page = MetricsHistory.model_validate(reader.get(f"/runs/{run_id}/metrics", after=after)).rows
+        if not page:
+            return [row for row in rows if row.source == "trainer"]
+        rows.extend(page)
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'the whole'}: {problem['msg']}"

@@ -1,0 +1,23 @@
+"""How a checkpoint's agent acts: with the planner, or by its policy if it was trained to, or has nothing else."""
+
+from __future__ import annotations
+
+from newt.errors import InvalidInputError
+from services.learner.checkpoints.files import AnyHeader, plans
+
+
+def trained_mode(header: AnyHeader) -> str:
+    """`planner` or `policy`, as the agent acted in its run; the planner for a checkpoint that does not tell."""
+    if not plans(header):
+        return "policy"
+    algorithm = (header.info.get("spec") or {}).get("algorithm")
+    acts_by_policy = isinstance(algorithm, dict) and algorithm.get("planning") is False
+    return "policy" if acts_by_policy else "planner"
+
+
+def check_mode(header: AnyHeader, mode: str) -> None:
+    """Raises InvalidInputError if an agent without a world model is asked to plan."""
+    if not plans(header) and mode != "policy":
+        raise InvalidInputError(
+            "mode", f"got {mode}, but the checkpoint's agent has a policy only and no world model; choose policy"
+        )

@@ -1,0 +1,1 @@
+"""The collecting process of a run."""

@@ -1,0 +1,258 @@
+"""Shared state of a collector's groups: how far each is, who must wait for whom, and when all must pause or end.
+
+Two counts of env steps: those *stored* in whole episodes, which decide when collection is over, and those *taken*,
+which include unfinished episodes and keep training and collection in step.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from newt.client.buffers import Appended
+from newt.runs.record import TaskProgress
+from newt.wire.episodes import Episode
+from services.learner.waiting import StopFlag
+
+RATE_WINDOW_S = 10.0
+
+
+class CollectionOver(Exception):  # noqa: N818 - not an error
+    """All env steps have been collected, or another group has failed."""
+
+
+class Pace:
+    """Counters and gates of a run's collection; safe to use from all groups at once.
+
+    Args:
+        env_steps: Transitions that replay has already.
+        total_env_steps: Transitions after which collection is over.
+        lead_limit_steps: Steps that a group may be ahead of the slowest one.
+        tasks: Progress by task so far.
+        stop: Stop flag of the process.
+
+    Attributes:
+        env_steps: Transitions stored.
+        tasks: Progress by task.
+        acting_version: Newest version of the weights that has acted; 0 for none.
+    """
+
+    def __init__(
+        self,
+        env_steps: int,
+        total_env_steps: int,
+        lead_limit_steps: int,
+        tasks: dict[str, TaskProgress],
+        stop: StopFlag,
+    ) -> None:
+        self.env_steps = env_steps
+        self.tasks = tasks
+        self.acting_version = 0
+        self._total = total_env_steps
+        self._lead_limit = lead_limit_steps
+        self._stop = stop
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # For who asks the limiter: the groups do not wake it at every step, nor does it wake them.
+        self._news = threading.Condition(lock)
+        stop.wakes(self._changed)
+        stop.wakes(self._news)
+        self._steps: dict[int, int] = {}
+        self._unfinished: dict[int, int] = {}
+        self._parked: set[int] = set()
+        self._pauses = 0
+        self._failure: BaseException | None = None
+        self._base = env_steps
+        self._taken = 0
+        self._given_up = 0
+        self._permitted = -1
+        self._held_back = False
+        self._window = deque([(time.monotonic(), 0)])
+        self._finished: list[tuple[str, float, float, int]] = []
+
+    # ---- for the groups
+
+    def join(self, group: int) -> None:
+        """A group begins."""
+        with self._changed:
+            # One that starts late does not hold the others back.
+            self._steps[group] = max(self._steps.get(group, 0), min(self._steps.values(), default=0))
+
+    def leave(self, group: int, error: BaseException | None = None) -> None:
+        """A group ends; an error ends the others as well."""
+        with self._changed:
+            self._steps.pop(group, None)
+            self._end(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Something that the groups cannot do without has failed."""
+        with self._changed:
+            self._end(error)
+
+    def wait_for_turn(self, group: int) -> None:
+        """Returns when the group may take a step.
+
+        Raises:
+            CollectionOver: There is nothing more to collect.
+            Stopped: The process must stop.
+        """
+        with self._changed:
+            while True:
+                self._stop.check()
+                if self.is_over():
+                    raise CollectionOver
+                ahead = self._steps[group] - min(self._steps.values()) >= self._lead_limit
+                if not ahead and not self._pauses:
+                    if self._counted() <= self._permitted:
+                        self._parked.discard(group)
+                        return
+                    self._held_back = True
+                    self._news.notify_all()
+                if self._pauses and group not in self._parked:
+                    self._parked.add(group)
+                    self._changed.notify_all()
+                # Only news wake the others: if every waiter woke all, many of them would keep a core busy.
+                self._changed.wait()
+
+    def stepped(self, group: int, transitions: int, weights_version: int = 0) -> None:
+        """A group has taken a step of all its instances, which weights of a version have chosen (0: none)."""
+        with self._changed:
+            slowest = min(self._steps.values())
+            self._steps[group] += 1
+            self._taken += transitions
+            self._unfinished[group] = self._unfinished.get(group, 0) + transitions
+            self.acting_version = max(self.acting_version, weights_version)
+            if min(self._steps.values()) > slowest:
+                self._changed.notify_all()
+
+    def gave_up(self, group: int, transitions: int | None = None) -> None:
+        """So many steps of a group will never be stored; None: all of its unfinished episodes'."""
+        with self._changed:
+            lost = self._unfinished.get(group, 0) if transitions is None else transitions
+            self._unfinished[group] = self._unfinished.get(group, 0) - lost
+            self._given_up += lost
+
+    def stored(self, group: int, episode: Episode, reply: Appended) -> None:
+        """An episode of a group has been acknowledged by replay."""
+        score, length = float(episode.score), len(episode.reward)
+        total_reward = float(episode.reward.sum())
+        with self._changed:
+            self._unfinished[group] = self._unfinished.get(group, 0) - length
+            self.env_steps = max(self.env_steps, reply.env_steps)
+            task = self.tasks[episode.task]
+            task.env_steps = max(task.env_steps, reply.task_env_steps)
+            task.episodes = max(task.episodes, reply.task_episodes)
+            task.last_return, task.last_score = total_reward, score
+            task.last_success = None if episode.success != episode.success else float(episode.success)
+            self._finished.append((episode.task, total_reward, score, length))
+            self._changed.notify_all()
+            if self.is_over():
+                self._news.notify_all()
+
+    # ---- for who asks replay's limiter
+
+    def counted(self) -> int:
+        """Env steps taken, a little less of them: so that they reach the total when it is stored."""
+        with self._changed:
+            return self._counted()
+
+    def permit(self, env_steps: int | None) -> None:
+        """Lets the groups go on while at most so many steps are taken; None: for ever."""
+        with self._changed:
+            self._permitted = sys.maxsize if env_steps is None else env_steps
+            self._held_back = False
+            self._changed.notify_all()
+
+    def wait_for_news(self, reported: int, soon_s: float, late_s: float) -> None:
+        """Returns when the limiter is to be asked again: at once if a group waits for it.
+
+        Args:
+            reported: Steps that it knows of.
+            soon_s: When to return if there are more steps.
+            late_s: When to return anyway.
+        """
+        start = time.monotonic()
+        with self._changed:
+            while not self._held_back and not self.is_over():
+                self._stop.check()
+                waited_s = time.monotonic() - start
+                if waited_s >= (soon_s if self._counted() != reported else late_s):
+                    return
+                self._news.wait(soon_s)
+
+    # ---- for the collector
+
+    def is_over(self) -> bool:
+        """Whether everything has been collected, or a group has failed."""
+        return self.env_steps >= self._total or self._failure is not None
+
+    def raise_failure(self) -> None:
+        """Raises the error of the first group that failed."""
+        if self._failure is not None:
+            raise self._failure
+
+    def wait_until(self, env_steps: int) -> None:
+        """Returns when so many transitions are stored, or when collection is over; raises Stopped."""
+        with self._changed:
+            while self.env_steps < env_steps and not self.is_over():
+                self._stop.check()
+                self._changed.wait()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Holds all groups between two steps."""
+        with self._changed:
+            self._pauses += 1
+            self._changed.notify_all()  # Those that wait for slower groups stand still as well.
+            while not (self.is_over() or set(self._steps) <= self._parked):
+                self._stop.check()
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pauses -= 1
+                self._parked.clear()
+                self._changed.notify_all()
+
+    def _counted(self) -> int:
+        # Collection ends when the total is stored; the episodes that are unfinished then are steps beyond it. Stretched
+        # over all steps, so that no step is taken when the updates are over.
+        taken = self._base + self._taken - self._given_up
+        unfinished = sum(self._unfinished.values())
+        return min(round(taken * self._total / (self._total + unfinished)), self._total)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._failure = self._failure or error
+        self._changed.notify_all()
+        self._news.notify_all()
+
+    def rate(self) -> float:
+        """Env steps taken per second, lately."""
+        now = time.monotonic()
+        with self._changed:
+            self._window.append((now, self._taken))
+            while len(self._window) > 2 and self._window[0][0] < now - RATE_WINDOW_S:
+                self._window.popleft()
+            (start, first), (end, last) = self._window[0], self._window[-1]
+        return (last - first) / max(end - start, 1e-9)
+
+    def take_finished(self) -> dict[str, float]:
+        """Means over the episodes stored since the last call: `return/TASK`, `score/TASK`, `length/TASK`."""
+        with self._changed:
+            finished, self._finished = self._finished, []
+        values: dict[str, float] = {}
+        for task in dict.fromkeys(row[0] for row in finished):
+            rows = [row for row in finished if row[0] == task]
+            for i, name in enumerate(("return", "score", "length"), start=1):
+                values[f"{name}/{task}"] = sum(float(row[i]) for row in rows) / len(rows)
+        return values
+
+    def snapshot(self) -> dict[str, TaskProgress]:
+        """Progress by task, copied."""
+        with self._changed:
+            return {name: task.model_copy() for name, task in self.tasks.items()}

@@ -1,0 +1,1 @@
+"""The one process of a run whose algorithm learns where the simulators are stepped."""

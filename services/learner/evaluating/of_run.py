@@ -1,0 +1,95 @@
+"""The evaluations inside of a run: when each is due was decided by whoever asks; here they are played and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from newt.runs.record import Evaluation, EvaluationKind, RunResults, RunState
+from services.learner.evaluating.play import EvaluationPlan, evaluate
+from services.learner.playing.actor import Acting, Mode
+from services.learner.seeds import derive
+from services.learner.waiting import loosely, patiently
+from services.learner.worker.connections import Services
+from services.learner.worker.main import Context
+
+_TITLES = {
+    "random": "the random policy",
+    "pretrained": "the pretrained agent",
+    "final": "the final agent",
+    "final_policy": "the final agent's policy alone",
+}
+
+
+class RunEvaluations:
+    """Evaluates a run's agent.
+
+    Args:
+        context: Context of the process.
+        services: Simulators, and planner if that acts.
+        on_stage: Told what is being done, in words.
+    """
+
+    def __init__(self, context: Context, services: Services, on_stage: Callable[[str], None]) -> None:
+        self._context, self._services, self._on_stage = context, services, on_stage
+        self._spec, self._writer = context.run.spec, context.writer
+
+    def once(self, kind: EvaluationKind, mode: Mode, model: Acting, env_steps: int, updates: int) -> None:
+        """Evaluates, unless there are no evaluations or there is one of this kind already."""
+        if not self._spec.evaluates():
+            return
+        done = patiently(self._writer.evaluations, self._context.stop)
+        if not any(evaluation.kind == kind for evaluation in done):
+            self.play(kind, mode, model, env_steps, updates)
+
+    def play(self, kind: EvaluationKind, mode: Mode, model: Acting, env_steps: int, updates: int) -> None:
+        """Plays the episodes and records what came out."""
+        stop, writer = self._context.stop, self._writer
+        if kind != "random":  # the trainer may be pretraining meanwhile, which says more
+            self.enter(RunState.EVALUATING)
+        what = f"evaluating {_TITLES.get(kind, 'the agent')}"
+        self._on_stage(what)
+        videos = self._context.directory / "videos" if kind == "final" and self._spec.evaluation.videos else None
+        plan = EvaluationPlan(
+            tasks=self._spec.task_list(),
+            episodes=self._spec.evaluation.episodes_per_task,
+            mode=mode,
+            model=model,
+            seed=derive(self._spec.seed, "evaluation"),
+            env_step=env_steps,
+            video_folder=videos,
+        )
+        outcome = evaluate(self._services, plan, lambda share: self._on_stage(f"{what} ({share:.0%})"))
+        evaluation = Evaluation(
+            kind=kind,
+            mode=mode,
+            env_steps=env_steps,
+            weights_version=outcome.weights_version,
+            tasks=outcome.tasks,
+        )
+        patiently(lambda: writer.evaluation(evaluation), stop)
+        if outcome.videos:
+            patiently(lambda: writer.set_videos(outcome.videos), stop)
+        if kind == "final_policy":
+            return  # no point of the learning curve, which is that of the agent
+        values = {f"eval_score/{task}": stats.corrected_score for task, stats in outcome.tasks.items()}
+        values |= {f"eval_return/{task}": stats.return_ for task, stats in outcome.tasks.items()}
+        values["eval_score"] = evaluation.mean_score()
+        loosely(lambda: writer.metrics("evaluation", env_steps, updates, values))
+
+    def enter(self, state: RunState) -> None:
+        """Moves the run to a state; raises Stopped if it was cancelled or has failed meanwhile."""
+        stop = self._context.stop
+        if not patiently(lambda: self._writer.enter(state), stop):
+            stop.set()
+            stop.check()
+
+    def finish(self) -> None:
+        """Writes the results and marks the run as succeeded."""
+        stop, writer = self._context.stop, self._writer
+        run = patiently(writer.get, stop)
+        evaluations = patiently(writer.evaluations, stop)
+        videos = patiently(writer.videos, stop)
+        results = RunResults.build(run.id, RunState.SUCCEEDED, run.tasks, evaluations, videos)
+        (self._context.directory / "results.json").write_text(results.model_dump_json(indent=1))
+        self._on_stage("")
+        patiently(writer.succeed, stop)

@@ -1,0 +1,1 @@
+"""Acting in simulators, shared by collecting, evaluating and demonstrating."""

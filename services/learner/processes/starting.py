@@ -1,0 +1,56 @@
+"""Starting a run: everything that can be known before it waits for its turn is looked at here."""
+
+from __future__ import annotations
+
+import structlog
+
+from newt.errors import InvalidInputError
+from newt.runs.record import Run
+from newt.runs.spec import RunSpec
+from newt.tasks.embeddings import require_encoder
+from newt.tasks.encoders import EncoderUnavailableError, has_weights
+from newt.vision.encoder import REMEDY as IMAGE_REMEDY
+from services.learner.checkpoints.fine_tuning import adopt
+from services.learner.checkpoints.library import hold
+from services.learner.processes.learner import Learner
+from services.learner.records.runs import new_id
+
+log = structlog.get_logger(__name__)
+
+
+def start_run(learner: Learner, spec: RunSpec) -> Run:
+    """Queues a run.
+
+    Args:
+        learner: Where.
+        spec: As asked for.
+
+    Raises:
+        InvalidInputError: Simulators, demonstrations or weights that it needs are not there; names the field.
+        NotFoundError: The checkpoint that it starts from is not there.
+        PreconditionError: That checkpoint's agent cannot act here.
+        UnavailableError: Redis or replay does not answer.
+        OSError: The data folder cannot be written.
+    """
+    settings, records = learner.settings, learner.records
+    settings.require_sims({task.domain for task in spec.task_list()})
+    learner.demo_sets.require_usable(spec.demos.sets)
+    source = learner.library.resolve(spec.init_from, "init_from") if spec.init_from is not None else None
+    if source is not None:
+        spec = adopt(spec, source)
+    known = source.header.tasks if source is not None else ()
+    new_tasks = [task for task in spec.task_list() if task.name not in known]
+    try:
+        if spec.algorithm.language and new_tasks:
+            require_encoder([task.instruction for task in new_tasks], spec.algorithm.text_encoder)
+    except EncoderUnavailableError as error:
+        raise InvalidInputError("algorithm.text_encoder", str(error)) from error
+    if spec.image_dim() and not has_weights(settings.image_encoder):
+        raise InvalidInputError("obs", f"no image encoder weights at {settings.image_encoder}: {IMAGE_REMEDY}")
+    run_id = new_id(spec)
+    if source is not None:
+        hold(source.path, settings.folder.run_initial(run_id))
+    run = records.runs.create(run_id, spec, settings.folder.run(run_id))
+    log.info("run_created", run=run.id)
+    learner.runs.wake()
+    return run

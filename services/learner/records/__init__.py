@@ -1,0 +1,1 @@
+"""Records in Redis, shared by the parent and its children."""

@@ -1,0 +1,160 @@
+"""Server-sent events: a client is told what happens, when it happens, and need not ask again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, NamedTuple
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
+
+from newt.errors import ExhaustedError, NewtError, NotFoundError, UnavailableError
+from services.learner.processes.learner import Learner
+from services.learner.records import keys
+from services.learner.records.changes import Changes
+from services.learner.rest.files import Responses
+
+# Of Redis' streams, with no more digits than it takes.
+POSITION = "[0-9]{1,18}-[0-9]{1,18}"
+# Between two looks at a record that nobody said has changed: the word may be lost while Redis starts again.
+HEARTBEAT_S = 15.0
+# A run's processes tell their progress about once a second each.
+LEAST_INTERVAL_S = 0.5
+PATIENCE_S = 60.0
+RETRY_S = 1.0
+MAX_CLIENTS = 256
+
+_STREAM: Responses = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+
+class Look(NamedTuple):
+    """What there is to tell about a record.
+
+    Attributes:
+        messages: Events since the last look.
+        state: How things are, as JSON.
+        ended: Whether nothing will change any more.
+    """
+
+    messages: list[str]
+    state: str
+    ended: bool
+
+
+def event_routes(learner: Learner, changes: Changes) -> APIRouter:
+    """Builds the routes."""
+    router = APIRouter()
+    records, streams = learner.records, _Streams(changes)
+
+    @router.get("/runs/{run_id}/events", tags=["runs"], response_class=StreamingResponse, responses=_STREAM)
+    async def get_run_events(
+        run_id: str,
+        after: Annotated[
+            str, Query(pattern=f"^(-|{POSITION})$", description="Id of the last event that was seen.")
+        ] = "-",
+        last_event_id: Annotated[str | None, Header(pattern=f"^{POSITION}$")] = None,
+    ) -> StreamingResponse:
+        """Server-sent events: everything that happened, then what happens, and `progress` about once a second.
+
+        The stream ends when the run has ended, or with the event `deleted`.
+        """
+        position = last_event_id or after
+
+        def look() -> Look:
+            nonlocal position
+            run = records.runs.get(run_id)  # before the events, so that the last ones are not lost
+            events = records.history.events(run_id, position)
+            position = events[-1].id if events else position
+            messages = [_message(event.kind, event.model_dump_json(), event.id) for event in events]
+            state = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
+            return Look(messages, state, run.state.finished)
+
+        await anyio.to_thread.run_sync(records.runs.get, run_id)
+        return streams.respond(keys.record("run", run_id), look)
+
+    @router.get(
+        "/evaluations/{job_id}/events", tags=["evaluations"], response_class=StreamingResponse, responses=_STREAM
+    )
+    async def get_evaluation_events(job_id: str) -> StreamingResponse:
+        """Server-sent events: `progress` with the whole record, now and whenever it changes, until it has ended."""
+
+        def look() -> Look:
+            job = records.evaluations.get(job_id)
+            return Look([], job.model_dump_json(), not job.under_way)
+
+        await anyio.to_thread.run_sync(look)
+        return streams.respond(keys.record(records.evaluations.kind, job_id), look)
+
+    @router.get("/demos/{name}/events", tags=["demonstrations"], response_class=StreamingResponse, responses=_STREAM)
+    async def get_collection_events(name: str) -> StreamingResponse:
+        """Server-sent events of a collection: `progress` with its record, now and when it changes, until it ends."""
+
+        def look() -> Look:
+            collection = records.demos.get(name)
+            return Look([], collection.model_dump_json(), not collection.under_way)
+
+        await anyio.to_thread.run_sync(look)
+        return streams.respond(keys.record(records.demos.kind, name), look)
+
+    return router
+
+
+class _Streams:
+    """Streams for a bounded number of clients."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._clients = 0
+
+    def respond(self, record: str, look: Callable[[], Look]) -> StreamingResponse:
+        """Tells one client what `look` finds whenever the record changes. Raises ExhaustedError."""
+        if self._clients >= MAX_CLIENTS:
+            raise ExhaustedError(f"{MAX_CLIENTS} clients follow events already, which is the limit; try again later")
+        return StreamingResponse(self._stream(record, look), media_type="text/event-stream")
+
+    async def _stream(self, record: str, look: Callable[[], Look]) -> AsyncIterator[str]:
+        self._clients += 1
+        try:
+            with self._changes.watch(record) as watch:
+                last, changed, answered = "", True, time.monotonic()
+                while True:
+                    try:
+                        found = await anyio.to_thread.run_sync(look)
+                    except UnavailableError as error:
+                        if time.monotonic() - answered > PATIENCE_S:
+                            return
+                        yield f": {error}\n\n".replace("\n", " ", 1)
+                        await asyncio.sleep(RETRY_S)
+                        continue
+                    except NotFoundError:
+                        yield _message("deleted", "{}")
+                        return
+                    except NewtError as error:  # the record has become unreadable
+                        yield _message("broken", json.dumps({"message": str(error)}))
+                        return
+                    answered = time.monotonic()
+                    for message in found.messages:
+                        yield message
+                    if found.state != last:
+                        last = found.state
+                        yield _message("progress", last)
+                    elif not changed:
+                        yield ": nothing new\n\n"  # a comment, so that no proxy takes the silence for death
+                    if found.ended and not found.messages:
+                        return
+                    if not found.messages:  # else there may be more than one look shows
+                        await asyncio.sleep(LEAST_INTERVAL_S)
+                        changed = await watch.changed(HEARTBEAT_S)
+        finally:
+            self._clients -= 1
+
+
+def _message(event: str, data: str, event_id: str = "") -> str:
+    head = f"id: {event_id}\n" if event_id else ""
+    return f"{head}event: {event}\ndata: {data}\n\n"

@@ -1,0 +1,114 @@
+"""Routes of what a run says: metrics, results and videos."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse, StreamingResponse
+
+from newt.runs.record import MetricsHistory, MetricsRow, RunResults
+from newt.runs.series import RunSeries, Source
+from services.learner.processes.learner import Learner
+from services.learner.records.series import SeriesReader
+from services.learner.rest.events import POSITION
+from services.learner.rest.files import VIDEO, Responses, video_response
+
+ROWS = 1000
+"""Of a page of the history."""
+COLUMNS = ("id", "time", "source", "env_steps", "updates", "name", "value")
+_TEXT = {"schema": {"type": "string"}}
+_METRICS: Responses = {
+    200: {"description": "Rows", "content": {"text/csv": _TEXT, "application/x-ndjson": _TEXT}},
+}
+_Name = Annotated[str, Query(max_length=256)]
+
+
+def history_routes(learner: Learner) -> APIRouter:
+    """Builds the routes."""
+    router = APIRouter(tags=["runs"])
+    runs, history = learner.records.runs, learner.records.history
+    series = SeriesReader(history)
+
+    @router.get("/runs/{run_id}/metrics", response_model=MetricsHistory, responses=_METRICS)
+    def get_metrics(
+        run_id: str,
+        source: Source | None = None,
+        name: Annotated[list[str] | None, Query(description="Only these values.")] = None,
+        after: Annotated[
+            str, Query(pattern=f"^(-|{POSITION})$", description="Id of the last row that was read.")
+        ] = "-",
+        limit: Annotated[int, Query(ge=1, le=10_000, description="Most rows; of json alone.")] = ROWS,
+        format: Annotated[
+            Literal["json", "csv", "jsonl"],
+            Query(description="csv, a line for each value, and jsonl, a line for each row, have all rows."),
+        ] = "json",
+    ) -> Any:
+        """The metrics history, oldest first."""
+        runs.get(run_id)
+        names = set(name) if name else None
+
+        def page(after: str, limit: int) -> list[MetricsRow]:
+            return history.metrics(run_id, after=after, limit=limit, source=source, names=names)
+
+        def rows() -> Iterator[list[MetricsRow]]:
+            position = after
+            while found := page(position, ROWS):
+                yield found
+                position = found[-1].id
+
+        if format == "json":
+            return MetricsHistory(rows=page(after, limit))
+        text, media_type = (_csv, "text/csv") if format == "csv" else (_jsonl, "application/x-ndjson")
+        headers = {"Content-Disposition": f'attachment; filename="{run_id}-metrics.{format}"'}
+        return StreamingResponse(text(rows()), media_type=media_type, headers=headers)
+
+    @router.get("/runs/{run_id}/series")
+    def get_series(
+        run_id: str,
+        name: Annotated[list[_Name], Query(max_length=300, default_factory=list)],
+        points: Annotated[int, Query(ge=4, le=5_000, description="Most points of each.")] = 500,
+    ) -> RunSeries:
+        """Metrics as columns, thinned so that peaks stay visible; without a `name`, the names that there are.
+
+        `score` and `return` are means over tasks, of the latest training episode of each.
+        """
+        runs.get(run_id)
+        if not name:
+            return RunSeries(run_id=run_id, names=series.names(run_id), series=[])
+        return RunSeries(run_id=run_id, names=[], series=series.read(run_id, name, points))
+
+    @router.get("/runs/{run_id}/results")
+    def get_results(run_id: str) -> RunResults:
+        """Scores per task: random policy, after pretraining, at the end; and all evaluations."""
+        run = runs.get(run_id)
+        evaluations, videos = history.evaluations(run_id), runs.videos(run_id)
+        unreadable = max(0, history.count_evaluations(run_id) - len(evaluations))
+        return RunResults.build(run_id, run.state, run.tasks, evaluations, videos, unreadable)
+
+    @router.get("/runs/{run_id}/videos/{name}", response_class=FileResponse, responses=VIDEO)
+    def get_video(run_id: str, name: str) -> FileResponse:
+        """One video as MP4; names are in the results."""
+        folder = learner.settings.folder.run(runs.get(run_id).id) / "videos"
+        return video_response(folder, name, f"run {run_id} has no such video; GET /runs/{run_id}/results lists them")
+
+    return router
+
+
+def _csv(pages: Iterator[list[MetricsRow]]) -> Iterator[str]:
+    yield ",".join(COLUMNS) + "\n"
+    for rows in pages:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in rows:
+            place = (row.id, row.time.isoformat(), row.source, row.env_steps, row.updates)
+            writer.writerows((*place, name, value) for name, value in row.values.items())
+        yield text.getvalue()
+
+
+def _jsonl(pages: Iterator[list[MetricsRow]]) -> Iterator[str]:
+    for rows in pages:
+        yield "".join(f"{row.model_dump_json()}\n" for row in rows)

@@ -1,0 +1,1 @@
+"""The training processes of a run."""

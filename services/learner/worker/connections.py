@@ -1,0 +1,149 @@
+"""The services that a run's collector and evaluations talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from newt.client.planner import PlannerClient
+from newt.client.replay import ReplayClient
+from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+from newt.tasks.registry import Task
+from services.learner.playing.sight import Vision
+from services.learner.settings import LearnerSettings, start_sim
+from services.learner.waiting import Patience, RunFailedError, StopFlag
+
+# Above NEWT_SIM_STEP_TIMEOUT_S, after which the service itself ends a simulator that hangs: the step then comes back
+# with that episode lost, where a shorter deadline would have us ask again and again meanwhile.
+SIM_TIMEOUT_S = 90.0
+BUILD_TIMEOUT_S = 120.0
+log = structlog.get_logger(__name__)
+
+REMEDY = "start it, or correct its address in the learner's settings"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Patient connections: calls are repeated while a service is away.
+
+    Attributes:
+        sims: Simulator of every domain.
+        planner: The planners.
+        replay: The replay service.
+        patience: Knows who is being waited for.
+        vision: What makes features of frames; None without images.
+    """
+
+    sims: dict[str, SimClient]
+    planner: PlannerClient
+    replay: ReplayClient
+    patience: Patience
+    vision: Vision | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        settings: LearnerSettings,
+        domains: Iterable[str],
+        stop: StopFlag,
+        limit_s: float | None = None,
+        vision: Vision | None = None,
+    ) -> Self:
+        """Opens the channels; nothing is sent yet.
+
+        Args:
+            settings: Settings with the services' addresses.
+            domains: Domains whose simulators are needed.
+            stop: Ends every wait.
+            limit_s: How long a service may be away; None: for as long as it takes, once it has answered.
+            vision: What makes features of frames; None without images.
+
+        Raises:
+            RunFailedError: A domain has no simulator configured.
+        """
+        domains = sorted(set(domains))
+        missing = [domain for domain in domains if domain not in settings.sims]
+        if missing:
+            raise RunFailedError(
+                f"no simulator is configured for {', '.join(missing)}: start it, name it in NEWT_LEARNER_SIMS "
+                "and resume the run"
+            )
+        patience = Patience(stop, limit_s)
+        # What never answered is not there; what has answered comes back.
+        at_first = patience.at_first(settings.dependency_timeout_s)
+        sims = {
+            domain: SimClient(
+                settings.sims[domain],
+                SIM_TIMEOUT_S,
+                BUILD_TIMEOUT_S,
+                name=f"simulator of {domain}",
+                remedy=start_sim(domain),
+                patience=at_first,
+            )
+            for domain in domains
+        }
+        return cls(
+            sims,
+            PlannerClient(settings.planner, remedy=REMEDY, patience=patience),
+            ReplayClient(settings.replay, remedy=REMEDY, patience=at_first),
+            patience,
+            vision,
+        )
+
+    def check_sims(self, tasks: Sequence[Task]) -> None:
+        """Waits until every simulator answers and compares its tasks with those that the work began with.
+
+        Raises:
+            RunFailedError: A simulator stays away, lacks a task, or has it with other dimensions.
+        """
+        for domain, client in self.sims.items():
+            hosted = {task.name: task for task in client.describe()}
+            for task in (task for task in tasks if task.domain == domain):
+                have = hosted.get(task.name)
+                if have is None:
+                    raise RunFailedError(f"the {client.peer} does not host {task.name}")
+                got = (have.obs_dim, have.action_dim, have.episode_length)
+                expected = (task.obs_dim, task.action_dim, task.episode_length)
+                if got != expected:
+                    raise RunFailedError(
+                        f"{task.name}: the {client.peer} has obs_dim, action_dim, episode_length {got}, work began "
+                        f"with {expected}; run the same version of Newt, and of your own tasks, everywhere"
+                    )
+                if task.digest and have.digest and task.digest != have.digest:
+                    log.warning("task_code_changed", task=task.name, began_with=task.digest, now=have.digest)
+
+    def open(
+        self,
+        domain: str,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        auto_reset: AutoReset = AutoReset.SAME_STEP,
+        with_expert: bool = False,
+        with_frames: bool = False,
+    ) -> SimSession:
+        """Leases instances of one domain, waiting for room; their lease is kept alive."""
+        obs_mode = ObsMode.STATE_RGB if with_frames else ObsMode.STATE
+        names = [task.name for task in tasks]
+        return self.sims[domain].open(
+            names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
+        )
+
+    def close(self) -> None:
+        """Closes all channels."""
+        for client in self.sims.values():
+            client.close()
+        self.planner.close()
+        self.replay.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,231 @@
+"""The page in a real browser, on the API and real records; what runs' processes would write, the tests do.
+
+Each test ends with: no word on the console, no request to another host (conftest.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_server import Api, build, serving
+from axe_playwright_python.sync_playwright import Axe
+from conftest import Visitor
+from playwright.sync_api import Browser, expect
+
+from newt.local.redis_server import RedisServer
+from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
+from services.learner.records import keys
+from services.learner.records.progress import CollectorProgress, TrainerProgress
+from services.learner.records.writer import RunWriter
+
+TOKEN = "8dc8f0be49959174badb3a91a7d97e55"
+HOSTILE_NAME = "<img src=x onerror=alert(0)>"
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+def start(api: Api, **request: Any) -> RunWriter:
+    """A run whose processes are played by the test."""
+    reply = api.http.post("/runs", json={"preset": "laptop", "tasks": ["mujoco-reacher"], **request})
+    assert reply.status_code == 201, reply.text
+    return attempt_of(api, reply.json()["id"])
+
+
+def attempt_of(api: Api, run_id: str) -> RunWriter:
+    attempt = api.learner.records.runs.begin(run_id)
+    assert attempt is not None
+    return RunWriter(api.learner.records, run_id, attempt)
+
+
+def tell(writer: RunWriter, stage: str, env_steps: int, score: float = 0.5) -> None:
+    """Reports progress as both processes do."""
+    tasks = {task: TaskProgress(last_score=score, last_return=9.0) for task in writer.get().tasks}
+    collected = CollectorProgress(stage=stage, env_steps=env_steps, env_steps_per_s=100, tasks=tasks)
+    trained = TrainerProgress(attempt=writer.attempt, updates=env_steps // 5, losses={"value_loss": 2.0})
+    writer.progress("trainer", trained)
+    writer.progress("collector", collected)
+
+
+def store(api: Api, writer: RunWriter, rows: list[tuple[str, int, int, dict[str, float]]]) -> None:
+    """Stores rows of source, env steps, updates and values."""
+    client: Any = api.learner.records.runs._redis
+    for begin in range(0, len(rows), 2_000):
+        pipe = client.pipeline()
+        for source, env_steps, updates, values in rows[begin : begin + 2_000]:
+            fields = {"source": source, "env_steps": env_steps, "updates": updates, "values": json.dumps(values)}
+            pipe.xadd(keys.part(writer.run_id, "metrics"), fields)
+        pipe.execute()
+
+
+def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> None:
+    page = visitor.open("new")
+    page.get_by_role("button", name=re.compile("^mujoco")).click()
+    page.get_by_label("name", exact=True).fill("first")
+    page.get_by_label("total env steps").fill("-5")
+    expect(page.get_by_label("Request as JSON")).to_contain_text('"total_env_steps": -5')
+    page.get_by_role("button", name="Start the run").click()
+    field = page.locator(".field", has=page.get_by_label("total env steps"))
+    expect(field.get_by_role("alert")).to_contain_text("greater than or equal to 0")
+    visitor.wrong.clear()  # the browser itself notes the 422
+    page.get_by_label("total env steps").fill("5000")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("first-")
+    run_id = page.get_by_role("heading", level=1).inner_text()
+    assert api.http.get(f"/runs/{run_id}").json()["spec"]["schedule"]["total_env_steps"] == 5000
+
+    writer = attempt_of(api, run_id)
+    for step in range(3):
+        tell(writer, f"collecting {step}", 1000 * (step + 1))
+        expect(page.get_by_text(f"collecting {step}")).to_be_visible()
+    expect(page.get_by_role("region", name="Score", exact=True)).to_contain_text("3 of 3 points")
+    expect(page.get_by_role("region", name="Critics")).to_contain_text("3 of 3 points")
+
+    # A tab that nobody sees lets go of its connection, and goes on where it was.
+    streams = [url for url in visitor.asked if url.endswith("/events")]
+    look = "hidden => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true }); "
+    look += "document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(look, True)
+    tell(writer, "collecting unseen", 4000)
+    page.evaluate(look, False)
+    expect(page.get_by_text("collecting unseen")).to_be_visible()
+    assert [url for url in visitor.asked if url.endswith("/events")] == streams * 2
+
+    page.goto(f"{visitor.address}/#/")
+    row = page.get_by_role("row", name=re.compile(run_id))
+    expect(row).to_contain_text("0.500")
+    # By keys alone; the question's first button is the harmless one.
+    row.get_by_role("button", name="Cancel").press("Enter")
+    expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(row).to_contain_text("cancelled")
+    row.get_by_role("button", name="Delete").click()
+    page.keyboard.press("Escape")
+    assert api.http.get(f"/runs/{run_id}").json()["state"] == "cancelled"
+    page.get_by_label("Search runs").fill("no such thing")
+    expect(page.get_by_text("No run is like that.")).to_be_visible()
+
+
+def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
+    writer = start(api)
+    writer.event("warning", HOSTILE, {})
+    tell(writer, HOSTILE, 10)
+    store(api, writer, [("trainer", 10 * k, k, {HOSTILE_NAME: 1.0}) for k in range(5)])
+    for place in ("", f"run/{writer.run_id}", f"compare?group={writer.run_id}"):
+        page = visitor.open(place)
+        expect(page.get_by_text("<img src=x").first).to_be_attached()
+        assert page.locator("img:not([src*='icon.svg']), main script").count() == 0
+    writer.fail(HOSTILE)
+    page = visitor.open(f"run/{writer.run_id}")
+    expect(page.get_by_role("alert")).to_have_text(HOSTILE)
+    visitor.open(f"run/{HOSTILE.replace('/', '%2F')}")
+    expect(page.get_by_role("alert")).to_contain_text("onerror=alert(1)")
+    assert [told for told in visitor.wrong if "404" not in told] == []
+    visitor.wrong.clear()
+
+
+@pytest.fixture(scope="module")
+def large(api: Api) -> RunWriter:
+    """200 tasks, 10,000 rows, and a trainer that went back once."""
+    writer = start(api, tasks=["mmbench"], name="all tasks", schedule={"total_env_steps": 1_000_000})
+    tasks = writer.get().tasks
+    updates = [*range(6_000), *range(5_000, 8_000)]
+    rows = [("trainer", 10 * n, done, {"total_loss": 1 / (1 + n)}) for n, done in enumerate(updates)]
+    rows += [("collector", 10 * n, n, {f"score/{tasks[n % 200]}": n / 1000}) for n in range(1_000)]
+    store(api, writer, rows)
+    writer.enter(RunState.TRAINING)
+    tell(writer, "collecting", 90_000)
+    return writer
+
+
+def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: Visitor, large: RunWriter) -> None:
+    page = visitor.open(f"run/{large.run_id}")
+    loss = page.get_by_role("region", name="Model loss, all terms")
+    expect(loss).to_contain_text(re.compile(r"80\d of 9,00\d points · grey: superseded"))
+    cards = page.locator(".taskcard")
+    expect(cards).to_have_count(200)
+    assert cards.locator("svg").count() < 100
+    cards.last.scroll_into_view_if_needed()
+    expect(cards.last).to_contain_text("5 of 5 points")
+    page.get_by_label("Bottom fifth only").check()
+    expect(cards).to_have_count(40)
+    page.get_by_role("button", name="Updates").click()
+    assert "x=updates" in page.url
+    expect(loss.locator("canvas")).to_be_attached()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 3840)])
+def test_it_fits_into_any_window_and_can_be_read_by_all(
+    visitor: Visitor, large: RunWriter, scheme: Any, width: int
+) -> None:
+    page = visitor.page
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    for place in ("", "new", f"run/{large.run_id}", f"compare?group={large.run_id}"):
+        visitor.open(place)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, place
+        found = Axe().run(page)  # names, contrast, roles
+        assert found.violations_count == 0, f"{place}: {found.generate_report()}"
+    red, green, blue = (
+        int(part) for part in re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
+    )
+    assert (red + green + blue < 150) == (scheme == "dark")
+
+
+def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api) -> None:
+    groups = []
+    for iterations in (2, 4):
+        members = [start(api, seed=seed, plan={"iterations": iterations}, name="compared") for seed in (1, 2, 3)]
+        groups.append([writer.run_id for writer in members])
+        for writer in members:
+            for kind, env_steps, score in (("random", 0, 0.1), ("final", 40_000, 0.2 * iterations)):
+                stats = EpisodeStats(score=score, corrected_score=score, return_=1, success=None, length=9, episodes=2)
+                tasks = {"mujoco-reacher": stats}
+                writer.evaluation(Evaluation(kind=kind, mode="planner", env_steps=env_steps, tasks=tasks))  # type: ignore[arg-type]
+    page = visitor.open("")
+    page.get_by_label("Search runs").fill("compared")
+    for run_id in [*groups[0], *groups[1]]:
+        page.get_by_label(f"Select {run_id}").check()
+    page.get_by_role("link", name="Compare 6").click()
+    different = page.locator("section", has=page.get_by_role("heading", name="What is different"))
+    expect(different).to_contain_text("plan.iterations")
+    expect(page.get_by_role("row", name=re.compile("3 of 3")).first).to_contain_text("0.800 to 0.800")
+    page.get_by_label("Statistic").select_option("mean")
+    assert "statistic=mean" in page.url
+    page.reload()
+    expect(page.get_by_label("Statistic")).to_have_value("mean")
+    page.get_by_role("button", name=re.compile("Leave out")).first.click()
+    expect(page.get_by_text("Add another run or group.")).to_be_visible()
+
+
+def test_the_token_is_asked_for_once_and_is_in_no_address(
+    browser: Browser, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    with serving(build(shared_redis.url, tmp_path), TOKEN) as guarded:
+        guarded.http.headers["authorization"] = f"Bearer {TOKEN}"
+        writer = start(guarded)
+        context = browser.new_context()
+        visitor = Visitor(context.new_page(), f"http://127.0.0.1:{guarded.port}")
+        page = visitor.open(f"run/{writer.run_id}")
+        page.get_by_label(re.compile("Token")).fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("the token is wrong").first).to_be_visible()
+        page.get_by_label(re.compile("Token")).fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text(writer.run_id)
+        tell(writer, "told by a stream", 10)
+        expect(page.get_by_text("told by a stream")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_have_text(writer.run_id)
+        assert page.get_by_role("dialog").count() == 0
+        assert page.evaluate("localStorage.length + document.cookie.length") == 0
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Metrics as CSV").click()
+        assert download.value.suggested_filename == f"{writer.run_id}-metrics.csv"
+        context.close()
+    assert not [url for url in visitor.asked if TOKEN in url]
+    assert [told for told in visitor.wrong if "401" not in told] == []

@@ -1,0 +1,119 @@
+"""What charts are drawn from: the overview, metrics as columns and as files, comparisons."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import pytest
+from api_server import Api
+
+from newt.runs.record import EpisodeStats, Evaluation, EvaluationKind, RunState
+from services.learner.records.progress import CollectorProgress, TaskProgress
+from services.learner.records.writer import RunWriter
+
+TASKS = ["mujoco-reacher", "mujoco-walker"]
+RUN: dict[str, Any] = {
+    "tasks": TASKS,
+    "preset": "laptop",
+    "schedule": {"total_env_steps": 1000, "eval_every_env_steps": 500},
+}
+
+
+def start(api: Api, **changes: Any) -> RunWriter:
+    """A run whose processes are played by the test."""
+    run_id = api.http.post("/runs", json={**RUN, **changes}).json()["id"]
+    attempt = api.learner.records.runs.begin(run_id)
+    assert attempt is not None
+    return RunWriter(api.learner.records, run_id, attempt)
+
+
+def evaluate(writer: RunWriter, kind: EvaluationKind, env_steps: int, score: float) -> None:
+    stats = EpisodeStats(score=score, corrected_score=score, return_=1.0, success=None, length=9, episodes=2)
+    tasks = dict.fromkeys(TASKS, stats)
+    writer.evaluation(Evaluation(kind=kind, mode="planner", env_steps=env_steps, tasks=tasks))
+
+
+def test_the_overview_has_a_line_for_each_run(api: Api) -> None:
+    writer = start(api, seed=1, labels={"variant": "a"})
+    like_it, other = start(api, seed=2, labels={"variant": "a"}), start(api, seed=1, labels={"variant": "b"})
+    writer.enter(RunState.TRAINING)
+    tasks = {TASKS[0]: TaskProgress(last_score=0.5), TASKS[1]: TaskProgress()}
+    writer.progress("collector", CollectorProgress(stage="collecting", env_steps=250, tasks=tasks))
+    found = api.http.get("/overview")
+    while writer.run_id not in found.text:  # it is at most a second old
+        found = api.http.get("/overview")
+    runs = {run["id"]: run for run in found.json()["runs"]}
+    line = runs[writer.run_id]
+    assert (line["state"], line["score"], line["tasks"], line["domains"]) == ("training", 0.5, 2, ["mujoco"])
+    assert (line["env_steps"], line["total_env_steps"]) == (250, 1000)
+    assert runs[like_it.run_id]["group"] == line["group"] != runs[other.run_id]["group"]
+    created = [run["created_at"] for run in found.json()["runs"]]
+    assert created == sorted(created, reverse=True)
+
+
+def test_metrics_come_as_columns_and_grow(api: Api) -> None:
+    writer = start(api)
+    path = f"/runs/{writer.run_id}/series"
+    assert api.http.get(path).json() == {"run_id": writer.run_id, "names": [], "series": []}
+    for step in range(200):
+        writer.metrics("trainer", 10 * step, step, {"loss": 9.0 if step == 77 else 1.0})
+    assert api.http.get(path).json()["names"] == ["loss"]
+    (loss,) = api.http.get(path, params={"name": ["loss", "none"], "points": 20}).json()["series"]
+    assert (loss["total"], max(loss["values"]), loss["updates"][-1]) == (200, 9.0, 199)
+    assert len(loss["values"]) == len(loss["env_steps"]) == len(loss["time"]) == len(loss["superseded"]) <= 20
+    writer.metrics("trainer", 2000, 200, {"loss": 2.0})
+    (loss,) = api.http.get(path, params={"name": "loss", "points": 5000}).json()["series"]
+    assert (loss["total"], len(loss["values"]), loss["values"][-1]) == (201, 201, 2.0)
+    assert api.http.get("/runs/none-12345678/series").status_code == 404
+
+
+def test_metrics_are_taken_home_whole(api: Api) -> None:
+    writer = start(api)
+    for step in range(2500):
+        writer.metrics("trainer", step, step, {"loss": step / 2, "grad": 1.0})
+    path = f"/runs/{writer.run_id}/metrics"
+    assert len(api.http.get(path).json()["rows"]) == 1000
+    table = api.http.get(path, params={"format": "csv", "name": "loss"})
+    assert table.headers["content-type"].startswith("text/csv")
+    assert f'filename="{writer.run_id}-metrics.csv"' in table.headers["content-disposition"]
+    rows = list(csv.DictReader(table.text.splitlines()))
+    assert len(rows) == 2500
+    assert (rows[-1]["name"], rows[-1]["value"], rows[-1]["updates"]) == ("loss", "1249.5", "2499")
+    lines = [json.loads(line) for line in api.http.get(path, params={"format": "jsonl"}).text.splitlines()]
+    assert (len(lines), lines[9]["values"]) == (2500, {"loss": 4.5, "grad": 1.0})
+
+
+def test_groups_of_seeds_are_compared(api: Api) -> None:
+    writers = [start(api, seed=seed) for seed in (1, 2, 3)]
+    for number, writer in enumerate(writers):
+        evaluate(writer, "random", 0, 0.1)
+        evaluate(writer, "periodic", 503, 0.4 + number / 10)
+    evaluate(writers[0], "final", 1001, 0.8)  # the others go on
+    lone = start(api, seed=1, plan={"iterations": 2})
+    groups = [",".join(writer.run_id for writer in writers), lone.run_id]
+    found = api.http.get("/compare", params={"group": groups}).json()
+    ours, theirs = found["groups"]
+    assert [point["env_steps"] for point in ours["curve"]] == [0, 500, 1000]
+    middle, last = ours["curve"][1:]
+    assert (middle["value"], middle["seeds"]) == (pytest.approx(0.5), 3)
+    assert 0.4 <= middle["low"] < 0.5 < middle["high"] <= 0.6
+    assert (last["value"], last["low"], last["seeds"]) == (pytest.approx(0.8), None, 1)
+    assert ours["final"]["value"] == pytest.approx(0.8)
+    assert (theirs["curve"], theirs["final"], theirs["tasks"]) == ([], None, 2)
+    assert found["differences"] == [{"setting": "plan.iterations", "values": [3, 2]}]
+
+
+@pytest.mark.parametrize(("groups", "status"), [([], 422), ([","], 422), (["none-12345678"], 404), (["a"] * 21, 422)])
+def test_wrong_comparisons_are_refused(api: Api, groups: list[str], status: int) -> None:
+    reply = api.http.get("/compare", params={"group": groups})
+    assert reply.status_code == status
+    assert reply.json()["message"]
+
+
+def test_what_is_missing_is_no_error_for_people(api: Api) -> None:
+    assert api.http.get("/readyz").status_code == 503
+    reply = api.http.get("/dependencies")
+    assert reply.status_code == 200
+    assert "replay" in reply.json()["missing"]

@@ -1,0 +1,148 @@
+"""`newt env`: the folder to begin with, and what the check says of environments that misbehave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from typer.testing import CliRunner
+
+from newt.cli.main import app
+from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
+from newt.own import sources
+
+OWN_TASKS = Path(__file__).parents[2] / "support" / "own_tasks"
+BROKEN = """
+import itertools, os
+import gymnasium, numpy as np
+from newt.own import OwnTask, Returns, Success
+
+COUNT = itertools.count()  # steps of the process
+
+
+class Env(gymnasium.Env):
+    def __init__(self):
+        self.observation_space = gymnasium.spaces.Box(-9, 9, (2,))
+        self.action_space = gymnasium.spaces.Box(-1, 1)
+        self.kept = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        print("resetting")
+        return self.np_random.uniform(-1, 1, 2), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.np_random.uniform(-1, 1, 2), 0.5, False, False, {}
+"""
+TASK = "\nTASK = OwnTask(name='broken', make=Env, goal='Do something or other.', episode_length=20, score={})\n"
+
+
+def newt(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["env", *arguments])
+    if isinstance(result.exception, Exception):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def checked(source: Path, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code, output = newt("check", str(source), "--steps", "100", "--episodes", "1", "--json", *arguments)
+    return code, {criterion["name"]: criterion for criterion in json.loads(output)["criteria"]}
+
+
+def test_a_new_folder_passes_its_check_and_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = newt("init", "my_arm")
+    assert code == 0
+    assert "newt train ./my_arm --preset laptop" in output
+    code, criteria = checked(tmp_path / "my_arm")
+    assert code == 0
+    assert {criterion["outcome"] for criterion in criteria.values()} == {"passed"}
+    assert {criterion["task"] for criterion in criteria.values()} == {"", "my-arm"}
+    newt("play", "./my_arm", "--agent", "expert")
+    with av.open(str(tmp_path / "my_arm-expert.mp4")) as video:
+        assert video.streams.video[0].frames > 40
+    with pytest.raises(AlreadyExistsError, match=r"env\.py exists already"):
+        newt("init", "my_arm")
+
+
+def test_a_gymnasium_environment_gets_a_file_of_facts(tmp_path: Path) -> None:
+    assert newt("init", str(tmp_path / "my_pendulum"), "--from", "gym:Pendulum-v1")[0] == 0
+    (task,) = sources.declared(str(tmp_path / "my_pendulum"))
+    assert (task.name, task.obs_dim, task.episode_length) == ("my-pendulum", 3, 200)
+
+
+def test_several_tasks_are_checked_one_after_the_other() -> None:
+    code, output = newt("check", str(OWN_TASKS), "--steps", "50", "--episodes", "1")
+    assert code == 0
+    assert "own-turns: pictures (not required): " in output
+    assert "own-point: scores" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "score", "criterion", "outcome", "words"),
+    [
+        ("self.steps += 1", "None", "scores", "warning", "no score is declared"),
+        ("self.steps += 1", "Returns(0, 1)", "scores", "warning", "score 1.00"),
+        ("self.steps += 1", "Returns(0, 1)", "rewards", "warning", "from 0.5 to 0.5"),
+        ("self.steps += 1", "Success()", "same seed, same episode", "failed", "'success'"),
+        ("self.steps += 1; self.np_random = np.random", "None", "same seed, same episode", "failed", "from step 1 on"),
+        ("self.steps += 1\n        if self.steps > 15: os._exit(7)", "None", "same seed, same episode", "failed", "7"),
+        ("self.steps += 1\n        if next(COUNT) > 90: exit(1)", "None", "100 random steps", "failed", "exit(1)"),
+        (
+            "self.steps += 1\n        if self.steps == 9: return np.zeros(3), 0.0, False, False, {}",
+            "None",
+            "same seed, same episode",
+            "failed",
+            "shape (3,)",
+        ),
+        ("self.kept.append(bytearray(os.urandom(50_000)))", "None", "memory", "warning", "MB"),
+        (
+            "self.steps += 1\n        if self.steps > 7: return np.zeros(2), 0.0, False, True, {}",
+            "None",
+            "episode length",
+            "warning",
+            "shortest after 8",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, change: str, score: str, criterion: str, outcome: str, words: str
+) -> None:
+    (tmp_path / "env.py").write_text(BROKEN.replace("self.steps += 1", change) + TASK.format(score))
+    code, criteria = checked(tmp_path)
+    found = criteria[criterion]
+    assert found["outcome"] == outcome, criteria
+    assert words in found["detail"]
+    assert code == int(any(one["outcome"] == "failed" and one["required"] for one in criteria.values()))
+
+
+def test_a_source_that_is_none_is_one_failure() -> None:
+    code, output = newt("check", "no-such-thing")
+    assert code == 1
+    assert "0 passed, 1 failed" in output
+    with pytest.raises(InvalidInputError, match="expected a folder"):
+        sources.declared("no-such-thing")
+    with pytest.raises(NewtError, match="declares no expert"):
+        newt("play", "gym:Pendulum-v1", "--agent", "expert")
+
+
+def test_words_of_a_command_are_sources_or_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "env.py").touch()
+    for word in ("./x", "mine", "gym:Pendulum-v1", "a.b:C", "tasks.py"):
+        assert sources.is_source(word), word
+    for word in ("walker-walk", "mw-*", "tour", "dmcontrol", "nothing"):
+        assert not sources.is_source(word), word
+    assert list(sources.names(["/a/my_arm", "b/my_arm", "gym:Pendulum-v1", "m.n:ATARI", "atari"])) == [
+        "my-arm",
+        "my-arm-2",
+        "pendulum-v1",
+        "atari-2",
+        "atari-3",
+    ]
