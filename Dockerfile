@@ -9,6 +9,17 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 # The image to build in; another one than to run in may bring package caches or an index's settings.
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
+# ---- our package, built once for all images: what it needs, and then its code
+FROM ${BUILD_IMAGE} AS metadata
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
+RUN --mount=type=cache,target=/root/.cache/pip python -m pip wheel --quiet --no-deps --wheel-dir /wheels .
+
+FROM metadata AS wheel
+COPY newt newt
+COPY services services
+RUN --mount=type=cache,target=/root/.cache/pip python -m pip wheel --quiet --no-deps --wheel-dir /wheels .
+
 # ---- everything that is installed by pip, in /opt/newt
 FROM ${BUILD_IMAGE} AS build
 ARG EXTRA
@@ -16,12 +27,11 @@ ARG TORCH=""
 ARG TORCH_INDEX_URL=""
 WORKDIR /src
 COPY deploy/images/install.sh deploy/images/
-COPY constraints.txt pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
+COPY constraints.txt ./
 COPY constraints constraints
-RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh dependencies
-COPY newt newt
-COPY services services
-RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh newt
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=metadata,source=/wheels,target=/wheels \
+    deploy/images/install.sh dependencies
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels deploy/images/install.sh newt
 
 # ---- what all images share
 FROM ${PYTHON_IMAGE} AS runtime

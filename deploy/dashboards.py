@@ -100,7 +100,9 @@ DASHBOARDS: dict[str, list[Panel]] = {
             "bytes",
         ),
         Panel("Bytes of episodes", [("newt_replay_bytes", "{{kind}}")], "bytes"),
-        Panel("Redis answers", [("newt_replay_redis_up", "up")]),
+        Panel(
+            "Redis answers, and writes its file", [("newt_replay_redis_up", "up"), ("newt_replay_redis_aof_ok", "file")]
+        ),
         Panel(
             "Redis errors",
             [(f"sum by (reason) (rate(newt_replay_redis_errors_total[{RATE}]))", "{{reason}}")],
@@ -116,6 +118,7 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Losses", [('newt_learner_loss{name=~".*loss.*"}', "{{name}}")]),
         Panel("Other training metrics", [('newt_learner_loss{name!~".*loss.*"}', "{{name}}")]),
         Panel("Runs by state", [("newt_learner_runs", "{{state}}")]),
+        Panel("Data volume in use", [("newt_learner_data_used_ratio", "used")], "percentunit"),
         Panel("Runs that diverged", [("newt_learner_diverged_runs_total", "runs")]),
         Panel(
             "Restarts of crashed processes",
@@ -138,6 +141,7 @@ DASHBOARDS: dict[str, list[Panel]] = {
             ],
             "s",
         ),
+        Panel("Needed by runs and evaluations", [("newt_learner_sim_needed", "{{service}}")]),
         Panel("Sessions", [("newt_sim_sessions", "{{instance}}")]),
         Panel("Instances", [("newt_sim_instances", "{{instance}}")]),
         Panel(

@@ -3,11 +3,12 @@
 #   EXTRA            the extra of pyproject.toml that the image is for
 #   TORCH            "cpu" or "cuda" insists on that build of torch; empty takes what the package index has
 #   TORCH_INDEX_URL  another index to look for torch in
-# Called twice, so that a change of our code does not install the rest again: `install.sh dependencies` needs
-# pyproject.toml and constraints/ only, `install.sh newt` adds our code.
+# Called twice, so that a change of our code does not install the rest again: `install.sh dependencies` reads what our
+# wheel in /wheels needs, `install.sh newt` adds its code.
 set -eu
 
 export PIP_CONSTRAINT=/src/constraints/maniskill.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+wheel=$(echo /wheels/newt-*.whl)
 install() { python -m pip --python /opt/newt/bin/python install --quiet "$@"; }
 
 case $1 in
@@ -24,8 +25,8 @@ dependencies)
     # Images without torch do not get it by naming it.
     case "${EXTRA}" in planner | learner | sim-maniskill) ;; *) torch="" ;; esac
     # shellcheck disable=SC2086  # empty means absent
-    install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} ".[${EXTRA}]" $torch
+    install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "${wheel}[${EXTRA}]" $torch
     ;;
-newt) install --no-deps --force-reinstall . ;;
+newt) install --no-deps --force-reinstall "${wheel}" ;;
 *) echo "usage: $0 dependencies|newt" >&2; exit 2 ;;
 esac

@@ -45,8 +45,14 @@ def check_address(address: str, field: str = "address") -> str:
     return address
 
 
-def _is_ipv6(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """Whether a host without brackets is an IP address rather than a name."""
     try:
-        return isinstance(ipaddress.ip_address(host), ipaddress.IPv6Address)
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def _is_ipv6(host: str) -> bool:
+    return ":" in host and is_ip(host)

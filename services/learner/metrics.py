@@ -12,6 +12,10 @@ from newt.wire.metrics import LATENCY_BUCKETS, from_zero
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
 BROKEN_RECORDS = Gauge("newt_learner_broken_records", "Stored records that cannot be read, by kind.", ["kind"])
+SIM_NEEDED = Gauge(
+    "newt_learner_sim_needed", "1 while active runs or evaluations need a simulator service.", ["service"]
+)
+DATA_USED = Gauge("newt_learner_data_used_ratio", "How full the volume of the data folder is, from 0 to 1.")
 RESTARTS = from_zero(
     Counter("newt_learner_process_restarts_total", "Crashed processes that were restarted.", ["role"]),
     ("trainer", "collector", "learning"),
@@ -58,6 +62,16 @@ def show_states(states: Iterable[RunState]) -> None:
     counts = Count(states)
     for state in RunState:
         RUNS.labels(state.value).set(counts[state])
+
+
+def show_needed(services: Mapping[str, bool]) -> None:
+    """Sets which simulator services are needed.
+
+    Args:
+        services: By name of the service; all that the learner knows.
+    """
+    for service, needed in services.items():
+        SIM_NEEDED.labels(service).set(needed)
 
 
 def show_progress(

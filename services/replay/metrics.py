@@ -33,6 +33,7 @@ BROKEN = from_zero(
 REDIS_UP = Gauge("newt_replay_redis_up", "1 while Redis answers.")
 REDIS_USED = Gauge("newt_replay_redis_used_bytes", "Memory that Redis uses.")
 REDIS_LIMIT = Gauge("newt_replay_redis_limit_bytes", "Memory that Redis may use; 0 for no limit.")
+REDIS_AOF_OK = Gauge("newt_replay_redis_aof_ok", "0 while Redis cannot write its append-only file, else 1.")
 REDIS_ERRORS = from_zero(
     Counter("newt_replay_redis_errors_total", "Failed Redis commands.", ["reason"]),
     ("full", "disk", "auth", "loading", "timeout", "unreachable", "corrupt", "other"),

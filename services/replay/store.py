@@ -167,6 +167,8 @@ class Store:
         self._maxmemory_bytes = int(info.get("maxmemory", 0))
         metrics.REDIS_USED.set(int(info.get("used_memory", 0)))
         metrics.REDIS_LIMIT.set(self._maxmemory_bytes)
+        written = (info.get(f"aof_last_{what}_status", "ok") for what in ("write", "bgrewrite"))
+        metrics.REDIS_AOF_OK.set(all(status == "ok" for status in written))
         return ServerFacts(
             redis_run_id=str(info.get("run_id", "")),
             maxmemory_bytes=self._maxmemory_bytes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import structlog
 from newt.runs.record import RunState
 from services.learner import metrics
 from services.learner.processes.jobs import JobKeeper, Phase
+from services.learner.processes.needed_sims import needed_domains, needed_hosts
 from services.learner.records.broken import BrokenRecordError
 from services.learner.records.runs import BLOCKED, TRAINERS_LIFE
 from services.learner.records.store import Records
@@ -54,7 +57,8 @@ class RunKeeper(JobKeeper):
             restarts=settings.max_restarts,
             window_s=settings.restart_window_s,
         )
-        self._runs, self._history, self._on_ended = records.runs, records.history, on_ended
+        self._records, self._runs, self._history = records, records.runs, records.history
+        self._on_ended = on_ended
         self._shown = 0.0
 
     def open_jobs(self) -> dict[str, Phase]:
@@ -134,6 +138,10 @@ class RunKeeper(JobKeeper):
             domains = {task.name: task.domain for run in active for task in run.spec.task_list()}
             found = [evaluation for evaluation in last if evaluation is not None]
             metrics.show_progress([run.progress for run in active], found, domains)
+            metrics.show_needed(needed_hosts(needed_domains(self._records), self._settings.sims))
+            with contextlib.suppress(OSError):  # a folder that is away is told by what writes there
+                volume = shutil.disk_usage(self._settings.data_dir)
+                metrics.DATA_USED.set(1 - volume.free / volume.total)
 
 
 def _phase(state: RunState) -> Phase:

@@ -12,8 +12,8 @@ from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from newt.errors import NewtError
-from newt.runs.facts import tasks_of
 from newt.tasks.domains import DOMAINS
+from services.learner.processes.needed_sims import needed_domains
 from services.learner.records.store import Records
 from services.learner.settings import LearnerSettings
 
@@ -28,11 +28,7 @@ log = structlog.get_logger(__name__)
 
 def needed_services(records: Records) -> set[str]:
     """Simulator services of all active runs and of the evaluations under way."""
-    active = [run for run in records.runs.list_unfinished().records if run.state.active]
-    tasks = [task for run in active for task in run.spec.task_list()]
-    for job in records.evaluations.list_open().records:
-        tasks += tasks_of(job.request.tasks or (), job.task_facts)
-    return {DOMAINS[task.domain].service for task in tasks if task.domain in DOMAINS}
+    return {DOMAINS[domain].service for domain in needed_domains(records) if domain in DOMAINS}
 
 
 class SimContainers:
