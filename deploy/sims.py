@@ -64,7 +64,7 @@ spec:
         seccompProfile: {{type: RuntimeDefault}}
       containers:
         - name: sim
-          image: newt/{image}:{version}
+          image: localhost/newt/{image}:{version}
           envFrom:
             - configMapRef: {{name: sim}}
           env:

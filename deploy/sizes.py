@@ -16,6 +16,8 @@ from docker.errors import ImageNotFound
 import newt
 
 ROOT = Path(__file__).resolve().parents[1]
+# No registry has images under this name, so nobody else's can be pulled for ours.
+NAMESPACE = "localhost/newt"
 TARGET = ROOT / "deploy" / "images" / "sizes.json"
 
 
@@ -27,7 +29,7 @@ def services() -> list[str]:
 
 def image(service: str) -> str:
     """Name of a service's image."""
-    return f"newt/{service}:{newt.__version__}"
+    return f"{NAMESPACE}/{service}:{newt.__version__}"
 
 
 def recorded() -> dict[str, int]:

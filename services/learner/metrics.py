@@ -12,9 +12,7 @@ from newt.wire.metrics import LATENCY_BUCKETS, from_zero
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
 BROKEN_RECORDS = Gauge("newt_learner_broken_records", "Stored records that cannot be read, by kind.", ["kind"])
-SIM_NEEDED = Gauge(
-    "newt_learner_sim_needed", "1 while active runs or evaluations need a simulator service.", ["service"]
-)
+SIM_NEEDED = Gauge("newt_learner_sim_needed", "1 while runs or evaluations need a simulator service.", ["service"])
 DATA_USED = Gauge("newt_learner_data_used_ratio", "How full the volume of the data folder is, from 0 to 1.")
 RESTARTS = from_zero(
     Counter("newt_learner_process_restarts_total", "Crashed processes that were restarted.", ["role"]),

@@ -21,7 +21,7 @@ from compose_stack import (
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
-import newt
+from deploy import sizes
 from services.learner.processes.sim_containers import ON_DEMAND, SimContainers
 from services.learner.settings import LearnerSettings
 
@@ -43,14 +43,14 @@ def containers() -> Iterator[dict[str, Container]]:
     made = {}
     try:
         for service, labels in {"sim-atari": {ON_DEMAND: "true"}, "sim-box2d": {}}.items():
-            image = f"newt/replay:{newt.__version__}"  # any that stays
+            image = sizes.image("replay")  # any that stays
             made[service] = client.containers.create(
                 image, ["-c", "import time; time.sleep(600)"], entrypoint=["python"], name=f"{prefix}-{service}-1",
                 labels=labels, init=True,
             )  # fmt: skip
         yield made
     except ImageNotFound:
-        pytest.skip("newt/replay is not built: docker compose build replay")
+        pytest.skip("the image of replay is not built: docker compose build replay")
     finally:
         for container in made.values():
             container.remove(force=True)

@@ -23,6 +23,7 @@ from manifests import (
 )
 
 import newt
+from deploy import sizes
 from newt.tasks.domains import DOMAINS
 from newt.wire.server import LIVENESS
 from services.learner.settings import LearnerSettings
@@ -101,7 +102,7 @@ def test_images_are_of_one_version(manifests: list[Manifest]) -> None:
         image, _, tag = container["image"].rpartition(":")
         assert image, f"{name}: {container['image']} has no tag"
         assert tag != "latest", name
-        if image.startswith("newt/"):
+        if image.startswith(f"{sizes.NAMESPACE}/"):
             assert tag.split("-")[0] == newt.__version__, name
 
 

@@ -12,6 +12,7 @@ import yaml
 from certificate_folders import SCRIPTS
 from manifests import Manifest, base, combined, of_kind, overlay, workloads
 
+from deploy import sizes
 from newt.wire import tls
 from newt.wire.server import LIVENESS
 
@@ -132,7 +133,11 @@ def mounted(service: dict[str, Any]) -> dict[str, str]:
 
 
 def test_compose_leaves_no_service_of_ours_out(plain_compose: dict[str, Any], secure_compose: dict[str, Any]) -> None:
-    ours = {name for name, service in plain_compose["services"].items() if service["image"].startswith("newt/")}
+    ours = {
+        name
+        for name, service in plain_compose["services"].items()
+        if service["image"].startswith(f"{sizes.NAMESPACE}/")
+    }
     assert set(secure_compose["services"]) == ours | {"redis"}
     for name in ours:
         service = secure_compose["services"][name]
@@ -176,7 +181,11 @@ def test_the_script_makes_what_compose_mounts(
         timeout=60,
     ).stdout
     names = set(re.findall(r"DNS:([\w.-]+)", shown))
-    ours = {name for name, service in plain_compose["services"].items() if service["image"].startswith("newt/")}
+    ours = {
+        name
+        for name, service in plain_compose["services"].items()
+        if service["image"].startswith(f"{sizes.NAMESPACE}/")
+    }
     assert ours <= names
     assert "IP Address:127.0.0.1" in shown, "for the health checks"
 
