@@ -100,6 +100,8 @@ ARG EXTRA
 ARG DOMAINS
 ENV NEWT_SIM_HOST=0.0.0.0 NEWT_SIM_PORT=50051 NEWT_SIM_METRICS_HOST=0.0.0.0 NEWT_SIM_METRICS_PORT=9100 \
     NEWT_SIM_DOMAINS=${DOMAINS}
+# On a node with GPUs, the container toolkit mounts the drivers that draw (EGL, Vulkan) only for who asks for them.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
 USER 10001:10001
 EXPOSE 50051 9100
 HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \

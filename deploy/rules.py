@@ -15,7 +15,7 @@ kind: PrometheusRule
 metadata:
   name: newt
   namespace: newt
-  labels: {app.kubernetes.io/part-of: newt}
+  labels: {app.kubernetes.io/part-of: newt, release: kube-prometheus-stack}
 spec:
 """
 

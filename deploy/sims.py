@@ -109,6 +109,7 @@ metadata:
   labels: {labels}
 spec:
   maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow  # a pod that cannot become ready must not hold a node
   selector:
     matchLabels: {labels}
 ---

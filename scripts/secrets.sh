@@ -39,7 +39,7 @@ digest=$(tr -d '\n' <redis-password | openssl dgst -sha256 -r | cut -d' ' -f1)
 # As newt/local/redis_server.py has them; a test compares.
 cat >redis-users.acl <<ACL
 user default off
-user newt on #$digest ~newt:* resetchannels -@all +@read +@write +@scripting +@transaction +@connection -@dangerous +info
+user newt on #$digest ~newt:* resetchannels -@all +@read +@write +eval +evalsha +script|load +@transaction +@connection -@dangerous +info
 user health on nopass resetchannels -@all +ping
 ACL
 # Containers run as users of their own and get these files by bind mounts, so they must be readable. It is the

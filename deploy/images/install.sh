@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes /opt/newt, the virtual environment of one image: ours and what it needs, in the versions of constraints/.
 #   EXTRA            the extra of pyproject.toml that the image is for
-#   TORCH            "cpu" or "cuda" insists on that build of torch; empty takes what the package index has
+#   TORCH            "cpu" or "cuda" insists on that build of torch, "cu126" and the like on one for a CUDA version, from
+#                    an index that has it; empty takes what the package index has
 #   TORCH_INDEX_URL  another index to look for torch in
 # Called twice, so that a change of our code does not install the rest again: `install.sh dependencies` reads what our
 # wheel in /wheels needs, `install.sh newt` adds its code.
@@ -20,7 +21,8 @@ dependencies)
     "") torch="" ;;
     cpu) torch="torch==${torch}+cpu" ;;
     cuda) torch="torch===${torch}" ;;
-    *) echo "TORCH is '${TORCH}', expected cpu, cuda or nothing" >&2; exit 2 ;;
+    cu[0-9]*) torch="torch==${torch}+${TORCH}" ;;
+    *) echo "TORCH is '${TORCH}', expected cpu, cuda, cuNNN or nothing" >&2; exit 2 ;;
     esac
     # Images without torch do not get it by naming it.
     case "${EXTRA}" in planner | learner | sim-maniskill) ;; *) torch="" ;; esac

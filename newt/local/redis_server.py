@@ -29,7 +29,10 @@ _CHECKSUM_BYTES = 8
 USERS_NAME = "users.acl"
 # Who a password is for. Beyond its keys and what the services do with them, it may ask how full Redis is.
 USER = "newt"
-_RIGHTS = "~newt:* resetchannels -@all +@read +@write +@scripting +@transaction +@connection -@dangerous +info"
+_RIGHTS = (
+    "~newt:* resetchannels -@all +@read +@write +eval +evalsha +script|load +@transaction +@connection "
+    "-@dangerous +info"
+)
 
 
 class RedisServerError(RuntimeError):

@@ -168,10 +168,14 @@ for attempt in sys.argv[1:]:
 connection = http.client.HTTPConnection("docker-proxy", 2375, timeout=10)
 connection.request("POST", sys.argv[3].split(" ")[1].replace("/stop", "/start"), body="{}")
 print(connection.getresponse().status)
+connection = http.client.HTTPConnection("docker-proxy", 2375, timeout=10)
+connection.request("GET", "/version", headers={"Connection": "Upgrade", "Upgrade": "h2c"})
+print(connection.getresponse().status)
 """
-    *statuses, with_body = map(int, stack.python("learner", program, *attempts).split())
+    *statuses, with_body, as_another_protocol = map(int, stack.python("learner", program, *attempts).split())
     assert dict(zip(attempts, statuses, strict=True)) == attempts
     assert with_body == 403
+    assert as_another_protocol == 403
     redis.reload()
     assert redis.status == "running"
 

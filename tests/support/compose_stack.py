@@ -30,7 +30,7 @@ SERVICES = ("redis", *OURS, "prometheus")
 BASES = {  # as in .env.example
     "NEWT_BUILD_IMAGE": "python:3.11-slim-bookworm",
     "NEWT_PYTHON_IMAGE": "python:3.11-slim-bookworm",
-    "NEWT_REDIS_IMAGE": "redis:7.2.5-bookworm",
+    "NEWT_REDIS_IMAGE": "redis:7.2.11-bookworm",
     "NEWT_PROMETHEUS_IMAGE": "prom/prometheus:v2.53.1",
 }
 TASKS = ("mujoco-reacher", "pygame-coinrun")  # the score of both differs from episode to episode in the worst of hands

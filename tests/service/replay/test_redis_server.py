@@ -52,12 +52,16 @@ def test_the_user_of_the_services_has_its_keys_and_no_others(tmp_path: Path) -> 
         client = redis.Redis.from_url(server.url)
         client.hset("newt:learner:run:1", "state", "queued")
         assert client.eval("return redis.call('HGET', KEYS[1], 'state')", 1, "newt:learner:run:1") == b"queued"
+        assert (
+            client.register_script("return redis.call('HGET', KEYS[1], 'state')")(["newt:learner:run:1"]) == b"queued"
+        )
         assert client.info("memory")["used_memory"] > 0  # type: ignore[index]
         for command in (
             ["SET", "other", "1"],
             ["GET", "other"],
             ["EVAL", "return redis.call('GET', 'other')", "0"],
             ["FLUSHALL"],
+            ["SCRIPT", "FLUSH"],
             ["KEYS", "newt:*"],
             ["CONFIG", "GET", "*"],
             ["ACL", "LIST"],

@@ -122,6 +122,27 @@ def test_redis_has_room_to_rewrite_its_file() -> None:
     assert {"appendonly yes", "maxmemory-policy noeviction"} <= {line.strip() for line in config.splitlines()}
 
 
+def test_replays_mirror_has_room_for_a_full_redis() -> None:
+    """It takes up to 1.5 times what Redis holds while a ring grows; in compose as in Kubernetes."""
+    config = of_kind(base(), "ConfigMap")["redis"]["data"]["redis.conf"]
+    match = re.search(r"^maxmemory (\d+)gb$", config, re.MULTILINE)
+    assert match
+    container = workloads(base())["replay"]["spec"]["template"]["spec"]["containers"][0]
+    assert 1.5 * int(match[1]) * 1024**3 <= bytes_of(container["resources"]["limits"]["memory"])
+
+    names = ("REDIS_MAXMEMORY", "REDIS_MEMORY", "REPLAY_MEMORY")
+    plain, example = ((DEPLOY.parent / name).read_text() for name in ("compose.yaml", ".env.example"))
+    gigabytes = [re.findall(rf"NEWT_COMPOSE_{name}:-(\d+)gb?", plain)[0] for name in names]
+    assert gigabytes == [re.findall(rf"^NEWT_COMPOSE_{name}=(\d+)gb?$", example, re.MULTILINE)[0] for name in names]
+    held, redis, replay = map(int, gigabytes)
+    assert 1.5 * held <= min(redis, replay)
+
+
+def test_no_pod_that_is_not_ready_holds_a_node(manifests: list[Manifest]) -> None:
+    for name, budget in of_kind(manifests, "PodDisruptionBudget").items():
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", name
+
+
 def test_every_container_is_probed(manifests: list[Manifest]) -> None:
     jobs = of_kind(manifests, "Job")
     for name, pod, container in containers(manifests):
@@ -229,7 +250,9 @@ def peers(rules: list[dict[str, Any]]) -> list[str]:
     assert rules
     found: list[str] = []
     for rule in rules:
-        if "namespaceSelector" in rule:
+        if "ipBlock" in rule:
+            assert rule == {"ipBlock": {"cidr": "169.254.0.0/16"}}  # the node's own cache of names
+        elif "namespaceSelector" in rule:
             assert set(rule) == {"namespaceSelector"}
             found.append(rule["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
         else:
