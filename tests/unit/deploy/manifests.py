@@ -20,6 +20,7 @@ OVERLAYS = sorted(path.parent.name for path in (DEPLOY / "overlays").glob("*/kus
 
 # In the order in which docs/deployment.md lists them.
 COMPONENTS = (
+    "laptop",
     "multi-node",
     "gpu",
     "planner-replicas",

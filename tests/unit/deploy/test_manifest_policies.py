@@ -314,6 +314,21 @@ def test_the_gpu_overlay_puts_models_on_gpus() -> None:
         assert container["image"].endswith("-cuda")
 
 
+def test_the_laptop_overlay_fits_four_cores_and_eight_gibibytes_and_pulls_nothing_of_ours() -> None:
+    asked = [container["resources"]["requests"] for _, _, container in containers(overlay("laptop"))]
+    # What the cluster itself wants of a node: about half a core and 1 GiB.
+    assert sum(cores_of(requests["cpu"]) for requests in asked) <= 3.5
+    assert sum(bytes_of(requests["memory"]) for requests in asked) <= 6 * 1024**3
+    for name, _, container in containers(overlay("laptop")):
+        ours = container["image"].startswith(f"{sizes.NAMESPACE}/")
+        assert container.get("imagePullPolicy") == ("Never" if ours else None), name
+    assert {name for name in workloads(overlay("laptop")) if name.startswith("sim-")} == {
+        "sim-dmcontrol",
+        "sim-metaworld",
+        "sim-mujoco",
+    }
+
+
 def test_the_multi_node_overlay_lets_trainers_meet_and_share_the_checkpoints() -> None:
     built = overlay("multi-node")
     between = {("learner", "node", 0), ("node", "learner", 0), ("node", "node", 0)}
