@@ -149,6 +149,28 @@ def play(
         )
 
 
+@env_app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A crash-*.npz of a simulator; its log names it.")],
+    source: Annotated[str | None, typer.Option(help="Where the task comes from, if it has moved since.")] = None,
+) -> None:
+    """Step an episode again that ended in a crash; exit status 1 while it still does."""
+    line: dict[str, Any] = {}
+    for line in _lines("crash", str(file), *([source] if source else [])):
+        if "error" in line:
+            raise NewtError(line["error"])
+        if "ended" in line:
+            line = {"now": line["ended"]}
+            break
+        console.print(f"{line['task']}, seed {line['seed']}, {line['steps']} steps", highlight=False)
+        console.print(f"recorded: {escape(line['recorded'])}", highlight=False, soft_wrap=True)
+        if line["differs"] is not None:
+            console.print(f"the observation after {line['differs']} steps is another one than then")
+    console.print(f"now: {escape(line['now']) or 'it does not fail'}", highlight=False, soft_wrap=True)
+    if line["now"]:
+        raise typer.Exit(1)
+
+
 def _print(one: Criterion) -> None:
     note = "" if one.outcome != "failed" or one.required else " (not required)"
     where = f"{one.task}: " if one.task else ""
@@ -170,6 +192,6 @@ def _lines(module: str, source: str, *arguments: object) -> Iterator[dict[str, A
         except BaseException:
             process.kill()
             raise
-    finished = '"done"' in told or '"error"' in told or '"video"' in told
+    finished = any(f'"{word}"' in told for word in ("done", "error", "video", "now"))
     if not finished:
         yield {"ended": f"its process {how_it_ended(process.returncode)}"}

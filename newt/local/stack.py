@@ -152,6 +152,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
             **values,
             "HOST": ports.HOST,
             "PORT": str(port),
+            **({"CRASH_DIR": str(config.home / "crashes")} if module == "services.sim" else {}),
             "METRICS_HOST": ports.HOST,
             "METRICS_PORT": str(metrics_port),
         }

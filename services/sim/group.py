@@ -7,7 +7,9 @@ import ctypes
 import gc
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from services.sim import domains
 from services.sim.block import SessionBlock
 from services.sim.domains.base import SimEnv, StepResult
 from services.sim.seeds import mix
+from services.sim.trail import FOLDER_VARIABLE, Trail
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +87,8 @@ class Group:
         self._actions = {member.row: block.action[member.row, : member.action_dim] for member in spec.members}
         self._shown = {member.row: block.obs[member.row, : member.obs_dim] for member in spec.members}
         self._envs: dict[int, SimEnv] = {}
+        self._trails = {member.row: Trail(member.domain, member.task) for member in spec.members}
+        self._crash_dir = Path(os.environ.get(FOLDER_VARIABLE) or "crashes")
 
     def build(self, row: int) -> None:
         """Makes the instance of a row; it must be reset before it can step."""
@@ -113,17 +118,21 @@ class Group:
             if not active[row]:
                 continue
             self._pulse[0] += 1
+            action, trail = self._actions[row], self._trails[row]
+            trail.act(action)
             try:
-                result = env.step(self._actions[row])
+                result = env.step(action)
                 corrected = env.corrected_score
-                _check_finite(result.obs, result.reward, result.score, corrected or 0.0)
+                check_finite(result.obs, result.reward, result.score, corrected or 0.0)
                 frame = self._frame(env)
                 ended = result.terminated or result.truncated
                 expert = None if ended and self._spec.same_step else self._expert(env)
-            except Exception:
-                log.exception("simulator_failed", task=self._members[row].task, row=row)
+            except Exception as error:
+                path = trail.write(self._crash_dir, len(action), error)
+                log.exception("simulator_failed", task=self._members[row].task, row=row, trail=str(path))
                 self._replace(row)
             else:
+                trail.see(result.obs)
                 self._store(row, result, corrected, frame, expert)
 
     def draw(self) -> None:
@@ -207,14 +216,18 @@ class Group:
 
     def _start_episode(self, row: int, seed: int) -> None:
         self._pulse[0] += 1
+        trail = self._trails[row]
+        trail.begin(seed)
         try:
             obs = self._first_obs(row, seed)
-        except Exception:
+        except Exception as error:
+            path = trail.write(self._crash_dir, len(self._actions[row]), error)
             # A simulator can be left in a state from which it cannot even reset; a new one fails only if the
             # seed itself is the cause.
-            log.exception("simulator_failed", task=self._members[row].task, row=row, seed=seed)
+            log.exception("simulator_failed", task=self._members[row].task, row=row, seed=seed, trail=str(path))
             self._rebuild(row)
             obs = self._first_obs(row, seed)
+        trail.begin(seed, obs)
         env = self._envs[row]
         self._block.episode_seed[row] = seed
         self._block.episode_step[row] = 0
@@ -222,7 +235,7 @@ class Group:
 
     def _first_obs(self, row: int, seed: int) -> npt.NDArray[np.float32]:
         obs = self._envs[row].reset(seed)
-        _check_finite(obs)
+        check_finite(obs)
         return obs
 
     def _show(
@@ -246,9 +259,12 @@ class Group:
         return env.expert_action() if self._spec.with_expert else None
 
 
-def _check_finite(obs: npt.NDArray[np.float32], *others: float) -> None:
+def check_finite(obs: npt.NDArray[np.float32], *others: float) -> None:
     """Raises FloatingPointError where somebody would have to act on, or learn from, a number that is none."""
     # A sum of squares is three times cheaper than looking at every number; it may overflow, but misses nothing.
-    finite = math.isfinite(obs.dot(obs)) or bool(np.isfinite(obs).all())
-    if not (finite and all(map(math.isfinite, others))):
-        raise FloatingPointError("the simulator returned a number that is not finite")
+    if not (math.isfinite(obs.dot(obs)) or bool(np.isfinite(obs).all())):
+        column = int(np.argmin(np.isfinite(obs)))
+        raise FloatingPointError(f"observation column {column} is not finite: {obs[column]}")
+    for name, value in zip(("reward", "score", "corrected score"), others, strict=False):
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the {name} is not finite: {value}")

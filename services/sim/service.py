@@ -21,6 +21,7 @@ from services.sim.servicer import SimServicer
 from services.sim.session import Session
 from services.sim.sessions import Sessions
 from services.sim.settings import SimSettings
+from services.sim.trail import FOLDER_VARIABLE
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +65,7 @@ class SimService:
             settings.max_restarts_per_minute,
             settings.start_timeout_s,
             settings.log_level,
-            {SOURCES_VARIABLE: json.dumps(settings.sources)},
+            {SOURCES_VARIABLE: json.dumps(settings.sources), FOLDER_VARIABLE: settings.crash_dir},
         )
         self.sessions = Sessions(settings.max_instances)
         sim_pb2_grpc.add_SimServiceServicer_to_server(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -50,6 +51,11 @@ class SimSettings(GrpcServiceSettings):
     start_timeout_s: float = Field(60.0, gt=0, description="Time for a worker process to come up, seconds.")
     max_restarts_per_minute: int = Field(
         10, ge=1, description="Worker deaths per minute beyond which the service stops replacing them for a while."
+    )
+    crash_dir: str = Field(
+        default_factory=lambda: os.path.join(tempfile.gettempdir(), "newt-crashes"),
+        description="Folder for what led to crashes: seed, actions and last observations of the episode, the newest 20 "
+        "(`newt env replay FILE` steps one again).",
     )
     render_backend: Literal["auto", "egl", "osmesa"] = Field(
         "auto", description="How frames are drawn; auto takes EGL if there is a GPU, OSMesa otherwise."

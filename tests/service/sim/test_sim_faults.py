@@ -20,14 +20,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sim_running import RunningServer
 
 from newt.client import AutoReset, ObsMode, SimClient, SimSession, Step
-from newt.errors import LostError, PreconditionError, UnavailableError
+from newt.errors import InvalidInputError, LostError, PreconditionError, UnavailableError
 from newt.local.ports import free_port
 from newt.wire.channels import connect
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2
+from services.sim.checks.crash import again
 from services.sim.domains.noop import BAD_SEED, DIE, HANG, NOT_A_NUMBER, RAISE, SLOW, TERMINATE
 from services.sim.seeds import mix
 from services.sim.session import Session
+from services.sim.trail import MAX_FILES
 
 Start = Callable[..., RunningServer]
 ROOT = Path(__file__).parents[3]
@@ -70,6 +72,44 @@ def test_an_exception_costs_one_episode(start: Start, order: float) -> None:
         check_crashed(session.step(orders(0, order, 0, 0)), before, [1])
         assert not session.step(orders(0, 0, 0, 0)).crashed.any()
     assert server.service.pool.pids == server.pids
+
+
+@pytest.mark.parametrize("order", [RAISE, NOT_A_NUMBER])
+def test_what_led_to_a_crash_can_be_stepped_again(start: Start, order: float, tmp_path: Path) -> None:
+    server = start(crash_dir=str(tmp_path / "crashes"))
+    with SimClient(server.address, 10) as client, open_faulty(client, 2) as session:
+        session.reset()
+        for first in (0.1, 0.2, order):
+            session.step(orders(0, first))
+        for _ in range(30):
+            session.step(orders(order, 0))
+    files = sorted((tmp_path / "crashes").iterdir(), key=lambda path: path.stat().st_mtime)
+    assert len(files) == MAX_FILES  # the newest
+    session_file = again(files[-1], None)
+    assert session_file["now"] == session_file["recorded"]
+    assert (session_file["steps"], session_file["differs"]) == (1, None)
+
+
+def test_a_long_trail_is_stepped_again_and_a_mended_task_is_seen(start: Start, tmp_path: Path) -> None:
+    server = start(crash_dir=str(tmp_path))
+    with SimClient(server.address, 10) as client, open_faulty(client, 1) as session:
+        session.reset()
+        for first in (0.1, 0.2, 0.3, NOT_A_NUMBER):
+            session.step(orders(first))
+    (file,) = tmp_path.iterdir()
+    found = again(file, None)
+    assert "observation column" in found["recorded"]
+    assert (found["steps"], found["now"], found["differs"]) == (4, found["recorded"], None)
+    with np.load(file) as stored:
+        parts = dict(stored)
+    parts["actions"][3] = 0  # as if the code had been mended
+    parts["last_obs"][1, 0] += 1
+    np.savez(tmp_path / "mended.npz", **parts)
+    found = again(tmp_path / "mended.npz", None)
+    assert (found["now"], found["differs"]) == ("", 1)
+    (tmp_path / "none.npz").write_bytes(file.read_bytes()[:99])
+    with pytest.raises(InvalidInputError, match="expected a crash"):
+        again(tmp_path / "none.npz", None)
 
 
 def test_an_episode_that_starts_without_numbers_is_left_out(start: Start) -> None:

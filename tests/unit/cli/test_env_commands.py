@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from newt.cli.main import app
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
 from newt.own import sources
+from services.sim.trail import Trail
 
 OWN_TASKS = Path(__file__).parents[2] / "support" / "own_tasks"
 BROKEN = """
@@ -119,6 +121,26 @@ def test_what_is_wrong_is_named(
     assert found["outcome"] == outcome, criteria
     assert words in found["detail"]
     assert code == int(any(one["outcome"] == "failed" and one["required"] for one in criteria.values()))
+
+
+def test_a_crash_is_replayed_until_it_is_mended(tmp_path: Path) -> None:
+    source = BROKEN.replace("self.steps += 1", "self.steps += 1\n        if self.steps == 3: raise OSError('no arm')")
+    (tmp_path / "env.py").write_text(source + TASK.format("None"))
+    trail = Trail("own", "broken")
+    trail.begin(7)
+    for _ in range(3):
+        trail.act(np.zeros(1, np.float32))
+    file = trail.write(tmp_path / "crashes", 1, OSError("no arm"))
+    code, output = newt("replay", str(file), "--source", str(tmp_path))
+    assert code == 1
+    assert "broken, seed 7, 3 steps" in output
+    assert "now: OSError: no arm" in output
+    (tmp_path / "env.py").write_text(BROKEN + TASK.format("None"))
+    code, output = newt("replay", str(file), "--source", str(tmp_path))
+    assert code == 0
+    assert "it does not fail" in output
+    with pytest.raises(NewtError, match="expected a crash"):
+        newt("replay", str(tmp_path / "env.py"))
 
 
 def test_a_source_that_is_none_is_one_failure() -> None:
