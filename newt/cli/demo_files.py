@@ -1,4 +1,4 @@
-"""`newt demos import` and `export`: published demonstration files into and out of the replay service.
+"""`newt demos import` and `export`: recordings and published files into and out of the replay service.
 
 What reads and writes the files needs torch, which takes seconds to import: the commands import it themselves.
 """
@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from newt.cli.checkpoints import ForceOption, check_output
+from newt.cli.rest import UrlOption
+from newt.cli.task_names import TaskNames
 from newt.cli.terminal import console, name_table
 from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
+from newt.recordings.formats import EXPORTS, PUBLISHED, open_recording, writer_of
+from newt.recordings.importing import Judged, Recordings
+from newt.recordings.mapping import read_map
+from newt.recordings.recorded import TaskShape
 from newt.runs.sections import SET_NAME
-from newt.tasks.registry import Task, UnknownTaskError, get_task
+from newt.tasks.registry import Task
 
 if TYPE_CHECKING:
+    from newt.client.replay import ReplayClient
     from newt.vision import ImageEncoder
 
 _APPEND_TIMEOUT_S = 60.0
@@ -37,70 +47,149 @@ def register(app: typer.Typer) -> None:
 
 
 def import_files(
-    files: Annotated[list[Path], typer.Argument(help="Published files, one per task, named after it: TASK.pt.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Recordings (docs/demonstrations.md), or published files, named after their task: TASK.pt."
+        ),
+    ],
     set_: Annotated[str, typer.Option("--set", help="Demonstration set to add to; created if it is new.")],
-    task: Annotated[str | None, typer.Option("--task", help="The task, if a single file has another name.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="The task, where files do not tell or have others.")
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="TOML file that says which columns, actions and tasks of a recording are which.")
+    ] = None,
     all_episodes: Annotated[
-        bool, typer.Option("--all-episodes", help="Keep more episodes of ManiSkill tasks than published runs use.")
+        bool,
+        typer.Option(
+            "--all-episodes",
+            help="Keep episodes that are not good enough; of published ManiSkill files more than published runs use.",
+        ),
     ] = False,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Keep image features.")] = True,
     strips: Annotated[
         Path | None,
-        typer.Option(help="Folder with the frames, TASK-0.png, ...: compute image features of them."),
+        typer.Option(
+            help="Folder with the frames of published files, TASK-0.png, ...: compute image features of them."
+        ),
     ] = None,
     image_encoder: Annotated[
         str, typer.Option(envvar="NEWT_LEARNER_IMAGE_ENCODER", help="For --strips: as the learner's setting.")
     ] = "facebook/dinov2-base",
     device: Annotated[str, typer.Option(help="Torch device, for --strips.")] = "cpu",
     replay: ReplayOption = None,
+    url: UrlOption = None,
 ) -> None:
-    """Add published demonstrations to a set. A file that is imported again adds nothing."""
+    """Add demonstrations of your own, or published ones, to a set. A file that is imported again adds nothing."""
     from newt.client.replay import ReplayClient
-    from newt.official.demos import MANISKILL_EPISODES, read_demos
-    from newt.official.strips import with_strip_features
 
     _check_set(set_)
-    encoder = _encoder(image_encoder, device) if strips else None
-    sources = sorted(_tasks_of(files, task), key=lambda pair: pair[1].index if pair[1].index is not None else 10**6)
-    limit = None if all_episodes else MANISKILL_EPISODES
+    names = TaskNames(url)
+    published = [Path(file) for file in files if file.endswith(PUBLISHED)]
+    recorded = [file for file in files if not file.endswith(PUBLISHED)]
+    if recorded and strips:
+        raise InvalidInputError("--strips", f"is for published files, got {recorded[0]}")
+    if columns is not None and not recorded:
+        raise InvalidInputError("--columns", "is for recordings; published files (.pt) have one layout")
+    sources = _tasks_of(published, task, names)
+    recordings = Recordings(
+        [open_recording(file) for file in recorded],
+        lambda name: TaskShape(name, names.get(name).obs_dim, names.get(name).action_dim),
+        task=task,
+        renamed=read_map(columns) if columns else None,
+        take_all=all_episodes,
+    )
+    judged = recordings.judge()  # All is checked before anything is stored.
     table = name_table("task", "episodes", "new", "file")
     try:
         with ReplayClient(_replay_address(replay)) as client:
-            for path, its_task in sources:
-                episodes = read_demos(path, its_task, images=images, maniskill_limit=limit)
-                if encoder and strips:
-                    episodes = with_strip_features(episodes, strips, encoder)
-                replies = [client.append(e, demo_set=set_, timeout_s=_APPEND_TIMEOUT_S) for e in episodes]
-                new = sum(not reply.duplicate for reply in replies)
-                table.add_row(its_task.name, str(len(episodes)), str(new), str(path))
+            if sources:
+                encoder = _encoder(image_encoder, device) if strips else None
+                _import_published(client, sources, set_, table, images, all_episodes, strips, encoder)
+            _import_recorded(client, recordings, recorded, judged, set_, table, images)
     except NewtError:
         if table.row_count:
             console.print(table)
             console.print("Stopped here; these files are in the set. Importing them again is harmless.")
         raise
     console.print(table)
+    left_out = sum(not one.kept for one in judged.values())
+    if left_out:
+        console.print(f"{left_out} episodes are not good enough and were left out; --all-episodes keeps them")
+
+
+def _import_published(
+    client: ReplayClient,
+    sources: Sequence[tuple[Path, Task]],
+    set_: str,
+    table: Table,
+    images: bool,
+    all_episodes: bool,
+    strips: Path | None,
+    encoder: ImageEncoder | None,
+) -> None:
+    from newt.official.demos import MANISKILL_EPISODES, read_demos
+    from newt.official.strips import with_strip_features
+
+    for path, its_task in sources:
+        episodes = read_demos(
+            path, its_task, images=images, maniskill_limit=None if all_episodes else MANISKILL_EPISODES
+        )
+        if encoder and strips:
+            episodes = with_strip_features(episodes, strips, encoder)
+        replies = [client.append(e, demo_set=set_, timeout_s=_APPEND_TIMEOUT_S) for e in episodes]
+        new = sum(not reply.duplicate for reply in replies)
+        table.add_row(its_task.name, str(len(episodes)), str(new), str(path))
+
+
+def _import_recorded(
+    client: ReplayClient,
+    recordings: Recordings,
+    files: Sequence[str],
+    judged: Mapping[tuple[int, int], Judged],
+    set_: str,
+    table: Table,
+    images: bool,
+) -> None:
+    new: Counter[tuple[int, str]] = Counter()
+    for number, episode in recordings.episodes():
+        stored = episode if images else replace(episode, image=None, image_encoder="")
+        reply = client.append(stored, demo_set=set_, timeout_s=_APPEND_TIMEOUT_S)
+        new[number, episode.task] += not reply.duplicate
+    kept = Counter((number, one.task) for (number, _), one in judged.items() if one.kept)
+    for (number, name), count in sorted(kept.items()):
+        table.add_row(name, str(count), str(new[number, name]), files[number])
 
 
 def export_file(
-    out: Annotated[Path, typer.Argument(help="Published file to write; loaders expect TASK.pt.")],
+    out: Annotated[Path, typer.Argument(help="What to write; loaders of published files expect TASK.pt.")],
     set_: Annotated[str, typer.Option("--set", help="Demonstration set.")],
-    task: Annotated[str, typer.Option("--task", help="The task.")],
+    task: Annotated[str | None, typer.Option("--task", help="One of its tasks. Default: all of them.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help=f"{', '.join(EXPORTS)}. Default: npz for OUT.npz, else pt.")
+    ] = None,
     force: ForceOption = False,
     replay: ReplayOption = None,
 ) -> None:
-    """Write a task's episodes of a set as a published file."""
+    """Write the episodes of a set as a recording, or those of a task as a published file."""
     from newt.client.replay import ReplayClient
-    from newt.official.demos import write_demos
 
     _check_set(set_)
+    kind = format_ or ("npz" if out.suffix == ".npz" else "pt")
+    if kind not in EXPORTS:
+        raise InvalidInputError("--format", f"got {kind!r}, expected one of {', '.join(EXPORTS)}")
     check_output(out, force)
-    name = _task(task).name
+    write = writer_of(kind)
     with ReplayClient(_replay_address(replay)) as client:
-        episodes = list(client.read_episodes(demo_set=set_, task=name))
-    if not episodes:
-        raise NotFoundError(f"set {set_!r} has no episodes of {name}; `newt demos list` shows what there is")
-    write_demos(out, episodes)
-    console.print(f"{len(episodes)} episodes of {name} written to {out}")
+        (held,) = client.list_demo_sets(set_)
+        there = [one.task for one in held.tasks]
+        if task is not None and task not in there:
+            raise NotFoundError(f"set {set_!r} has no episodes of {task}; it has {', '.join(there) or 'none'}")
+        if task is None and kind == "pt" and len(there) != 1:
+            raise InvalidInputError("--task", f"a published file has one task, the set has {', '.join(there)}")
+        count = write(out, client.read_episodes(demo_set=set_, task=task or ""))
+    console.print(f"{count} episodes of {task or ', '.join(there)} written to {out}")
 
 
 def _encoder(source: str, device: str) -> ImageEncoder:
@@ -113,19 +202,13 @@ def _encoder(source: str, device: str) -> ImageEncoder:
         raise InvalidInputError("--image-encoder", str(error)) from error
 
 
-def _tasks_of(files: Sequence[Path], task: str | None) -> list[tuple[Path, Task]]:
-    if task is not None and len(files) != 1:
+def _tasks_of(files: Sequence[Path], task: str | None, names: TaskNames) -> list[tuple[Path, Task]]:
+    if task is not None and len(files) > 1:
         raise InvalidInputError(
             "--task", f"got {len(files)} files, expected one; several are told apart by their names"
         )
-    return [(path, _task(task or path.stem)) for path in files]
-
-
-def _task(name: str) -> Task:
-    try:
-        return get_task(name)
-    except UnknownTaskError as error:
-        raise InvalidInputError("task", str(error)) from error
+    sources = [(path, names.get(task or path.stem)) for path in files]
+    return sorted(sources, key=lambda pair: pair[1].index if pair[1].index is not None else 10**6)
 
 
 def _check_set(name: str) -> None:

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Commands
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from newt.cli.demos import demos_app
 from newt.client.replay import ReplayClient
 from newt.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnavailableError
-from newt.local import redis_server
 from newt.official.demos import read_demos, write_demos
 from newt.tasks.registry import get_task
-from newt.wire.channels import connect
 from newt.wire.episodes import Episode
-from services.replay.service import NAME, ReplayService
-from services.replay.settings import ReplaySettings
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a replay service on a Redis of its own."""
-    redis = redis_server.start(tmp_path_factory.mktemp("redis"))
-    service = ReplayService(ReplaySettings(port=0, redis_url=redis.url, redis_check_s=0.1, stop_grace_s=0.2))
-    service.server.start()
-    service.start()
-    try:
-        with connect(service.server.address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(
-                health_pb2.HealthCheckRequest(service=NAME), timeout=30, wait_for_ready=True
-            )
-            next(reply for reply in watch if reply.status == health_pb2.HealthCheckResponse.SERVING)
-        yield service.server.address
-    finally:
-        service.server.stop(0.2)
-        service.close()
-        redis.stop()
 
 
 COMMANDS = Commands(demos_app)

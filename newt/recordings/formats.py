@@ -1,0 +1,68 @@
+"""Which format a recording has, by its name and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module, util
+from pathlib import Path
+
+from newt.errors import InvalidInputError, UnavailableError
+from newt.recordings.recorded import Reader
+from newt.wire.episodes import Episode
+
+PUBLISHED = ".pt"
+EXPORTS = ("pt", "npz")
+
+
+def open_recording(source: str) -> Reader:
+    """Opens a recording: a file, a folder, or `minari:` and the id of a local dataset.
+
+    Raises:
+        NotFoundError: There is no such file or dataset.
+        InvalidInputError: Nothing that we read.
+        CorruptDataError: It is damaged.
+        UnavailableError: The library that reads it is not installed.
+    """
+    path = Path(source)
+    if path.suffix == ".npz":
+        from newt.recordings.npz import NpzReader
+
+        return NpzReader(path)
+    if path.suffix in (".hdf5", ".h5"):
+        require("h5py", "hdf5")
+        from newt.recordings.hdf5 import Hdf5Reader
+
+        return Hdf5Reader(path)
+    raise InvalidInputError(source, "expected a published file (.pt), an .npz, or an .hdf5 or .h5")
+
+
+def writer_of(kind: str) -> Callable[[Path, Iterable[Episode]], int]:
+    """What writes episodes in a format (of `EXPORTS`): all of them or nothing; it returns how many.
+
+    Raises:
+        UnavailableError: The library that writes it is not installed.
+    """
+    if kind == "npz":
+        from newt.recordings.npz import write_npz
+
+        return write_npz
+    return _write_published
+
+
+def _write_published(path: Path, episodes: Iterable[Episode]) -> int:
+    from newt.official.demos import write_demos
+
+    whole = list(episodes)
+    write_demos(path, whole)
+    return len(whole)
+
+
+def require(module: str, extra: str) -> None:
+    """Says what to install where an optional library is missing.
+
+    Raises:
+        UnavailableError: It is.
+    """
+    if util.find_spec(module) is None:
+        raise UnavailableError(f"this needs the library {module}, which is not installed: pip install 'newt[{extra}]'")
+    import_module(module)
