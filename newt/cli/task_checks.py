@@ -110,15 +110,19 @@ def sheet(
     specs: SpecsArgument = None,
     domain: DomainOption = None,
     folder: Annotated[Path, typer.Option(help="Folder for DOMAIN.png.")] = Path("docs/tasks"),
+    tiles: Annotated[Path | None, typer.Option(help="Folder for TASK.webp, a small picture of each as well.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes and their random actions.")] = 0,
     jobs: JobsOption = _JOBS,
 ) -> None:
     """Draw a contact sheet of every domain: its tasks, a little way into an episode of random actions."""
     tasks = _installed(specs, domain)
-    folder.mkdir(parents=True, exist_ok=True)
+    for made in (folder, tiles):
+        if made is not None:
+            made.mkdir(parents=True, exist_ok=True)
+    more = {} if tiles is None else {"tiles": tiles}
     done, failures = 0, {}
     with console.status("") as status:
-        for line in _lines("sheet", tasks, seed=seed, jobs=jobs, folder=folder):
+        for line in _lines("sheet", tasks, seed=seed, jobs=jobs, folder=folder, **more):
             if "sheet" in line:
                 path, empty = Path(line["sheet"]), line["empty"]
                 note = f" ({empty} of them without their assets, see `newt tasks check`)" if empty else ""

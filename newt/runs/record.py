@@ -327,6 +327,43 @@ class TaskInfo(Record):
     discount: float
     score_rule: str = Field(description="How an episode's score comes about; empty where it is published.")
     simulator: Literal["reachable", "unreachable", "not configured"]
+    picture: bool = Field(False, description="Whether GET /tasks/{name}/picture has one, or can have it drawn now.")
+
+
+class BestScore(Record):
+    """The best mean score of an evaluation of a run here, on one task."""
+
+    task: str
+    score: float = Field(description="Corrected score in [0, 1], mean over the evaluation's episodes.")
+    success: float | None
+    episodes: int
+    run_id: str
+    kind: EvaluationKind
+    mode: str
+    env_steps: int = Field(description="Env steps of the run at that time.")
+
+    @classmethod
+    def each(cls, run_id: str, evaluation: Evaluation) -> list[BestScore]:
+        """What an evaluation says of each of its tasks."""
+        return [
+            cls(
+                task=task,
+                score=stats.corrected_score,
+                success=stats.success,
+                episodes=stats.episodes,
+                run_id=run_id,
+                kind=evaluation.kind,
+                mode=evaluation.mode,
+                env_steps=evaluation.env_steps,
+            )
+            for task, stats in evaluation.tasks.items()
+        ]
+
+
+class BestScores(Record):
+    """GET /tasks/scores."""
+
+    scores: dict[str, BestScore] = Field(description="By task; tasks that no run was evaluated on are left out.")
 
 
 class TaskList(Record):

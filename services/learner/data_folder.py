@@ -36,6 +36,10 @@ class DataFolder:
         """Compiled code, for the next trainer."""
         return self.root / "compiled"
 
+    def task_picture(self, key: str) -> Path:
+        """A picture that a simulator has drawn."""
+        return self.root / "pictures" / f"{key}.webp"
+
     @property
     def runs(self) -> Path:
         """Folders of all runs."""

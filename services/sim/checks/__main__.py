@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from newt.tasks.pictures import tile
 from newt.tasks.registry import Task, get_task
 from services.sim.checks.experts import check_expert
 from services.sim.checks.isolation import Failed, for_each_task
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--episodes", type=int, default=10, help="episodes of every expert")
     parser.add_argument("--folder", type=Path, default=Path(), help="where sheets go")
+    parser.add_argument("--tiles", type=Path, help="where a small picture of each task goes, if anywhere")
     options = parser.parse_args(arguments)
     tasks = [get_task(name) for name in options.tasks]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # Ends the processes below as well.
@@ -75,6 +77,8 @@ def _sheet(tasks: list[Task], options: argparse.Namespace) -> Lines:
     frames: dict[str, Any] = {}
     for task, frame in _each(partial(picture, seed=options.seed), tasks, options):
         frames[task.name] = frame
+        if options.tiles and frame is not None and not isinstance(frame, Failed):
+            (options.tiles / f"{task.name}.webp").write_bytes(tile(frame))
         yield {"task": task.name, **_outcome(frame, lambda drawn: {"picture": drawn is not None})}
         members = [member.name for member in tasks if member.domain == task.domain]
         if any(name not in frames for name in members):

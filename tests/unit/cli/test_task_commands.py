@@ -12,6 +12,7 @@ from newt.cli.main import app
 from newt.cli.task_checks import experts_page
 from newt.errors import InvalidInputError, PreconditionError
 from newt.tasks import domains
+from newt.tasks.pictures import TILE_PX
 from newt.tasks.registry import get_task
 from newt.tasks.reports import ExpertReport
 from services.sim.checks.sheet import MAX_SHEET_BYTES
@@ -75,10 +76,14 @@ def test_a_domain_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_sheet_writes_a_picture_per_domain(tmp_path: Path) -> None:
-    output = newt("sheet", "mujoco-reacher", "mujoco-ant", "pygame-pong", "--folder", str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["miniarcade.png", "mujoco.png"]
+    folder, tiles = tmp_path / "sheets", tmp_path / "tiles"
+    names = ["mujoco-reacher", "mujoco-ant", "pygame-pong"]
+    output = newt("sheet", *names, "--folder", str(folder), "--tiles", str(tiles))
+    assert sorted(path.name for path in folder.iterdir()) == ["miniarcade.png", "mujoco.png"]
+    assert sorted(path.name for path in tiles.iterdir()) == sorted(f"{name}.webp" for name in names)
+    assert Image.open(tiles / "pygame-pong.webp").size == (TILE_PX, TILE_PX)
     assert "mujoco.png: 2 tasks" in output.replace("\n", "")
-    for path in tmp_path.iterdir():
+    for path in folder.iterdir():
         assert path.stat().st_size <= MAX_SHEET_BYTES
         image = Image.open(io.BytesIO(path.read_bytes()))
         assert min(image.size) > 190

@@ -39,6 +39,17 @@ export async function remove(path) {
   await request(path, { method: "DELETE" });
 }
 
+/**
+ * What an image or a video may have as its source: the address, or its content where the address alone would not do.
+ * @param {string} path @param {AbortSignal} signal
+ */
+export async function source(path, signal) {
+  if (!token.needed()) return path;
+  const address = URL.createObjectURL(await (await request(path, { signal })).blob());
+  signal.addEventListener("abort", () => URL.revokeObjectURL(address), { once: true });
+  return address;
+}
+
 /** Fetches a file and hands it to the browser's downloads. @param {string} path @param {string} name */
 export async function download(path, name) {
   const link = document.createElement("a");

@@ -14,6 +14,7 @@ const VIEWS = {
   run: () => import("./run_view.js"),
   new: () => import("./start_view.js"),
   compare: () => import("./compare_view.js"),
+  tasks: () => import("./tasks_view.js"),
 };
 let current = new AbortController();
 let first = true;

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from api_server import Api, build, serving
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
+from visitor import TIMEOUT_MS, Visitor
 
 from newt.local.redis_server import RedisServer
 
-TIMEOUT_MS = 60_000
 DOMAINS = ("dmcontrol", "dmcontrol-ext", "metaworld", "maniskill", "mujoco")
 DOMAINS += ("box2d", "robodesk", "ogbench", "miniarcade", "atari")
 
@@ -31,31 +31,6 @@ def api(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
     sims = dict.fromkeys(DOMAINS, "127.0.0.1:9")
     with serving(build(shared_redis.url, tmp_path_factory.mktemp("page"), sims=sims)) as served:
         yield served
-
-
-class Visitor:
-    """Somebody with a browser, who notes what went wrong and whom the page asked.
-
-    Attributes:
-        page: The page in the browser.
-        asked: Addresses of all requests.
-        wrong: What the console and uncaught errors said.
-    """
-
-    def __init__(self, page: Page, address: str) -> None:
-        self.page, self.address = page, address
-        self.asked: list[str] = []
-        self.wrong: list[str] = []
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("console", lambda told: self.wrong.append(told.text) if told.type in ("error", "warning") else None)
-
-    def open(self, place: str) -> Page:
-        """Opens a view by its part of the address behind #, on a fresh page."""
-        self.page.goto("about:blank")
-        self.page.goto(f"{self.address}/#/{place}")
-        return self.page
 
 
 @pytest.fixture

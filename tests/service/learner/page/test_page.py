@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from api_server import Api, build, serving
 from axe_playwright_python.sync_playwright import Axe
-from conftest import Visitor
 from playwright.sync_api import Browser, expect
+from visitor import Visitor
 
 from newt.local.redis_server import RedisServer
 from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
@@ -76,6 +76,7 @@ def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> N
     run_id = page.get_by_role("heading", level=1).inner_text()
     assert api.http.get(f"/runs/{run_id}").json()["spec"]["schedule"]["total_env_steps"] == 5000
 
+    expect(page.get_by_role("region", name="Events")).to_contain_text("queued")  # the stream is there
     writer = attempt_of(api, run_id)
     for step in range(3):
         tell(writer, f"collecting {step}", 1000 * (step + 1))
@@ -123,6 +124,7 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
     expect(page.get_by_role("alert")).to_have_text(HOSTILE)
     visitor.open(f"run/{HOSTILE.replace('/', '%2F')}")
     expect(page.get_by_role("alert")).to_contain_text("onerror=alert(1)")
+    page.wait_for_load_state("networkidle")  # the second 404 is late
     assert [told for told in visitor.wrong if "404" not in told] == []
     visitor.wrong.clear()
 
@@ -164,7 +166,7 @@ def test_it_fits_into_any_window_and_can_be_read_by_all(
     page = visitor.page
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
-    for place in ("", "new", f"run/{large.run_id}", f"compare?group={large.run_id}"):
+    for place in ("", "new", f"run/{large.run_id}", f"compare?group={large.run_id}", "tasks"):
         visitor.open(place)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, place
@@ -200,6 +202,17 @@ def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api) -> None:
     expect(page.get_by_label("Statistic")).to_have_value("mean")
     page.get_by_role("button", name=re.compile("Leave out")).first.click()
     expect(page.get_by_text("Add another run or group.")).to_be_visible()
+
+    page = visitor.open("tasks")
+    expect(page.get_by_role("article")).to_have_count(228)
+    page.get_by_role("button", name="mujoco 6").click()
+    page.get_by_label("Find a task").fill("planar arm red target")
+    card = page.get_by_role("article", name="mujoco-reacher")
+    expect(page.get_by_role("article")).to_have_count(1)
+    expect(card).to_contain_text("Best 0.800 by compared-")
+    assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
+    page.get_by_role("link", name="Train on mujoco-reacher").click()
+    expect(page.get_by_role("button", name="Leave out mujoco-reacher")).to_be_visible()
 
 
 def test_the_token_is_asked_for_once_and_is_in_no_address(

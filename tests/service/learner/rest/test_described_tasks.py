@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from api_server import Api, build, serving
+from PIL import Image
 from redis import Redis
 
 from newt.local.redis_server import RedisServer
 from newt.runs.record import Run
+from newt.tasks.pictures import TILE_PX
 from services.learner.records import keys, runs
 from services.learner.records.store import Records
 from services.sim.service import SimService
@@ -25,6 +28,7 @@ def lab() -> Iterator[SimService]:
     """A simulator of tasks that are not in our table."""
     service = SimService(SimSettings(port=0, domains=("noop",), workers=1, log_level="ERROR"))
     service.server.start()
+    service.server.set_ready(True)
     yield service
     service.server.stop(0)
     service.close()
@@ -52,8 +56,9 @@ def test_they_are_listed_and_can_be_trained_on(api: Api, shared_redis: RedisServ
     lines = {line["id"]: line for line in api.http.get("/overview").json()["runs"]}
     assert lines[run.id]["domains"] == ["lab", "mujoco"]
     assert api.http.get("/compare", params={"group": run.id}).json()["groups"][0]["tasks"] == 2
-    assert api.http.post("/runs", json={"tasks": ["mujoco-reacher"]}).status_code == 201
-    in_list = [Run.model_validate(row) for row in api.http.get("/runs").json()["runs"]]
+    ours = api.http.post("/runs", json={"tasks": ["mujoco-reacher"]}).json()
+    rows = [row for row in api.http.get("/runs").json()["runs"] if row["id"] in (run.id, ours["id"])]
+    in_list = [Run.model_validate(row) for row in rows]
     assert [len(row.task_facts) for row in in_list] == [2, 0]  # those that a reader may not know
     assert in_list[0].spec.task_list() == run.spec.task_list()
     # What is stored counts, whatever the name means later, or to others.
@@ -65,6 +70,22 @@ def test_they_are_listed_and_can_be_trained_on(api: Api, shared_redis: RedisServ
     read = Records.connect(shared_redis.url).runs.get(run.id)
     assert read.spec.longest_episode() == 77
     assert [task.episode_length for task in read.task_facts] == [5, 77]
+
+
+def test_their_simulator_draws_them_once(api: Api, lab: SimService) -> None:
+    listed = {task["name"]: task for task in api.http.get("/tasks").json()["tasks"]}
+    assert listed["noop-short"]["picture"]
+    assert listed["mujoco-reacher"]["picture"]
+    for name in ("noop-short", "noop-short", "mujoco-reacher"):  # ours needs no simulator
+        reply = api.http.get(f"/tasks/{name}/picture")
+        assert reply.status_code == 200, reply.text
+        assert Image.open(io.BytesIO(reply.content)).size == (TILE_PX, TILE_PX)
+    assert len(list(api.learner.settings.folder.task_picture("any").parent.iterdir())) == 1
+    reply = api.http.get("/tasks/ms-pick-apple/picture")  # neither packaged nor with a simulator here
+    assert reply.status_code == 404
+    assert "start sim-maniskill" in reply.json()["message"]
+    assert not listed["ms-pick-apple"]["picture"]
+    assert api.http.get("/tasks/..%2Fsecret/picture").status_code == 404
 
 
 def test_unknown_names_are_refused_as_before(api: Api) -> None:

@@ -85,6 +85,19 @@ def test_metrics_are_taken_home_whole(api: Api) -> None:
     assert (len(lines), lines[9]["values"]) == (2500, {"loss": 4.5, "grad": 1.0})
 
 
+def test_the_best_score_of_each_task_is_known(api: Api) -> None:
+    first, second = start(api, tasks=["mujoco-walker"], seed=8), start(api, tasks=["mujoco-walker"], seed=9)
+    path, task = "/tasks/scores", "mujoco-walker"
+    evaluate(first, "final", 1000, 0.97)
+    evaluate(second, "periodic", 500, 0.98)
+    best = api.http.get(path).json()["scores"][task]
+    assert (best["score"], best["run_id"], best["env_steps"]) == (0.98, second.run_id, 500)
+    evaluate(first, "final", 1000, 0.99)
+    assert api.http.get(path).json()["scores"][task]["run_id"] == first.run_id
+    api.learner.records.runs.delete(first.run_id)
+    assert api.http.get(path).json()["scores"][task]["run_id"] == second.run_id
+
+
 def test_groups_of_seeds_are_compared(api: Api) -> None:
     writers = [start(api, seed=seed) for seed in (1, 2, 3)]
     for number, writer in enumerate(writers):
