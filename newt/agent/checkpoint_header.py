@@ -78,6 +78,8 @@ class Info(Strict):
     image_encoder: str | None = Field(None, max_length=1024)
     spec: TrainedWith | None = None
     official: Json | None = None
+    trained_mode: Literal["planner", "policy"] | None = None
+    obs_dims: list[Annotated[int, Field(ge=0, le=MAX_SIZE)]] | None = Field(None, max_length=MAX_TASKS)
 
 
 class _Start(Strict):

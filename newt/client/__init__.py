@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from newt.client.agent import RemoteAgent
     from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
     from newt.client.steps import Observation, Step
     from newt.client.vector_env import RemoteVectorEnv
@@ -19,15 +20,17 @@ __all__ = [
     "AutoReset",
     "ObsMode",
     "Observation",
+    "RemoteAgent",
     "RemoteVectorEnv",
     "SimClient",
     "SimSession",
     "Step",
 ]
+_MODULES = {"RemoteAgent": "agent", "RemoteVectorEnv": "vector_env", "Observation": "steps", "Step": "steps"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"RemoteVectorEnv": "vector_env", "Observation": "steps", "Step": "steps"}.get(name, "sim")
+    module = _MODULES.get(name, "sim")
     return getattr(import_module(f"{__name__}.{module}"), name)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Required, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
+from newt.acting.plans import ActMode as ActMode
+from newt.acting.plans import Plan as Plan
+from newt.acting.plans import PlanOptions as PlanOptions
 from newt.errors import InvalidInputError
 from newt.wire.channels import connect
 from newt.wire.numbers import MAX_UINT32, whole
@@ -16,72 +19,37 @@ from newt.wire.peer import REMEDY, Patience, Peer
 from newt.wire.tensors import decode, encode
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
 
-ActMode = Literal["planner", "policy"]
-
 _MODES: dict[ActMode, planner_pb2.ActMode.ValueType] = {
     "planner": planner_pb2.ACT_MODE_PLANNER,
     "policy": planner_pb2.ACT_MODE_POLICY,
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Reply of the planner for B rows.
-
-    Attributes:
-        action: float32[B, A] in [-1, 1], zero in unused columns.
-        next_mean: float32[B, H, A], to be passed as prev_mean of the next step; None without planning.
-        value: float32[B], the model's estimate of the selected plan; NaN without planning.
-        sequence: float32[B, H, A], the selected sequence, if asked for.
-        weights_version: Weights that planned all rows.
-        queue_seconds: Time spent waiting in the service.
-        compute_seconds: Time of the device batch.
-        batch_rows: Rows of the device batch, those of other callers included.
-    """
-
-    action: npt.NDArray[np.float32]
-    next_mean: npt.NDArray[np.float32] | None
-    value: npt.NDArray[np.float32]
-    sequence: npt.NDArray[np.float32] | None
-    weights_version: int
-    queue_seconds: float
-    compute_seconds: float
-    batch_rows: int
-
-
-class PlanOptions(TypedDict, total=False):
-    """How actions are chosen.
-
-    Attributes:
-        explore: Add exploration noise; False in evaluation.
-        mode: Way of choosing: "planner", or "policy", the policy alone without planning.
-        env_step: Environment steps taken by the run, for constrained planning; None: those of the weights, which so
-            act as they were trained to.
-        constraint_weight: Share of the policy in the first proposal, in [0, 1], for all rows or float32[B]; None: what
-            training had for each row's task; 0 plans freely.
-        min_weights_version: Refuse to act with older weights.
-        horizon: Planning horizon, 0 for the model's own.
-        want_sequence: Whether to return the whole selected sequence.
-    """
-
-    explore: Required[bool]
-    mode: ActMode
-    env_step: int | None
-    constraint_weight: npt.ArrayLike | None
-    min_weights_version: int
-    horizon: int
-    want_sequence: bool
-
-
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that a planner can serve now."""
+    """A model that a planner can serve now.
+
+    Attributes:
+        model_id: Its name.
+        weights_version: Its newest version.
+        parameters: Learnable numbers.
+        tasks: Names, in the order of the task table.
+        horizon: Steps of a plan.
+        action_dims: Valid action columns of each task; empty from planners that do not tell.
+        obs_dims: Valid observation columns of each task, 0 where nobody knows; empty from planners that do not tell.
+        image_dim: Columns of image features; 0 without images.
+        mode: How training acted with it.
+    """
 
     model_id: str
     weights_version: int
     parameters: int
     tasks: tuple[str, ...]
     horizon: int
+    action_dims: tuple[int, ...] = ()
+    obs_dims: tuple[int, ...] = ()
+    image_dim: int = 0
+    mode: ActMode = "planner"
 
 
 class PlannerClient:
@@ -171,7 +139,17 @@ class PlannerClient:
             UnavailableError: No planner answered before the deadline.
         """
         return [
-            ServedModel(m.model_id, m.weights_version, m.parameters, tuple(m.tasks), m.horizon)
+            ServedModel(
+                m.model_id,
+                m.weights_version,
+                m.parameters,
+                tuple(m.tasks),
+                m.horizon,
+                tuple(m.action_dims),
+                tuple(m.obs_dims),
+                m.image_dim,
+                "policy" if m.trained_mode == planner_pb2.ACT_MODE_POLICY else "planner",
+            )
             for m in self._list(timeout_s).models
         ]
 

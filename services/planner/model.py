@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from newt.acting.facts import AgentFacts
+from newt.acting.files import StoredAgent, read_agent
+from newt.acting.plans import ActMode
+from newt.acting.trained import trained_mode, trained_obs_dims
 from newt.agent.checkpoints import weights_from_bytes, weights_info
 from newt.agent.compilation import CompiledInferenceModel
 from newt.agent.config import ConfigError, PlanConfig
@@ -16,7 +21,7 @@ from newt.agent.constraint import Guidance
 from newt.agent.inference import InferenceModel
 from newt.agent.planning import Planner
 from newt.agent.world_model import WorldModel, parameter_counts
-from newt.errors import CorruptDataError
+from newt.errors import CorruptDataError, InvalidInputError
 from newt.wire.chunks import Weights
 from services.planner.device import Device
 from services.planner.requests import ModelShape
@@ -35,6 +40,9 @@ class LoadedModel:
         tasks: Names, in the order of the task table.
         parameters: Number of learnable parameters.
         guidance: How the weights were trained to act.
+        action_dims: Valid action columns of each task.
+        obs_dims: Valid observation columns of each task; 0 where nobody knows.
+        mode: How training acted with them.
     """
 
     model_id: str
@@ -45,6 +53,9 @@ class LoadedModel:
     tasks: tuple[str, ...]
     parameters: int
     guidance: Guidance = field(default_factory=Guidance)
+    action_dims: tuple[int, ...] = ()
+    obs_dims: tuple[int, ...] = ()
+    mode: ActMode = "planner"
 
     def constraint_weights(self, task: npt.NDArray[np.int64], env_step: int | None) -> npt.NDArray[np.float32]:
         """Constraint weights of rows, float32[B].
@@ -75,11 +86,45 @@ def load(weights: Weights, device: Device) -> LoadedModel:
         raise CorruptDataError(f"plan_config_json: {error}") from error
     try:
         model = weights_from_bytes(weights.payload)
-        guidance = Guidance.from_info(weights_info(weights.payload))
+        info = weights_info(weights.payload)
     except MemoryError:
         raise
     except Exception as error:  # Foreign bytes fail in as many ways as there are parsers underneath.
         raise CorruptDataError(f"not a Newt model: {error}") from error
+    guidance = Guidance.from_info(info)
+    facts = AgentFacts(
+        tasks=model.table.names,
+        action_dims=tuple(model.table.action_dims.tolist()),
+        obs_dims=trained_obs_dims(info, model.table.names),
+        mode=trained_mode(info, plans=not model.config.policy_only),
+    )
+    identity = weights.model_id, weights.weights_version, weights.sha256
+    return _checked(identity, StoredAgent(facts, model, config, guidance), device)
+
+
+def load_file(model_id: str, version: int, path: Path, device: Device) -> LoadedModel:
+    """Builds a model from a file on the device and plans once with it.
+
+    Args:
+        model_id: Its name.
+        version: Its version.
+        path: A checkpoint of this project, or a published one of the 200 tasks.
+        device: Device to put it on.
+
+    Raises:
+        CorruptDataError, InvalidInputError: The file is damaged, or of another kind.
+        NotFoundError: It is gone.
+        MemoryError: As `load`.
+    """
+    return _checked((model_id, version, b""), read_agent(path), device)
+
+
+def _checked(identity: tuple[str, int, bytes], agent: StoredAgent, device: Device) -> LoadedModel:
+    model, config = agent.network, agent.plan
+    if not isinstance(model, WorldModel):
+        raise InvalidInputError(
+            identity[0], "a policy without a world model, which planners do not serve; act with newt.agent.Agent"
+        )
     try:
         config.check_memory(model.config)
     except ConfigError as error:
@@ -87,19 +132,9 @@ def load(weights: Weights, device: Device) -> LoadedModel:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CorruptDataError(f"tensor {name} holds NaN or infinity")
-    loaded = _arrange(weights, model, config, guidance, device)
-    _warm(loaded, device)
-    return loaded
-
-
-def _arrange(
-    weights: Weights, model: WorldModel, config: PlanConfig, guidance: Guidance, device: Device
-) -> LoadedModel:
     kind = CompiledInferenceModel if device.compile else InferenceModel
-    return LoadedModel(
-        model_id=weights.model_id,
-        weights_version=weights.weights_version,
-        sha256=weights.sha256,
+    loaded = LoadedModel(
+        *identity,
         planner=Planner(kind.from_model(model, device.dtype, device.where), config),
         shape=ModelShape(
             obs_dim=model.config.obs_dim,
@@ -112,9 +147,14 @@ def _arrange(
             plans=not model.config.policy_only,
         ),
         tasks=model.table.names,
-        guidance=guidance,
+        guidance=agent.guidance,
+        action_dims=agent.facts.action_dims,
+        obs_dims=agent.facts.obs_dims,
+        mode=agent.facts.mode,
         parameters=parameter_counts(model)["total"],
     )
+    _warm(loaded, device)
+    return loaded
 
 
 def _warm(loaded: LoadedModel, device: Device) -> None:

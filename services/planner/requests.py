@@ -81,13 +81,6 @@ class Rows:
     def __len__(self) -> int:
         return len(self.obs)
 
-    def largest(self, row: int) -> tuple[str, float]:
-        """The input of a row that has its largest number, and that number."""
-        parts = {"obs": self.obs[row], "image": self.image[row]}
-        found = {name: float(np.abs(part).max(initial=0.0)) for name, part in parts.items()}
-        name = max(found, key=lambda name: found[name])
-        return name, found[name]
-
 
 def parse(request: planner_pb2.PlanRequest, shape: ModelShape, max_rows: int) -> tuple[BatchKey, Rows]:
     """Checks a request against the model that it names.

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
-from torch import Tensor
 
-from newt.agent.planning import Planner, PlanResult
-from newt.errors import InvalidInputError, NewtError, UnavailableError
+from newt.acting.local import compute, not_finite, overflow
+from newt.acting.plans import ActMode
+from newt.errors import NewtError, UnavailableError
 from newt.wire.tensors import encode
 from newt.wire.v1 import planner_pb2
 from services.planner import metrics
@@ -140,11 +140,8 @@ class Runner:
         if surplus:
             inputs = {name: np.concatenate([a, np.repeat(a[:1], surplus, 0)]) for name, a in inputs.items()}
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        results = (
-            _plan(model.planner, tensors, key.horizon)
-            if key.mode == planner_pb2.ACT_MODE_PLANNER
-            else _policy(model.planner, tensors)
-        )
+        mode: ActMode = "planner" if key.mode == planner_pb2.ACT_MODE_PLANNER else "policy"
+        results = compute(model.planner, tensors, mode, key.horizon)
         return {name: tensor.cpu().numpy()[:rows] for name, tensor in results.items()}
 
 
@@ -167,39 +164,12 @@ def _join(parts: list[Rows], model: LoadedModel) -> Arrays:
     return inputs
 
 
-def _plan(planner: Planner, x: dict[str, Tensor], horizon: int) -> dict[str, Tensor]:
-    result: PlanResult = planner.plan(
-        x["obs"],
-        x["task"],
-        seeds=x["seed"],
-        prev_mean=x["prev_mean"],
-        first=x["first"],
-        explore=x["explore"],
-        constraint_weight=x["constraint_weight"],
-        horizon=horizon,
-        image=x["image"] if planner.model.config.image_dim else None,
-    )
-    return {name: getattr(result, name) for name in ("action", "value", "next_mean", "sequence")}
-
-
-def _policy(planner: Planner, x: dict[str, Tensor]) -> dict[str, Tensor]:
-    image = x["image"] if planner.model.config.image_dim else None
-    return {"action": planner.policy(x["obs"], x["task"], seeds=x["seed"], explore=x["explore"], image=image)}
-
-
 def _answer(ticket: PlanTicket, reply: planner_pb2.PlanResponse, outputs: Arrays) -> None:
     """Gives a caller its rows, or the error of the first of them that led to no numbers: it fails alone."""
-    for array in outputs.values():
-        # Sums of very large inputs overflow in the encoder, and what comes out of the plan is NaN.
-        wrong = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
-        if wrong.size:
-            row = int(wrong[0])
-            name, largest = ticket.payload.largest(row)
-            message = (
-                f"row {row} leads to NaN or infinity: the largest of its numbers is {largest:g}, choose smaller ones"
-            )
-            ticket.future.set_exception(InvalidInputError(name, message))
-            return
+    wrong = not_finite(outputs)
+    if wrong is not None:
+        ticket.future.set_exception(overflow(wrong, {"obs": ticket.payload.obs, "image": ticket.payload.image}))
+        return
     reply.action.CopyFrom(encode(outputs["action"]))
     # By contract: not a number where nothing was planned.
     value = outputs.get("value")

@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 
 import grpc
 
+from newt.acting.plans import ActMode
 from newt.errors import ExhaustedError, InvalidInputError, PreconditionError, UnavailableError
 from newt.wire.chunks import check_model_id
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
@@ -20,6 +21,12 @@ _REASONS: dict[type[Exception], str] = {
     UnavailableError: "unavailable",
     ExhaustedError: "queue_full",
     PreconditionError: "refused",
+}
+
+
+_MODES: dict[ActMode, planner_pb2.ActMode.ValueType] = {
+    "planner": planner_pb2.ACT_MODE_PLANNER,
+    "policy": planner_pb2.ACT_MODE_POLICY,
 }
 
 
@@ -63,6 +70,10 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
                     parameters=model.parameters,
                     tasks=model.tasks,
                     horizon=model.shape.horizon,
+                    action_dims=model.action_dims,
+                    obs_dims=model.obs_dims,
+                    image_dim=model.shape.image_dim,
+                    trained_mode=_MODES[model.mode],
                 )
                 for model in self._store.all()
             ],

@@ -271,15 +271,31 @@ class Model(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     HORIZON_FIELD_NUMBER: _builtins.int
+    ACTION_DIMS_FIELD_NUMBER: _builtins.int
+    OBS_DIMS_FIELD_NUMBER: _builtins.int
+    IMAGE_DIM_FIELD_NUMBER: _builtins.int
+    TRAINED_MODE_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     weights_version: _builtins.int
     parameters: _builtins.int
     """Number of learnable parameters."""
     horizon: _builtins.int
     """The model's planning horizon H."""
+    image_dim: _builtins.int
+    """X, columns of image features; 0 for models without image input."""
+    trained_mode: Global___ActMode.ValueType
+    """How training acted with it; UNSPECIFIED as in PlanRequest."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Task names in table order: PlanRequest.task indexes this list."""
+
+    @_builtins.property
+    def action_dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Valid columns of each task's action, in table order."""
+
+    @_builtins.property
+    def obs_dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Valid columns of each task's observation, in table order; 0 where nobody told, as with weights of version 0.1."""
 
     def __init__(
         self,
@@ -289,10 +305,14 @@ class Model(_message.Message):
         parameters: _builtins.int = ...,
         tasks: _abc.Iterable[_builtins.str] | None = ...,
         horizon: _builtins.int = ...,
+        action_dims: _abc.Iterable[_builtins.int] | None = ...,
+        obs_dims: _abc.Iterable[_builtins.int] | None = ...,
+        image_dim: _builtins.int = ...,
+        trained_mode: Global___ActMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["horizon", b"horizon", "model_id", b"model_id", "parameters", b"parameters", "tasks", b"tasks", "weights_version", b"weights_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dims", b"action_dims", "horizon", b"horizon", "image_dim", b"image_dim", "model_id", b"model_id", "obs_dims", b"obs_dims", "parameters", b"parameters", "tasks", b"tasks", "trained_mode", b"trained_mode", "weights_version", b"weights_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from newt.acting import trained as acting
+from newt.acting.plans import ActMode
 from newt.errors import InvalidInputError
 from services.learner.checkpoints.files import AnyHeader, plans
 
 
-def trained_mode(header: AnyHeader) -> str:
+def trained_mode(header: AnyHeader) -> ActMode:
     """`planner` or `policy`, as the agent acted in its run; the planner for a checkpoint that does not tell."""
-    if not plans(header):
-        return "policy"
-    algorithm = (header.info.get("spec") or {}).get("algorithm")
-    acts_by_policy = isinstance(algorithm, dict) and algorithm.get("planning") is False
-    return "policy" if acts_by_policy else "planner"
+    return acting.trained_mode(header.info, plans=plans(header))
 
 
 def check_mode(header: AnyHeader, mode: str) -> None:

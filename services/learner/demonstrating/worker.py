@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
+from newt.acting.trained import as_trained
 from newt.agent.checkpoints import Checkpoint
 from newt.errors import NotFoundError
 from newt.runs.demos import AgentDemosRequest, DemoCollection, DemoYield, FeatureDemosRequest, ScriptedDemosRequest
 from newt.runs.facts import tasks_of
-from services.learner.checkpoints.acting import as_trained
 from services.learner.checkpoints.folder import CheckpointFolder
 from services.learner.demonstrating.agent import collect_from_agent
 from services.learner.demonstrating.experts import collect_scripted

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from newt.acting.trained import as_trained
 from newt.agent.task_table import TaskTable
 from newt.baselines.checkpoints import PolicyCheckpoint
 from newt.runs.base import now
@@ -21,7 +22,6 @@ from newt.runs.evaluations import EvaluationJob, EvaluationReport, PlayedEpisode
 from newt.runs.facts import tasks_of
 from newt.runs.record import Evaluation, OpenLoopPoint, OpenLoopStats
 from services.learner.checkpoints import library
-from services.learner.checkpoints.acting import as_trained
 from services.learner.checkpoints.files import AnyCheckpoint
 from services.learner.checkpoints.task_table import task_table
 from services.learner.evaluating.play import EvaluationOutcome, EvaluationPlan, PlannedEpisode, evaluate

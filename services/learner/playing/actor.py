@@ -9,7 +9,8 @@ from typing import Literal, Protocol, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from newt.client.planner import Plan, PlannerClient, PlanOptions
+from newt.acting.plans import Plan, PlanCarry, PlanOptions, draw_seeds
+from newt.client.planner import PlannerClient
 from newt.errors import InvalidInputError, PreconditionError
 from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour
@@ -114,6 +115,44 @@ def random_actions(tasks: Sequence[Task], random: np.random.Generator) -> Floats
     return uniform * used
 
 
+@dataclass(frozen=True)
+class _Planners:
+    """The planners, asked for one model."""
+
+    planner: PlannerClient
+    model: Model
+
+    def plan(
+        self,
+        obs: Floats,
+        task: npt.NDArray[np.int32],
+        seed: npt.NDArray[np.uint64],
+        *,
+        prev_mean: Floats | None = None,
+        first: npt.NDArray[np.bool_] | None = None,
+        image: Floats | None = None,
+        **options: Unpack[PlanOptions],
+    ) -> Plan:
+        """As `PlannerClient.plan`; what the planners refuse fails the run."""
+        options["min_weights_version"] = self.model.min_weights_version
+        options["constraint_weight"] = self.model.constraint_weight
+        slower = max(1.0, options.get("horizon", 0) / PLAN_STEPS_PER_TIMEOUT)
+        try:
+            return self.planner.plan(
+                self.model.model_id,
+                obs,
+                task,
+                seed,
+                prev_mean=prev_mean,
+                first=first,
+                image=image if image is not None and image.size else None,
+                timeout_s=PLAN_TIMEOUT_S * slower,
+                **options,
+            )
+        except (PreconditionError, InvalidInputError) as error:
+            raise RunFailedError(f"the {self.planner.peer} refuses to act: {error}") from error
+
+
 class Actor:
     """Acts for N instances and carries their plans from step to step.
 
@@ -133,10 +172,11 @@ class Actor:
         random: np.random.Generator,
         plan_steps: int = 1,
     ) -> None:
-        self._planner, self._model, self._random = planner, model, random
+        self._random = random
+        self._planners = _Planners(planner, model)
+        self._carry = PlanCarry(self._planners, random)
         self._task = np.array([model.tasks.index(task.name) for task in tasks], np.int32)
         self._tasks = list(tasks)
-        self._prev_mean: Floats | None = None
         self._plan = np.zeros((len(tasks), plan_steps, PADDED_ACTION_DIM), np.float32)
         self._followed = np.zeros(len(tasks), np.int64)  # steps of the plan that were executed
         self._version = 0
@@ -166,17 +206,7 @@ class Actor:
             return Decision.alike(random_actions(self._tasks, self._random), mode, 0)
         if mode == "open_loop":
             return self._follow(obs, first, env_step, image)
-        reply = self._ask(
-            np.arange(len(self._task)),
-            obs,
-            image,
-            explore=explore,
-            prev_mean=self._prev_mean if mode == "planner" else None,
-            first=first,
-            mode=mode,
-            env_step=env_step,
-        )
-        self._prev_mean = reply.next_mean
+        reply = self._carry.step(obs, self._task, first, image, explore=explore, mode=mode, env_step=env_step)
         return Decision.alike(reply.action, mode, reply.weights_version)
 
     def _follow(
@@ -188,39 +218,18 @@ class Actor:
     ) -> Decision:
         rows, last = np.flatnonzero(first), self._plan.shape[1] - 1
         if rows.size:
-            reply = self._ask(rows, obs, image, explore=False, horizon=last + 1, want_sequence=True, env_step=env_step)
+            reply = self._planners.plan(
+                obs[rows],
+                self._task[rows],
+                draw_seeds(self._random, len(rows)),
+                image=None if image is None else image[rows],
+                explore=False,
+                horizon=last + 1,
+                want_sequence=True,
+                env_step=env_step,
+            )
             self._plan[rows], self._followed[rows] = reply.sequence, 0
             self._version = reply.weights_version
         action = self._plan[np.arange(len(self._plan)), np.minimum(self._followed, last)]
         self._followed += 1
         return Decision.alike(action, "open_loop", self._version)
-
-    def _ask(
-        self,
-        rows: npt.NDArray[np.int64],
-        obs: Floats,
-        image: Floats | None,
-        *,
-        prev_mean: Floats | None = None,
-        first: npt.NDArray[np.bool_] | None = None,
-        **options: Unpack[PlanOptions],
-    ) -> Plan:
-        """Asks the planner for some of the instances."""
-        seeds = self._random.integers(0, 2**64, len(rows), np.uint64)
-        options["min_weights_version"] = self._model.min_weights_version
-        options["constraint_weight"] = self._model.constraint_weight
-        slower = max(1.0, options.get("horizon", 0) / PLAN_STEPS_PER_TIMEOUT)
-        try:
-            return self._planner.plan(
-                self._model.model_id,
-                obs[rows],
-                self._task[rows],
-                seeds,
-                prev_mean=prev_mean,
-                first=first,
-                image=image[rows] if image is not None and image.size else None,
-                timeout_s=PLAN_TIMEOUT_S * slower,
-                **options,
-            )
-        except (PreconditionError, InvalidInputError) as error:
-            raise RunFailedError(f"the {self._planner.peer} refuses to act: {error}") from error

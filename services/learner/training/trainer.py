@@ -310,7 +310,13 @@ class Trainer:
         return Guidance(self._env_steps, frozenset(self._guided))
 
     def _weights(self) -> Payload:
-        info = {"run_id": self._context.run.id, "updates": self._updater.updates, **self._guidance().to_info()}
+        info = {
+            "run_id": self._context.run.id,
+            "updates": self._updater.updates,
+            **self._guidance().to_info(),
+            "trained_mode": "planner" if self._spec.algorithm.planning else "policy",
+            "obs_dims": [task.obs_dim for task in self._spec.task_list()],
+        }
         return copied_weights(self._updater.model, info)
 
 

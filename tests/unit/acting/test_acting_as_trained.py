@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from newt.acting.trained import as_trained
 from newt.agent.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from newt.agent.config import ModelConfig, PlanConfig, TrainConfig
 from newt.agent.task_table import TaskTable
 from newt.agent.update import Updater
 from newt.agent.world_model import WorldModel
 from newt.runs.spec import RunSpec
-from services.learner.checkpoints.acting import as_trained
 
 OWN = ("mw-reach", "walker-walk")  # the first one has a scripted expert
 UNSEEN = "walker-run"

@@ -1,0 +1,163 @@
+"""A program's side of acting: padding, warm start, first steps and seeds, the same whoever plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from newt.acting.facts import AgentFacts
+from newt.acting.observations import Obs, checked_features, padded, rows_of
+from newt.acting.plans import ActMode, Floats, Plan, PlanCarry, PlanOptions, Plans
+from newt.errors import InvalidInputError
+
+
+class ActingSession:
+    """Acts for a program that owns the loop: `newt.agent.Agent` and `newt.client.RemoteAgent` are of this kind.
+
+        action = agent.act(obs, task="walker-walk")      # one robot: float32[A of the task] in [-1, 1]
+        actions = agent.act(rows, task="walker-walk")    # B robots: float32[B, A]
+        agent.reset()                                    # before the next episode
+
+    Not for two threads at once: give each an agent of its own.
+
+    Args:
+        plans: What plans.
+        facts: What the agent is.
+        seed: Origin of all randomness; None draws one.
+        mode: `planner` or `policy`; None: as the agent was trained to act.
+        explore: Add exploration noise.
+        constraint_weight: Share of the policy in a plan's first proposal, in [0, 1]; None: as training had it.
+
+    Raises:
+        InvalidInputError: An argument makes no sense for this agent.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        facts: AgentFacts,
+        *,
+        seed: int | None = None,
+        mode: ActMode | None = None,
+        explore: bool = False,
+        constraint_weight: float | None = None,
+    ) -> None:
+        self._plans, self._facts = plans, facts
+        self._options: PlanOptions = {
+            "explore": explore,
+            "mode": _checked_mode(mode, facts),
+            "constraint_weight": _checked_weight(constraint_weight),
+        }
+        self._random = _generator(seed)
+        self._carry = PlanCarry(plans, self._random)
+        self._plan: Plan | None = None
+        self._task: npt.NDArray[np.int32] | None = None
+        self._first = np.zeros(0, np.bool_)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the agent knows."""
+        return self._facts.tasks
+
+    @property
+    def facts(self) -> AgentFacts:
+        """What goes in and comes out."""
+        return self._facts
+
+    @property
+    def mode(self) -> ActMode:
+        """How actions are chosen."""
+        return self._options["mode"]
+
+    @property
+    def last_plan(self) -> Plan | None:
+        """What was planned by the last call of `act`: its value, for example; None before the first step."""
+        return self._plan
+
+    def act(self, obs: Obs, task: str | Sequence[str] | None = None, *, image: npt.ArrayLike | None = None) -> Floats:
+        """The next action. The first call, and the first after `reset`, begins an episode.
+
+        Args:
+            obs: float[O] of one robot, or B rows of several: float[B, O], or a sequence of arrays of different lengths.
+                A row has the columns of its task; zeros may follow.
+            task: Name of the task, of all rows or one for each; None: the agent's only one. A row whose task has
+                changed begins anew.
+            image: float[X] or [B, X] image features, for agents with images.
+
+        Returns:
+            float32[A], or float32[B, A] of several rows, in [-1, 1]. A is the task's own number of columns; of rows
+            with different tasks the largest, with zeros behind what a task has.
+
+        Raises:
+            InvalidInputError: Names the argument, what was got and what is expected; nothing has changed then.
+        """
+        rows, single = rows_of(obs)
+        names = self._names(task, len(rows))
+        index = np.array([self._facts.index(name) for name in names], np.int32)
+        state = padded(rows, index, self._facts)
+        features = checked_features(image, len(rows), single, self._facts)
+        if self._task is not None and len(self._task) != len(index):
+            raise InvalidInputError(
+                "obs", f"got {len(index)} rows, the episode has {len(self._task)}; call reset() to begin another one"
+            )
+        first = np.ones(len(index), np.bool_) if self._task is None else self._first | (self._task != index)
+        plan = self._carry.step(state, index, first, features, **self._options)
+        self._plan, self._task, self._first = plan, index, np.zeros(len(index), np.bool_)
+        action = plan.action[:, : max(self._facts.action_dims[row] for row in index)].copy()
+        return action[0] if single else action
+
+    def reset(self, rows: Sequence[int] | None = None, *, seed: int | None = None) -> None:
+        """Ends the episode: the next call of `act` begins another one.
+
+        Args:
+            rows: Which of several rows; None: all, whose number may then change.
+            seed: New origin of all randomness; None goes on with the old one.
+
+        Raises:
+            InvalidInputError: There is no such row.
+        """
+        if seed is not None:
+            self._random.bit_generator.state = _generator(seed).bit_generator.state
+        if rows is None:
+            self._plan, self._task, self._first = None, None, np.zeros(0, np.bool_)
+            self._carry = PlanCarry(self._plans, self._random)
+            return
+        for row in rows:
+            if not 0 <= row < len(self._first):
+                had = len(self._first)
+                raise InvalidInputError("rows", f"got {row}, expected a row of the last act(), which had {had}")
+        self._first[list(rows)] = True
+
+    def _names(self, task: str | Sequence[str] | None, rows: int) -> list[str]:
+        if task is None:
+            if len(self._facts.tasks) > 1:
+                raise InvalidInputError("task", f"got none, but this agent knows {len(self._facts.tasks)}: name one")
+            return [self._facts.tasks[0]] * rows
+        if isinstance(task, str):
+            return [task] * rows
+        if len(task) != rows:
+            raise InvalidInputError("task", f"got {len(task)} names for {rows} rows, expected one name or one per row")
+        return list(task)
+
+
+def _generator(seed: int | None) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError("seed", f"got {seed!r}, expected a whole number from 0, or None") from error
+
+
+def _checked_mode(mode: ActMode | None, facts: AgentFacts) -> ActMode:
+    if mode not in (None, "planner", "policy"):
+        raise InvalidInputError("mode", f"got {mode!r}, expected planner, policy, or None for as it was trained")
+    if mode == "planner" and not facts.plans:
+        raise InvalidInputError("mode", "got planner, but this agent has a policy only and no world model; use policy")
+    return mode or facts.mode
+
+
+def _checked_weight(weight: float | None) -> float | None:
+    if weight is not None and not (isinstance(weight, int | float) and 0 <= weight <= 1):
+        raise InvalidInputError("constraint_weight", f"got {weight!r}, expected a number from 0 to 1, or None")
+    return weight
