@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import newt
-from newt.cli import checkpoints, demos, env, evaluations, experiments, play, reports, runs, stack, tasks, tour
+from newt.cli import checkpoints, demos, env, evaluations, experiments, play, reports, runs, serving, stack, tasks, tour
 from newt.errors import NewtError
 
 
@@ -38,6 +38,7 @@ def _options(
 
 
 stack.register(app)
+serving.register(app)
 runs.register(app)
 app.command("eval")(evaluations.evaluate)
 app.command("evaluations")(evaluations.list_evaluations)

@@ -8,15 +8,15 @@ import shlex
 import shutil
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from newt.cli import serving
 from newt.cli.tails import Tail
-from newt.cli.terminal import JsonOption, console, name_table, print_json
+from newt.cli.terminal import HomeOption, JsonOption, console, name_table, print_json
 from newt.errors import InvalidInputError
 from newt.local import control
 from newt.local.stack import StackConfig
@@ -26,11 +26,6 @@ from newt.tasks.domains import DOMAINS, how_to_install, installed_domains
 
 _FOLLOW_S = 0.25
 _LEAST_ROOM_BYTES = 64 * 1024  # what the supervisor needs for its state file, and Redis for a moment
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the stack's state, logs and data. Default: $NEWT_HOME or ~/.newt."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -114,15 +109,19 @@ def down(home: HomeOption = None) -> None:
 
 
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show the services of the local stack; exit status 1 unless all are ready."""
+    """Show the services of the local stack and the models of its planner; exit status 1 unless all are ready."""
     home = home or default_home()
     state = control.read(home)
+    served = serving.served_by(state) if state is not None and state.active else []
     if json:
-        print_json(state if state else {"state": "stopped", "error": None, "services": []})
+        stopped: dict[str, Any] = {"state": "stopped", "error": None, "services": []}
+        print_json({**(state.model_dump() if state else stopped), "models": [model.as_json() for model in served]})
     elif state is None or state.state == "stopped":
         console.print(f"No local stack is running; start one with: {command('up', home)}", soft_wrap=True)
     else:
         console.print(table_of(state))
+        if served:
+            console.print(serving.table_of(served))
     if state is None or state.state == "stopped":
         raise typer.Exit(1)
     if state.error and not json:

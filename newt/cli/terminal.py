@@ -1,6 +1,7 @@
 """The console that all commands print to, and what they print in common."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,10 @@ from newt.runs.base import BrokenRecord
 
 console = Console()
 
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of the stack's state, logs and data. Default: $NEWT_HOME or ~/.newt."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 

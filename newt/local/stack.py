@@ -23,6 +23,8 @@ PORTS = {"redis": 6379, "replay": 50061, "planner": 50071, "hub": 50081}
 # One for each domain, whichever of them are installed: what clients are told stays true.
 SIM_PORTS = {domain: 50051 + i for i, domain in enumerate(DOMAINS)}
 FIRST_METRICS_PORT = 9101
+# In a stack's home: what `newt serve` gave to the planner.
+MODELS_FOLDER = "models"
 
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
@@ -190,8 +192,8 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         **{name: os.environ[name] for name in LEARNER_ONLY if name in os.environ},
     }
     specs.append(ServiceSpec("learner", [python, "-m", "services.learner"], rest, "http", env))
-    hub_address = {"HUB": f"{ports.HOST}:{hub}"}
-    specs.append(service("planner", "services.planner", planner, "newt.v1.PlannerService", hub_address, TORCH_THREADS))
+    values = {"HUB": f"{ports.HOST}:{hub}", "MODELS_DIR": str(config.home / MODELS_FOLDER)}
+    specs.append(service("planner", "services.planner", planner, "newt.v1.PlannerService", values, TORCH_THREADS))
     return specs
 
 

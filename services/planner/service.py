@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import structlog
 
 from newt.wire.server import Server
 from newt.wire.v1 import planner_pb2_grpc
 from services.planner import metrics, model
 from services.planner.device import choose_device
+from services.planner.folder import ModelFolder
 from services.planner.runner import PlanQueue, Runner
 from services.planner.servicer import PlannerServicer
 from services.planner.settings import PlannerSettings
@@ -64,6 +67,16 @@ class PlannerService:
             settings.max_model_bytes,
             self._update_ready,
         )
+        self._folder = (
+            ModelFolder(
+                Path(settings.models_dir),
+                self._store,
+                lambda model_id, version, path: model.load_file(model_id, version, path, device),
+                self._update_ready,
+            )
+            if settings.models_dir
+            else None
+        )
         self._runner = Runner(self._queue, self._store.get, device)
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
             PlannerServicer(self._store, self._queue, settings.max_queued_rows), self.server.grpc
@@ -72,6 +85,8 @@ class PlannerService:
     def start(self) -> None:
         """Starts computing and listening to the hub."""
         self._runner.start()
+        if self._folder is not None:
+            self._folder.start()
         self._subscriber.start()
 
     def drain(self) -> None:
@@ -81,6 +96,8 @@ class PlannerService:
     def close(self, timeout_s: float = 10.0) -> None:
         """Ends the threads; at most one batch and one load are waited for. Call `drain` first."""
         self._subscriber.stop(timeout_s)
+        if self._folder is not None:
+            self._folder.stop(timeout_s)
         self._runner.join(timeout_s)
 
     def _update_ready(self) -> None:

@@ -38,6 +38,11 @@ class PlannerSettings(GrpcServiceSettings):
     )
     compile_cache: str = Field("", description="Folder that keeps compiled code between starts; empty: torch's choice.")
     max_models: int = Field(8, ge=1, description="Models kept on the device; the least recently used makes room.")
+    models_dir: str = Field(
+        "",
+        description="Folder with agents to serve beside those of the hub: NAME.safetensors, NAME.pt, or a folder NAME, "
+        "whose newest checkpoint counts. Read again when one changes; empty for none. See docs/your-own-robot.md.",
+    )
     max_model_bytes: int = Field(MAX_MODEL_BYTES, ge=1, description="Larger models are refused.")
     max_threads: int = Field(128, ge=2, description="Calls handled at once; each waits in a thread.")
 

@@ -58,6 +58,7 @@ class ModelStore:
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()  # The least recently used one first.
         self._evicted: OrderedDict[str, bool] = OrderedDict()  # Whether somebody asked for it since.
         self._refused: OrderedDict[str, Refusal] = OrderedDict()
+        self._kept: frozenset[str] = frozenset()
 
     def get(self, model_id: str, min_version: int = 0) -> LoadedModel:
         """The newest version of a model.
@@ -95,6 +96,8 @@ class ModelStore:
         """Whether received weights should be loaded: not those in use or refused already, nor of an unused model."""
         identity = weights.weights_version, weights.sha256
         with self._lock:
+            if weights.model_id in self._kept:
+                return False
             refusal = self._refused.get(weights.model_id)
             if refusal is not None and refusal.final and (refusal.weights_version, refusal.sha256) == identity:
                 return False
@@ -127,6 +130,20 @@ class ModelStore:
                 self._refused.popitem(last=False)
             self._count()
 
+    def keep_names(self, model_ids: Collection[str]) -> None:
+        """From here on, models of these names are no business of the hub: they are served from files."""
+        with self._lock:
+            self._kept = frozenset(model_ids)
+
+    def kept(self, model_id: str) -> bool:
+        """Whether a model is served from a file."""
+        return model_id in self._kept
+
+    def asked_again(self, model_id: str) -> bool:
+        """Whether somebody asked for a model that had to make room."""
+        with self._lock:
+            return self._evicted.get(model_id, False)
+
     def drop(self, model_id: str) -> None:
         """Forgets a model; an unknown one is not an error."""
         with self._lock:
@@ -135,8 +152,9 @@ class ModelStore:
             self._count()
 
     def keep_only(self, model_ids: Collection[str]) -> list[str]:
-        """Forgets all models but these; returns the ids of those that were loaded."""
+        """Forgets all models but these and those of files; returns the ids of those that were loaded."""
         with self._lock:
+            model_ids = self._kept.union(model_ids)
             dropped = [model_id for model_id in self._models if model_id not in model_ids]
             for known in self._all():
                 for model_id in [model_id for model_id in known if model_id not in model_ids]:

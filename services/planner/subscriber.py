@@ -137,6 +137,8 @@ class Subscriber:
                 self._on_change()
                 continue
             if kind == "retired_model_id":
+                if self._store.kept(event.retired_model_id):
+                    continue
                 log.info("model_retired", model_id=event.retired_model_id)
                 self._store.drop(event.retired_model_id)
                 self._on_change()
@@ -161,6 +163,8 @@ class Subscriber:
                 self._take(weights)
 
     def _take(self, weights: Weights) -> None:
+        if self._store.kept(weights.model_id):
+            log.warning("weights_of_a_served_file_ignored", model_id=weights.model_id)
         if not self._store.wants(weights):
             return
         started = time.monotonic()
