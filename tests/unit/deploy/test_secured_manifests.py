@@ -151,6 +151,13 @@ def test_compose_leaves_no_service_of_ours_out(plain_compose: dict[str, Any], se
     assert {"api-token", "redis-password"} <= set(mounted(secure_compose["services"]["learner"]))
 
 
+def test_nobody_elses_image_runs_as_ours(plain_compose: dict[str, Any]) -> None:
+    for name, service in plain_compose["services"].items():
+        if "build" in service:
+            assert service["image"].startswith(f"{sizes.NAMESPACE}/"), name
+            assert service["pull_policy"] == "never", name
+
+
 def test_composes_redis_differs_by_its_users_alone(
     plain_compose: dict[str, Any], secure_compose: dict[str, Any]
 ) -> None:
