@@ -9,6 +9,8 @@ from pydantic import Field
 from newt.runs.base import BrokenRecord, Record
 from newt.runs.record import Run, RunState
 
+EXCERPT = 300
+
 
 class RunOverview(Record):
     """A run in a line."""
@@ -22,6 +24,8 @@ class RunOverview(Record):
     group: str = Field(description="The same for runs with the same settings but for their seed.")
     seed: int
     labels: dict[str, str]
+    tags: list[str] = Field(default_factory=list)
+    notes: str = Field("", description=f"The first {EXCERPT} characters of them.")
     preset: str
     algorithm: str
     model: str = Field(description="Named size of the model.")
@@ -62,6 +66,8 @@ class RunOverview(Record):
             group=group,
             seed=spec.seed,
             labels=spec.labels,
+            tags=run.tags,
+            notes=run.notes[:EXCERPT],
             preset=spec.preset,
             algorithm=spec.algorithm.name,
             model=spec.model.size,

@@ -5,14 +5,16 @@ from __future__ import annotations
 from contextlib import nullcontext
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, StringConstraints, model_validator
 
 from newt.runs.base import BrokenRecord, Record, now
 from newt.runs.facts import read_facts
 from newt.runs.spec import RunSpec, stored_tasks
 from newt.tasks.registry import Task
+
+MAX_TAGS, MAX_TAG, MAX_NOTES = 20, 50, 20_000
 
 
 class RunState(StrEnum):
@@ -207,6 +209,24 @@ class RunResults(Record):
         )
 
 
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TAG, pattern=r"^[^,\n\r]*$")]
+
+
+class RunChanges(Record):
+    """PATCH /runs/{id}: what people write about a run. It changes nothing in the run; what is left out stays."""
+
+    tags: list[Tag] | None = Field(
+        None, max_length=MAX_TAGS, description="Words to find it by, without commas; all of them: [] removes them."
+    )
+    notes: str | None = Field(None, max_length=MAX_NOTES, description="Text in Markdown; empty removes it.")
+
+    @model_validator(mode="after")
+    def _once(self) -> RunChanges:
+        if self.tags is not None:
+            self.tags = list(dict.fromkeys(self.tags))
+        return self
+
+
 class Run(Record):
     """The record of a run."""
 
@@ -226,6 +246,8 @@ class Run(Record):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = Field(None, description="Why the run failed.")
+    tags: list[str] = Field(default_factory=list, description="Words that people have put on it.")
+    notes: str = Field("", description="What people have written about it, in Markdown.")
     request_id: str | None = Field(
         None,
         description="X-Request-Id of the request that started it, or resumed it last; in all logs of its work.",

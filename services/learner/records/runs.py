@@ -21,7 +21,7 @@ from newt import trace
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.runs.base import now
 from newt.runs.facts import plain_facts, read_facts
-from newt.runs.record import ACTIVE, FINISHED, Evaluation, Run, RunState
+from newt.runs.record import ACTIVE, FINISHED, Evaluation, Run, RunChanges, RunState
 from newt.runs.spec import RunSpec, stored_tasks
 from services.learner.records import keys
 from services.learner.records.broken import BrokenRecordError, BrokenRecords, Listing, decoding, first_problem
@@ -224,6 +224,14 @@ class RunStore:
             fields={"error": error, "finished_at": now().isoformat()},
         )
 
+    def annotate(self, run_id: str, changes: RunChanges) -> None:
+        """Stores what people write about a run, in any state. Raises NotFoundError."""
+        values = {} if changes.tags is None else {"tags": json.dumps(changes.tags)}
+        if changes.notes is not None:
+            values["notes"] = changes.notes
+        if values:
+            self.write(run_id, values)
+
     def begin_deletion(self, run_id: str) -> None:
         """Marks a finished run as being removed: it cannot be resumed any more. Raises PreconditionError for others."""
         if not self.transition(run_id, RunState.DELETING, FINISHED):
@@ -382,6 +390,8 @@ def _decode(run_id: str, fields: Any) -> Run:
             started_at=_date(fields.get("started_at")),
             finished_at=_date(fields.get("finished_at")),
             error=fields.get("error") or None,
+            tags=json.loads(fields.get("tags") or "[]"),
+            notes=fields.get("notes") or "",
             request_id=fields.get("request_id") or None,
             directory=fields["directory"],
             progress=merge(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Depends, Query
 from newt.errors import InvalidInputError
 from newt.runs.facts import facts_to_tell
 from newt.runs.labels import MAX_LABELS, parse_selector
-from newt.runs.record import Deleted, Run, RunList, RunState
+from newt.runs.record import MAX_TAGS, Deleted, Run, RunChanges, RunList, RunState
 from newt.runs.spec import RunSpec
 from services.learner.processes.deletion import delete_run, delete_run_episodes
 from services.learner.processes.learner import Learner
@@ -33,19 +33,30 @@ def run_routes(learner: Learner) -> APIRouter:
 
     @router.get("/runs")
     def list_runs(
-        label: Annotated[list[str], Query(max_length=MAX_LABELS, default_factory=list)], state: RunState | None = None
+        label: Annotated[list[str], Query(max_length=MAX_LABELS, default_factory=list)],
+        tag: Annotated[list[str], Query(max_length=MAX_TAGS, default_factory=list)],
+        state: RunState | None = None,
     ) -> RunList:
-        """All runs, oldest first; or those in a state, or with all of some labels (NAME=VALUE, repeated)."""
+        """All runs, oldest first; or those in a state, or with all of some labels (NAME=VALUE, repeated) or tags."""
         wanted, found = parse_selector(label), records.list_all()
         runs = [
-            run for run in found.records if state in (None, run.state) and wanted.items() <= run.spec.labels.items()
+            run
+            for run in found.records
+            if state in (None, run.state) and wanted.items() <= run.spec.labels.items() and set(tag) <= set(run.tags)
         ]
         runs = [run.model_copy(update={"task_facts": facts_to_tell(run.task_facts)}) for run in runs]
-        return RunList(runs=runs, broken=found.broken if state is None and not wanted else [])
+        return RunList(runs=runs, broken=found.broken if state is None and not wanted and not tag else [])
 
     @router.get("/runs/{run_id}")
     def get_run(run_id: str) -> Run:
         """One run with its progress."""
+        return records.get(run_id)
+
+    @router.patch("/runs/{run_id}")
+    def change_run(run_id: str, changes: RunChanges) -> Run:
+        """Writes tags and notes of a run, at any time; what is left out stays. Nothing else of a run can be changed."""
+        records.get(run_id)  # one that cannot be read is told so
+        records.annotate(run_id, changes)
         return records.get(run_id)
 
     @router.post("/runs/{run_id}/cancel")

@@ -28,10 +28,16 @@ export async function get(path, parameters = {}, signal = undefined) {
 }
 
 /** @param {string} path @param {any} [body] */
-export async function post(path, body = undefined) {
+export const post = (path, body = undefined) => send("POST", path, body);
+
+/** @param {string} path @param {any} body */
+export const patch = (path, body) => send("PATCH", path, body);
+
+/** @param {string} method @param {string} path @param {any} body */
+async function send(method, path, body) {
   const content =
     body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
-  return (await request(path, { method: "POST", ...content })).json();
+  return (await request(path, { method, ...content })).json();
 }
 
 /** @param {string} path */

@@ -6,6 +6,7 @@ import { ago, count, duration, moment, percent, score, short, size } from "./for
 import { attempt } from "./notices.js";
 import { badge, finished, runActions } from "./run_actions.js";
 import { RunCharts } from "./run_charts.js";
+import { RunNotes } from "./run_notes.js";
 import { domainBars, TaskGrid } from "./run_tasks.js";
 
 /** @type {import("./main.js").View} */
@@ -32,6 +33,7 @@ export async function view(root, [id], query, signal) {
     root,
     h("div", { class: "heading" }, h("div", { class: "title" }, h("h1", {}, id), state), actions),
     labels(run.spec.labels),
+    new RunNotes(path, run).element,
     failure,
     waits,
     tiles.element,

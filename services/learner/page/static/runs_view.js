@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { h, redraw, replace, say } from "./dom.js";
 import { ago, count, duration, percent, score, short } from "./format.js";
 import { badge, finished, runActions } from "./run_actions.js";
+import { tagChip } from "./run_notes.js";
 import { sparkline } from "./sparkline.js";
 import { whenVisible, whileOpen } from "./visible.js";
 
@@ -26,7 +27,7 @@ export async function view(root, path, query, signal) {
   const search = h("input", {
     type: "search",
     id: "search",
-    placeholder: "Search id, label, domain, model…",
+    placeholder: "Search id, tag, note, label, domain…",
     "aria-label": "Search runs",
     value: query.get("q") ?? "",
     on: { input: arrange },
@@ -160,7 +161,6 @@ class Row {
       actions: h("td", { class: "end actions" }),
     };
     const { badge: state, stage, eta, meter, numbers, score: figure, spark, actions } = this.parts;
-    const labels = Object.entries(run.labels).map(([name, value]) => h("span", { class: "chip" }, `${name}: ${value}`));
     const facts = [
       run.tasks === 1 ? "1 task" : `${run.tasks} tasks`,
       run.domains.length > 2 ? `${run.domains.length} domains` : run.domains.join(", "),
@@ -169,6 +169,8 @@ class Row {
       `seed ${run.seed}`,
     ];
     this.when = h("span");
+    this.written = h("div");
+    this.told = "";
     this.element = h(
       "tr",
       {},
@@ -178,7 +180,7 @@ class Row {
         { class: "name" },
         h("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.id),
         h("div", { class: "muted small" }, facts.join(" · "), " · ", this.when),
-        labels.length ? h("div", { class: "chips" }, ...labels) : null,
+        this.written,
       ),
       state,
       h("td", { class: "progress" }, h("div", { class: "line" }, stage, eta), meter, numbers),
@@ -195,9 +197,16 @@ class Row {
   /** @param {any} run */
   update(run) {
     const { parts } = this;
-    this.words = [run.id, run.name, run.state, run.algorithm, run.model, run.preset, ...run.domains, ...Object.entries(run.labels).flat()]
-      .join(" ")
-      .toLowerCase();
+    const facts = [run.id, run.name, run.state, run.algorithm, run.model, run.preset, ...run.domains];
+    this.words = [...facts, ...Object.entries(run.labels).flat(), ...run.tags, run.notes].join(" ").toLowerCase();
+    const told = JSON.stringify([run.tags, run.notes]);
+    if (told !== this.told) {
+      this.told = told;
+      const labels = Object.entries(run.labels).map(([name, value]) => h("span", { class: "chip" }, `${name}: ${value}`));
+      const chips = [...run.tags.map(tagChip), ...labels];
+      const first = run.notes.split("\n").find((/** @type {string} */ line) => line.trim());
+      replace(this.written, first ? h("p", { class: "small note", title: run.notes }, first.replace(/^#+\s*/, "")) : null, chips.length ? h("div", { class: "chips" }, ...chips) : null);
+    }
     if (run.state !== this.state) {
       this.state = run.state;
       this.sparkAt = -Infinity;

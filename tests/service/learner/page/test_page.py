@@ -94,6 +94,19 @@ def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> N
     expect(page.get_by_text("collecting unseen")).to_be_visible()
     assert [url for url in visitor.asked if url.endswith("/events")] == streams * 2
 
+    page.get_by_role("button", name="Write tags and notes").click()
+    page.get_by_label("Tags, with").fill("a," + "b" * 60)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").get_by_text("tags.1")).to_be_visible()
+    visitor.wrong.clear()
+    page.get_by_label("Tags, with").fill("keep this, second")
+    page.get_by_label("Notes (Markdown)").fill("It learns **fast**.\n\n- and well")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("region", name="Notes").locator("strong")).to_have_text("fast")
+    page.get_by_role("link", name="keep this").click()
+    expect(page.get_by_label("Search runs")).to_have_value("keep this")
+    expect(page.get_by_role("row", name=re.compile("It learns"))).to_contain_text(run_id)
+
     page.goto(f"{visitor.address}/#/")
     row = page.get_by_role("row", name=re.compile(run_id))
     expect(row).to_contain_text("0.500")
@@ -115,10 +128,12 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
     writer.event("warning", HOSTILE, {})
     tell(writer, HOSTILE, 10)
     store(api, writer, [("trainer", 10 * k, k, {HOSTILE_NAME: 1.0}) for k in range(5)])
+    notes = f"# {HOSTILE}\n\n[{HOSTILE_NAME}](javascript:alert(3)) **{HOSTILE_NAME}**\n\n- ![x](http://elsewhere.example/x.png)"
+    api.http.patch(f"/runs/{writer.run_id}", json={"tags": [HOSTILE_NAME], "notes": notes}).raise_for_status()
     for place in ("", f"run/{writer.run_id}", f"compare?group={writer.run_id}"):
         page = visitor.open(place)
         expect(page.get_by_text("<img src=x").first).to_be_attached()
-        assert page.locator("img:not([src*='icon.svg']), main script").count() == 0
+        assert page.locator("img:not([src*='icon.svg']), main script, [href^='javascript']").count() == 0
     writer.fail(HOSTILE)
     page = visitor.open(f"run/{writer.run_id}")
     expect(page.get_by_role("alert")).to_have_text(HOSTILE)

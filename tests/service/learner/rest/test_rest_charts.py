@@ -53,6 +53,28 @@ def test_the_overview_has_a_line_for_each_run(api: Api) -> None:
     assert created == sorted(created, reverse=True)
 
 
+def test_people_write_tags_and_notes(api: Api) -> None:
+    writer = start(api, seed=77)
+    path = f"/runs/{writer.run_id}"
+    changed = api.http.patch(path, json={"tags": ["good", " paper ", "good"], "notes": "# Why\n" + "x" * 500})
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["tags"] == ["good", "paper"]
+    writer.fail("no matter")
+    assert api.http.patch(path, json={"tags": ["good"]}).json()["notes"].startswith("# Why")
+    assert api.http.get(path).json()["spec"] == changed.json()["spec"]
+    assert [run["id"] for run in api.http.get("/runs", params={"tag": "good"}).json()["runs"]] == [writer.run_id]
+    assert api.http.get("/runs", params={"tag": ["good", "paper"]}).json()["runs"] == []
+    line: dict[str, Any] = {}
+    while line.get("tags") != ["good"]:  # the overview is at most a second old
+        line = next(run for run in api.http.get("/overview").json()["runs"] if run["id"] == writer.run_id)
+    assert len(line["notes"]) == 300
+    for wrong in ({"tags": ["a,b"]}, {"tags": ["x" * 51]}, {"tags": [""]}, {"notes": "x" * 20_001}, {"seed": 2}):
+        reply = api.http.patch(path, json=wrong)
+        assert reply.status_code == 422
+        assert reply.json()["fields"][0]["field"].startswith(next(iter(wrong)))
+    assert api.http.patch("/runs/nobody", json={"tags": []}).status_code == 404
+
+
 def test_metrics_come_as_columns_and_grow(api: Api) -> None:
     writer = start(api)
     path = f"/runs/{writer.run_id}/series"

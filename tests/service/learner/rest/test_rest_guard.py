@@ -17,7 +17,13 @@ from learner_stack import LearnerStack
 from services.learner.rest.errors import MAX_MESSAGE
 from services.learner.rest.guard import MAX_JSON_BYTES
 
-CHANGES = [("POST", "/runs"), ("POST", "/runs/x/cancel"), ("DELETE", "/runs/x"), ("PUT", "/checkpoints/x")]
+CHANGES = [
+    ("POST", "/runs"),
+    ("POST", "/runs/x/cancel"),
+    ("DELETE", "/runs/x"),
+    ("PUT", "/checkpoints/x"),
+    ("PATCH", "/runs/x"),
+]
 
 
 @pytest.mark.parametrize(
