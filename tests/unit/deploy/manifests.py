@@ -28,6 +28,7 @@ COMPONENTS = (
     "servicemonitor",
     "ingress",
     "ingress-tls",
+    "gateway",
     "mtls",
 )
 

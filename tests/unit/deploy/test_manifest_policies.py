@@ -293,6 +293,14 @@ def test_the_ingress_overlay_adds_one_arrow() -> None:
         assert arrows(overlay(name), "Ingress") == ARROWS | SCRAPED | {("ingress-nginx", "learner", 8000)}
 
 
+def test_the_gateway_overlay_leads_to_the_learner() -> None:
+    built = overlay("gateway")
+    assert arrows(built, "Ingress") == ARROWS | SCRAPED | {("gateway", "learner", 8000)}
+    (rule,) = of_kind(built, "HTTPRoute")["learner"]["spec"]["rules"]
+    (backend,) = rule["backendRefs"]
+    assert backend["port"] in {port["port"] for port in of_kind(built, "Service")[backend["name"]]["spec"]["ports"]}
+
+
 def test_the_external_redis_overlay_has_no_redis() -> None:
     built = overlay("external-redis")
     assert not [item for item in built if item["metadata"]["name"] == "redis"]

@@ -10,7 +10,7 @@ from manifests import COMPONENTS, OVERLAYS, Manifest, base, combined, overlay
 
 VERSIONS = ("1.29.0", "1.34.0")
 # Their schemas come with their operators.
-FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1"}
+FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1"}
 
 
 def validate(manifests: list[Manifest], version: str) -> None:

@@ -99,7 +99,7 @@ def test_containers_probe_themselves_where_the_cluster_cannot(secured: list[Mani
             assert limit_s < probe["timeoutSeconds"] <= probe["periodSeconds"] or kind == "startupProbe", name
 
 
-@pytest.mark.parametrize("name", ["tls", "ingress"])
+@pytest.mark.parametrize("name", ["tls", "ingress", "gateway"])
 def test_what_is_reachable_from_outside_wants_a_token(name: str) -> None:
     sources = first_container(workloads(overlay(name))["learner"])["envFrom"]
     assert {"secretRef": {"name": "api-token", "optional": False}} in sources
