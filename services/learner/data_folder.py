@@ -53,6 +53,10 @@ class DataFolder:
         """The checkpoint that a fine-tuning run begins with."""
         return self.run(run_id) / "initial.safetensors"
 
+    def run_logs(self, run_id: str) -> list[Path]:
+        """What the processes of a run have said: a file for each, by name."""
+        return sorted(path for path in (self.run(run_id) / "logs").glob("*.log") if path.is_file())
+
     def run_log(self, run_id: str, process: str) -> Path:
         """What a process of a run says."""
         return self.run(run_id) / "logs" / f"{process}.log"

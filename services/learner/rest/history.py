@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, StreamingResponse
 
+from newt.errors import NotFoundError
+from newt.processes import last_words
+from newt.runs.logs import RunLog, RunLogs
 from newt.runs.record import MetricsHistory, MetricsRow, RunResults
 from newt.runs.series import RunSeries, Source
 from services.learner.processes.learner import Learner
@@ -19,6 +24,7 @@ from services.learner.rest.files import VIDEO, Responses, video_response
 
 ROWS = 1000
 """Of a page of the history."""
+MAX_LOG_LINES, MAX_LOG_LINE = 1000, 4000
 COLUMNS = ("id", "time", "source", "env_steps", "updates", "name", "value")
 _TEXT = {"schema": {"type": "string"}}
 _METRICS: Responses = {
@@ -81,6 +87,20 @@ def history_routes(learner: Learner) -> APIRouter:
             return RunSeries(run_id=run_id, names=series.names(run_id), series=[])
         return RunSeries(run_id=run_id, names=[], series=series.read(run_id, name, points))
 
+    @router.get("/runs/{run_id}/logs")
+    def get_logs(
+        run_id: str,
+        process: Annotated[str | None, Query(max_length=64, description="Only this one: trainer, collector.")] = None,
+        lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES, description="Most lines of each.")] = 200,
+    ) -> RunLogs:
+        """The last lines of what the run's processes say, of the last 64 KiB of each."""
+        paths = learner.settings.folder.run_logs(runs.get(run_id).id)
+        chosen = [path for path in paths if process in (None, path.stem)]
+        if process is not None and not chosen:
+            have = ", ".join(path.stem for path in paths) or "none yet"
+            raise NotFoundError(f"run {run_id} has no log of {process!r}; it has: {have}")
+        return RunLogs(logs=[_log(path, lines) for path in chosen])
+
     @router.get("/runs/{run_id}/results")
     def get_results(run_id: str) -> RunResults:
         """Scores per task: random policy, after pretraining, at the end; and all evaluations."""
@@ -96,6 +116,13 @@ def history_routes(learner: Learner) -> APIRouter:
         return video_response(folder, name, f"run {run_id} has no such video; GET /runs/{run_id}/results lists them")
 
     return router
+
+
+def _log(path: Path, lines: int) -> RunLog:
+    stat = path.stat()
+    words = [line[:MAX_LOG_LINE] for line in last_words(path, lines=lines)]
+    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+    return RunLog(process=path.stem, size_bytes=stat.st_size, modified_at=modified, lines=words)
 
 
 def _csv(pages: Iterator[list[MetricsRow]]) -> Iterator[str]:

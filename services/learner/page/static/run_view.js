@@ -6,8 +6,10 @@ import { ago, count, duration, moment, percent, score, short, size } from "./for
 import { attempt } from "./notices.js";
 import { badge, finished, runActions } from "./run_actions.js";
 import { RunCharts } from "./run_charts.js";
+import { logsCard } from "./run_logs.js";
 import { RunNotes } from "./run_notes.js";
 import { domainBars, TaskGrid } from "./run_tasks.js";
+import { videosCard } from "./run_videos.js";
 
 /** @type {import("./main.js").View} */
 export async function view(root, [id], query, signal) {
@@ -29,6 +31,7 @@ export async function view(root, [id], query, signal) {
   const bars = h("div");
   const events = h("tbody");
   const checkpoints = h("div");
+  const videos = h("div", { hidden: true });
   replace(
     root,
     h("div", { class: "heading" }, h("div", { class: "title" }, h("h1", {}, id), state), actions),
@@ -40,6 +43,7 @@ export async function view(root, [id], query, signal) {
     controls.element,
     charts.element,
     h("div", { class: "two" }, card("Domains", bars, h("p", { class: "muted small" }, "Mean score: of the final evaluation, or of the latest training episodes. Mark: random policy.")), card("Checkpoints", checkpoints)),
+    videos,
     card(`Tasks (${run.tasks.length})`, grid.element),
     h(
       "div",
@@ -47,6 +51,7 @@ export async function view(root, [id], query, signal) {
       card("Events", h("div", { class: "events", tabindex: "0", role: "region", "aria-label": "Events" }, h("table", {}, events))),
       card("Settings", settings(run.spec), exports(path, id)),
     ),
+    logsCard(path, signal),
   );
 
   function show() {
@@ -79,12 +84,19 @@ export async function view(root, [id], query, signal) {
     replace(checkpoints, checkpointTable(path, id, found.checkpoints));
   }
 
+  async function showVideos() {
+    const found = await videosCard(path, id, results, signal);
+    videos.hidden = found === null;
+    replace(videos, found);
+  }
+
   async function reload() {
     const before = run.state;
     run = await api.get(path, {}, signal);
     results = await api.get(`${path}/results`, {}, signal);
     show();
     showActions();
+    showVideos().catch(() => {});
     if (finished(before) && !finished(run.state)) follow();
   }
 
@@ -113,7 +125,7 @@ export async function view(root, [id], query, signal) {
 
   show();
   showActions();
-  await Promise.all([charts.load(), showCheckpoints()]);
+  await Promise.all([charts.load(), showCheckpoints(), showVideos()]);
   follow();
 }
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from api_server import Api, build, serving
 from axe_playwright_python.sync_playwright import Axe
@@ -18,6 +19,7 @@ from visitor import Visitor
 
 from newt.local.redis_server import RedisServer
 from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
+from newt.videos import Frame, write_mp4
 from services.learner.records import keys
 from services.learner.records.progress import CollectorProgress, TrainerProgress
 from services.learner.records.writer import RunWriter
@@ -134,9 +136,21 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
         page = visitor.open(place)
         expect(page.get_by_text("<img src=x").first).to_be_attached()
         assert page.locator("img:not([src*='icon.svg']), main script, [href^='javascript']").count() == 0
+    writer.set_videos({"mujoco-reacher": "reacher.mp4"})
     writer.fail(HOSTILE)
+    folder = api.learner.settings.folder
+    log = folder.run_log(writer.run_id, "trainer")
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps({"event": HOSTILE, "level": "warning", "x": HOSTILE}) + f"\n{HOSTILE}\n")
+    frames = [Frame(np.full((224, 224, 3), 9 * k, np.uint8), k, 0.0, float("nan")) for k in range(9)]
+    write_mp4(folder.run(writer.run_id) / "videos" / "reacher.mp4", "mujoco-reacher", frames, 9)
     page = visitor.open(f"run/{writer.run_id}")
     expect(page.get_by_role("alert")).to_have_text(HOSTILE)
+    page.locator("summary", has_text="Logs").click()
+    expect(page.get_by_role("region", name="Log", exact=True)).to_contain_text(f"{HOSTILE} x={HOSTILE}")
+    video = page.get_by_label("mujoco-reacher", exact=True).and_(page.locator("video"))
+    video.scroll_into_view_if_needed()
+    expect(video).to_have_js_property("videoWidth", 224)
     visitor.open(f"run/{HOSTILE.replace('/', '%2F')}")
     expect(page.get_by_role("alert")).to_contain_text("onerror=alert(1)")
     page.wait_for_load_state("networkidle")  # the second 404 is late

@@ -75,6 +75,26 @@ def test_people_write_tags_and_notes(api: Api) -> None:
     assert api.http.patch("/runs/nobody", json={"tags": []}).status_code == 404
 
 
+def test_the_ends_of_logs_are_told(api: Api) -> None:
+    writer = start(api)
+    path, folder = f"/runs/{writer.run_id}/logs", api.learner.settings.folder
+    assert api.http.get(path).json() == {"logs": []}
+    for process, lines in (("trainer", 5_000), ("collector", 1)):
+        log = folder.run_log(writer.run_id, process)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"".join(b"line %d\n" % number for number in range(lines)) + b"\xff" * 9_000 + b"\n")
+    found = api.http.get(path, params={"lines": 3}).json()["logs"]
+    assert [log["process"] for log in found] == ["collector", "trainer"]
+    assert [len(line) for line in found[1]["lines"]] == [9, 9, 4_000]
+    assert found[1]["size_bytes"] > 50_000
+    only = api.http.get(path, params={"process": "collector"}).json()["logs"]
+    assert [log["lines"][0] for log in only] == ["line 0"]
+    for wrong in ("../../learner", "evaluator"):
+        reply = api.http.get(path, params={"process": wrong})
+        assert reply.status_code == 404
+        assert "it has: collector, trainer" in reply.json()["message"]
+
+
 def test_metrics_come_as_columns_and_grow(api: Api) -> None:
     writer = start(api)
     path = f"/runs/{writer.run_id}/series"
