@@ -20,9 +20,9 @@ from newt.cli.checkpoints import ForceOption, check_output
 from newt.cli.rest import UrlOption
 from newt.cli.task_names import TaskNames
 from newt.cli.terminal import console, name_table
-from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
+from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
-from newt.recordings.formats import EXPORTS, PUBLISHED, open_recording, writer_of
+from newt.recordings.formats import EXPORTS, FOLDERS, PUBLISHED, open_recording, writer_of
 from newt.recordings.importing import Judged, Recordings
 from newt.recordings.mapping import read_map
 from newt.recordings.recorded import TaskShape
@@ -180,6 +180,9 @@ def export_file(
     if kind not in EXPORTS:
         raise InvalidInputError("--format", f"got {kind!r}, expected one of {', '.join(EXPORTS)}")
     check_output(out, force)
+    place = FOLDERS.get(kind)
+    if out.exists() and not (out.is_file() if place is None else (out / place).is_file()):
+        raise AlreadyExistsError(f"{out} is not what --force could replace: no {kind} recording; choose another name")
     write = writer_of(kind)
     with ReplayClient(_replay_address(replay)) as client:
         (held,) = client.list_demo_sets(set_)

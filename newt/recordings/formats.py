@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable
 from importlib import import_module, util
 from pathlib import Path
 
-from newt.errors import InvalidInputError, UnavailableError
+from newt.errors import InvalidInputError, NotFoundError, UnavailableError
 from newt.recordings.recorded import Reader
 from newt.wire.episodes import Episode
 
 PUBLISHED = ".pt"
-EXPORTS = ("pt", "npz")
+EXPORTS = ("pt", "npz", "minari", "lerobot")
+FOLDERS = {"minari": "data/metadata.json", "lerobot": "meta/info.json"}
+"""Formats that are folders, each with a file that every such folder has."""
+MINARI_ID = "minari:"
 
 
 def open_recording(source: str) -> Reader:
@@ -33,7 +36,19 @@ def open_recording(source: str) -> Reader:
         from newt.recordings.hdf5 import Hdf5Reader
 
         return Hdf5Reader(path)
-    raise InvalidInputError(source, "expected a published file (.pt), an .npz, or an .hdf5 or .h5")
+    if source.startswith(MINARI_ID) or any((path / place).is_file() for place in (FOLDERS["minari"], "metadata.json")):
+        require("minari", "minari")
+        from newt.recordings.minari_datasets import MinariReader
+
+        return MinariReader(source.removeprefix(MINARI_ID), by_id=source.startswith(MINARI_ID))
+    if (path / FOLDERS["lerobot"]).is_file():
+        require("pyarrow", "lerobot")
+        from newt.recordings.lerobot_folders import LeRobotReader
+
+        return LeRobotReader(path)
+    if not path.exists():
+        raise NotFoundError(f"no file or folder {source}")
+    raise InvalidInputError(source, "expected FILE.npz, .hdf5, .h5 or .pt, minari:ID, or a folder of Minari or LeRobot")
 
 
 def writer_of(kind: str) -> Callable[[Path, Iterable[Episode]], int]:
@@ -46,6 +61,16 @@ def writer_of(kind: str) -> Callable[[Path, Iterable[Episode]], int]:
         from newt.recordings.npz import write_npz
 
         return write_npz
+    if kind == "minari":
+        require("minari", "minari")
+        from newt.recordings.minari_datasets import write_minari
+
+        return write_minari
+    if kind == "lerobot":
+        require("pyarrow", "lerobot")
+        from newt.recordings.lerobot_writing import write_lerobot
+
+        return write_lerobot
     return _write_published
 
 

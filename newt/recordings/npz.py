@@ -27,7 +27,7 @@ from newt.errors import InvalidInputError
 from newt.recordings.columns import FINAL_OBS, USUAL, assemble, chosen, remedy_of
 from newt.recordings.mapping import ActionBounds, Columns
 from newt.recordings.npy_streams import NpyStream, NpzWriter, reading
-from newt.recordings.recorded import Array, Facts, Recorded, facts_told, text_of
+from newt.recordings.recorded import Array, Facts, Recorded, facts_told, one_width, text_of
 from newt.wire.episodes import Episode
 
 _ENDS = "episode_ends"
@@ -190,17 +190,8 @@ def write_npz(path: Path, episodes: Iterable[Episode]) -> int:
     """
     writer = NpzWriter(path)
     told: list[tuple[str, Facts]] = []
-    widths: tuple[int, ...] | None = None
     try:
-        for episode in episodes:
-            here = (episode.obs.shape[1], episode.action.shape[1], episode.image_dim)
-            if widths not in (None, here):
-                raise InvalidInputError(
-                    "--task",
-                    f"the set has episodes of different widths (observations, actions, image features): {widths} and "
-                    f"{here} of {episode.task}; export one task to a file",
-                )
-            widths = here
+        for episode in one_width(episodes):
             T = episode.transitions
             last = np.arange(T) == T - 1
             writer.add("obs", episode.obs[:-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -227,6 +227,25 @@ def _rescaled(action: Floats, bounds: ActionBounds | None, wrong: Any) -> Floats
 
 def _shape(values: Array) -> str:
     return f"{values.dtype}{list(values.shape)}"
+
+
+def one_width(episodes: Iterable[Episode]) -> Iterator[Episode]:
+    """The episodes, as long as all have the widths of the first one.
+
+    Raises:
+        InvalidInputError: One has others; says which.
+    """
+    widths: tuple[int, ...] | None = None
+    for episode in episodes:
+        here = (episode.obs.shape[1], episode.action.shape[1], episode.image_dim)
+        if widths not in (None, here):
+            raise InvalidInputError(
+                "--task",
+                f"the set has episodes of different widths (observations, actions, image features): {widths} and "
+                f"{here} of {episode.task}; export one task to a file",
+            )
+        widths = here
+        yield episode
 
 
 def text_of(value: Any) -> str:

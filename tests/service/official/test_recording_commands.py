@@ -48,6 +48,25 @@ def test_a_set_goes_out_and_comes_in_equal(replay: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*x*"))
 
 
+@pytest.mark.parametrize("kind", ["minari", "lerobot"])
+def test_folders_go_out_and_come_in_equal(replay: str, tmp_path: Path, kind: str) -> None:
+    made = episodes("walker-walk", 3)
+    with ReplayClient(replay) as client:
+        for episode in made:
+            client.append(episode, demo_set=f"to-{kind}")
+    export = ("export", tmp_path / "walks", "--set", f"to-{kind}", "--format", kind, "--replay", replay)
+    succeed(*export)
+    refused(AlreadyExistsError, *export)
+    succeed(*export, "--force")
+    succeed("import", tmp_path / "walks", "--set", f"from-{kind}", "--replay", replay)
+    assert same(stored(replay, f"from-{kind}"), made)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").touch()
+    assert "no " in refused(AlreadyExistsError, "export", mine, *export[2:], "--force")
+    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+
+
 def test_a_map_and_the_accept_rule_on_the_command_line(replay: str, tmp_path: Path) -> None:
     (made,) = episodes("walker-walk", 1)
     T = made.transitions
