@@ -78,6 +78,20 @@ class Plans(Protocol):
         """Chooses one action per row: `newt.client.planner.PlannerClient.plan` describes the arguments."""
 
 
+class Carry(Protocol):
+    """What carries the plans of N rows from step to step."""
+
+    def step(
+        self,
+        obs: Floats,
+        task: npt.NDArray[np.int32],
+        first: npt.NDArray[np.bool_],
+        image: Floats | None,
+        **options: Unpack[PlanOptions],
+    ) -> Plan:
+        """The next actions of all rows."""
+
+
 class PlanCarry:
     """Carries the plans of N rows from step to step, each to the next request as its warm start, and draws the seeds.
 

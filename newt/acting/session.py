@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from newt.acting.facts import AgentFacts
 from newt.acting.observations import Obs, checked_features, padded, rows_of
-from newt.acting.plans import ActMode, Floats, Plan, PlanCarry, PlanOptions, Plans
+from newt.acting.plans import ActMode, Carry, Floats, Plan, PlanCarry, PlanOptions, Plans
 from newt.errors import InvalidInputError
 
 
@@ -29,6 +29,7 @@ class ActingSession:
         mode: `planner` or `policy`; None: as the agent was trained to act.
         explore: Add exploration noise.
         constraint_weight: Share of the policy in a plan's first proposal, in [0, 1]; None: as training had it.
+        carry: Makes what carries the plans of an episode from step to step.
 
     Raises:
         InvalidInputError: An argument makes no sense for this agent.
@@ -43,15 +44,16 @@ class ActingSession:
         mode: ActMode | None = None,
         explore: bool = False,
         constraint_weight: float | None = None,
+        carry: Callable[[Plans, np.random.Generator], Carry] = PlanCarry,
     ) -> None:
-        self._plans, self._facts = plans, facts
+        self._plans, self._facts, self._new_carry = plans, facts, carry
         self._options: PlanOptions = {
             "explore": explore,
             "mode": _checked_mode(mode, facts),
             "constraint_weight": _checked_weight(constraint_weight),
         }
         self._random = _generator(seed)
-        self._carry = PlanCarry(plans, self._random)
+        self._carry = carry(plans, self._random)
         self._plan: Plan | None = None
         self._task: npt.NDArray[np.int32] | None = None
         self._first = np.zeros(0, np.bool_)
@@ -122,7 +124,7 @@ class ActingSession:
             self._random.bit_generator.state = _generator(seed).bit_generator.state
         if rows is None:
             self._plan, self._task, self._first = None, None, np.zeros(0, np.bool_)
-            self._carry = PlanCarry(self._plans, self._random)
+            self._carry = self._new_carry(self._plans, self._random)
             return
         for row in rows:
             if not 0 <= row < len(self._first):

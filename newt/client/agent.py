@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -10,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from newt.acting.facts import AgentFacts, listed
-from newt.acting.plans import ActMode, Floats, Plan, PlanOptions
+from newt.acting.plans import ActMode, Carry, Floats, Plan, PlanCarry, PlanOptions, Plans
+from newt.acting.queue import ActingCounts, Pace, QueueCarry
 from newt.acting.session import ActingSession
 from newt.client.planner import PlannerClient, ServedModel
-from newt.errors import NotFoundError, PreconditionError
+from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 
 
 class RemoteAgent(ActingSession):
@@ -25,10 +25,14 @@ class RemoteAgent(ActingSession):
 
     Newer weights of the model are used as they come. It needs no torch.
 
+    With `deadline_s`, a robot is not kept waiting: when a plan is late, `act` returns the next step of an earlier one,
+    and `counts` tells so. Only the first step of an episode waits for its plan.
+
     Args:
         model_id: A run, or a name that `newt serve` gave.
         address: `host:port` of the planner.
-        timeout_s: Deadline of a plan, waiting for the service included.
+        timeout_s: How long a plan may take before it counts as failed, waiting for the service included.
+        deadline_s: How long `act` may take; None waits for every plan.
         seed: Origin of all randomness; None draws one.
         mode: `planner` or `policy`; None: as the agent was trained to act.
         explore: Add exploration noise.
@@ -47,29 +51,46 @@ class RemoteAgent(ActingSession):
         address: str = "127.0.0.1:50071",
         *,
         timeout_s: float = 10.0,
+        deadline_s: float | None = None,
         seed: int | None = None,
         mode: ActMode | None = None,
         explore: bool = False,
         constraint_weight: float | None = None,
     ) -> None:
+        if deadline_s is not None and not (isinstance(deadline_s, int | float) and 0 < deadline_s < timeout_s):
+            raise InvalidInputError(
+                "deadline_s", f"got {deadline_s!r}, expected seconds above 0 and below timeout_s {timeout_s:g}, or None"
+            )
         self._client = PlannerClient(address)
+        self._pace = None if deadline_s is None else Pace(deadline_s)
         try:
-            facts = _facts(_find(self._client, model_id, timeout_s))
+            model = _find(self._client, model_id, timeout_s)
             super().__init__(
-                _RemotePlans(self._client, model_id, timeout_s),
-                facts,
+                _RemotePlans(self._client, model, timeout_s),
+                _facts(model),
                 seed=seed,
                 mode=mode,
                 explore=explore,
                 constraint_weight=constraint_weight,
+                carry=self._carried,
             )
         except BaseException:
-            self._client.close()
+            self.close()
             raise
+
+    @property
+    def counts(self) -> ActingCounts:
+        """What became of the steps so far; all 0 without a deadline."""
+        return ActingCounts() if self._pace is None else self._pace.counts
 
     def close(self) -> None:
         """Closes the connection."""
+        if self._pace is not None:
+            self._pace.close()
         self._client.close()
+
+    def _carried(self, plans: Plans, random: np.random.Generator) -> Carry:
+        return PlanCarry(plans, random) if self._pace is None else QueueCarry(plans, random, self._pace)
 
     def __enter__(self) -> Self:
         return self
@@ -80,13 +101,13 @@ class RemoteAgent(ActingSession):
         self.close()
 
 
-@dataclasses.dataclass(frozen=True)
 class _RemotePlans:
-    """One model of a planner."""
+    """One model of a planner, whose weights may be replaced at any time."""
 
-    client: PlannerClient
-    model_id: str
-    timeout_s: float
+    def __init__(self, client: PlannerClient, model: ServedModel, timeout_s: float) -> None:
+        self._client, self._timeout_s = client, timeout_s
+        self._model_id, self._facts = model.model_id, _facts(model)
+        self._version = model.weights_version
 
     def plan(
         self,
@@ -99,18 +120,32 @@ class _RemotePlans:
         image: Floats | None = None,
         **options: Unpack[PlanOptions],
     ) -> Plan:
-        """As `PlannerClient.plan`."""
-        return self.client.plan(
-            self.model_id,
-            obs,
-            task,
-            seed,
-            prev_mean=prev_mean,
-            first=first,
-            image=image,
-            timeout_s=self.timeout_s,
-            **options,
-        )
+        """As `PlannerClient.plan`.
+
+        Raises:
+            PreconditionError: The model was replaced by one of other tasks.
+        """
+        timeout_s, model_id = self._timeout_s, self._model_id
+        try:
+            plan = self._client.plan(
+                model_id, obs, task, seed, prev_mean=prev_mean, first=first, image=image, timeout_s=timeout_s, **options
+            )
+        except InvalidInputError as error:
+            if error.field != "prev_mean":
+                raise
+            # The new weights plan further than the old ones did, or less far.
+            plan = self._client.plan(
+                model_id, obs, task, seed, first=first, image=image, timeout_s=timeout_s, **options
+            )
+        if plan.weights_version != self._version:
+            # A row of the task table means something else in another table.
+            if _facts(_find(self._client, model_id, timeout_s)) != self._facts:
+                raise PreconditionError(
+                    f"model {model_id!r} was replaced by one that knows other tasks or acts differently; make a new "
+                    "RemoteAgent"
+                )
+            self._version = plan.weights_version
+        return plan
 
 
 def _find(client: PlannerClient, model_id: str, timeout_s: float) -> ServedModel:
