@@ -65,13 +65,7 @@ lint: $(VENV)/.dev ## Style and formatting
 type: $(VENV)/.dev ## Types
 	$(VENV)/bin/mypy
 tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
-	@mkdir -p build; status=0; \
-	PYTHONPATH=. nice -n 10 $(PYTHON) tests/support/compose_stack.py >build/images.log 2>&1 & images=$$!; \
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 -m "not docker" \
-		|| status=$$?; \
-	wait $$images || true; \
-	$(PYTHON) -m pytest --durations 15 -m docker || status=$$?; \
-	exit $$status
+	@PYTHON=$(PYTHON) scripts/run-tests.sh
 fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .

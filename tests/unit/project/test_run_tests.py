@@ -1,0 +1,62 @@
+"""`scripts/run-tests.sh`, on a small project: what fails by accident is told from what fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+TESTS = """
+import pathlib
+import pytest
+
+def test_that_passes(): pass
+
+def test_that_fails_once():
+    seen = pathlib.Path("seen")
+    again = seen.exists()
+    seen.touch()
+    assert again
+
+@pytest.mark.docker
+def test_of_the_engine(): assert {engine}
+"""
+
+
+def run(folder: Path, engine: bool) -> subprocess.CompletedProcess[str]:
+    for part in ("scripts", "tests/support"):
+        (folder / part).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "run-tests.sh", folder / "scripts")
+    (folder / "tests/support/compose_stack.py").touch()
+    (folder / "tests/test_small.py").write_text(TESTS.format(engine=engine))
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    docker: of the engine\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return subprocess.run(
+        [str(folder / "scripts" / "run-tests.sh")],
+        # Other plugins take a second to load each time.
+        env={
+            **environment,
+            "PYTHON": sys.executable,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_ADDOPTS": "-p xdist.plugin",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_what_fails_by_accident_is_named_and_passes(tmp_path: Path) -> None:
+    done = run(tmp_path, engine=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed beside others, passed alone:\ntests/test_small.py::test_that_fails_once\n" in done.stdout
+
+
+def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
+    done = run(tmp_path, engine=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "passed alone:\ntests/test_small.py::test_that_fails_once\n" in done.stdout
+    assert "test_of_the_engine - assert False" in done.stdout
