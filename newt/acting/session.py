@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,10 @@ import numpy.typing as npt
 from newt.acting.facts import AgentFacts
 from newt.acting.observations import Obs, checked_features, padded, rows_of
 from newt.acting.plans import ActMode, Carry, Floats, Plan, PlanCarry, PlanOptions, Plans
-from newt.errors import InvalidInputError
+from newt.errors import InvalidInputError, PreconditionError
+
+if TYPE_CHECKING:
+    from newt.acting.recording import Recorder
 
 
 class ActingSession:
@@ -30,6 +34,7 @@ class ActingSession:
         explore: Add exploration noise.
         constraint_weight: Share of the policy in a plan's first proposal, in [0, 1]; None: as training had it.
         carry: Makes what carries the plans of an episode from step to step.
+        recorder: Records episodes, as `reward` and `finish` tell them; None records none.
 
     Raises:
         InvalidInputError: An argument makes no sense for this agent.
@@ -45,7 +50,9 @@ class ActingSession:
         explore: bool = False,
         constraint_weight: float | None = None,
         carry: Callable[[Plans, np.random.Generator], Carry] = PlanCarry,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._plans, self._facts, self._new_carry = plans, facts, carry
         self._options: PlanOptions = {
             "explore": explore,
@@ -94,6 +101,7 @@ class ActingSession:
 
         Raises:
             InvalidInputError: Names the argument, what was got and what is expected; nothing has changed then.
+            PreconditionError: It records, and the last action has no reward yet.
         """
         rows, single = rows_of(obs)
         names = self._names(task, len(rows))
@@ -105,10 +113,72 @@ class ActingSession:
                 "obs", f"got {len(index)} rows, the episode has {len(self._task)}; call reset() to begin another one"
             )
         first = np.ones(len(index), np.bool_) if self._task is None else self._first | (self._task != index)
+        if self._recorder is not None:
+            self._recorder.check(index, first)
         plan = self._carry.step(state, index, first, features, **self._options)
+        if self._recorder is not None:
+            self._recorder.acted(state, index, first, features, plan, self.mode)
         self._plan, self._task, self._first = plan, index, np.zeros(len(index), np.bool_)
         action = plan.action[:, : max(self._facts.action_dims[row] for row in index)].copy()
         return action[0] if single else action
+
+    def reward(self, reward: npt.ArrayLike) -> None:
+        """Tells what the last action brought: between two calls of `act`, where episodes are recorded.
+
+        Args:
+            reward: A number, or float[B] of several rows.
+
+        Raises:
+            InvalidInputError: Another shape, or not finite.
+            PreconditionError: Nothing is recorded, or there was no action yet.
+        """
+        self._recording().reward(reward)
+
+    def finish(
+        self,
+        obs: Obs,
+        *,
+        rows: Sequence[int] | None = None,
+        terminated: bool = False,
+        success: float | None = None,
+        score: float = 0.0,
+        image: npt.ArrayLike | None = None,
+    ) -> None:
+        """Ends the episode with what the last action led to, and stores it; `reset` alone throws an episode away.
+
+        Args:
+            obs: Last observation, as in `act`; of several rows, one for each that ends.
+            rows: Which of several rows end; None: all.
+            terminated: The task itself has ended, and nothing is expected behind; False: time was up.
+            success: Whether it succeeded, 1 or 0; None where that means nothing.
+            score: How good it was, from 0 to 1.
+            image: Image features, for agents with images.
+
+        Raises:
+            InvalidInputError: As `act`; or replay refuses the episode.
+            NotFoundError: Replay has no such run.
+            PreconditionError: Nothing is recorded, or the last action has no reward yet.
+            UnavailableError: Replay is away. The episode is kept, and sent with the next one.
+        """
+        recorder, known = self._recording(), self._task
+        if known is None:
+            raise PreconditionError("there is no episode to finish: call act() first")
+        if not 0 <= score <= 1:
+            raise InvalidInputError("score", f"got {score}, expected a number from 0 to 1")
+        ending = list(range(len(known)) if rows is None else rows)
+        given, single = rows_of(obs)
+        if len(given) != len(ending) or not set(ending) <= set(range(len(known))):
+            raise InvalidInputError("obs", f"got {len(given)} rows for the ends of rows {ending} of {len(known)}")
+        state = padded(given, known[ending], self._facts)
+        features = checked_features(image, len(given), single, self._facts)
+        recorder.finish(ending, state, features, terminated, float("nan") if success is None else success, score)
+        self.reset(rows)
+        recorder.send()
+
+    def _recording(self) -> Recorder:
+        if self._recorder is None:
+            raise PreconditionError("this agent records nothing: make it with record=True")
+        return self._recorder
 
     def reset(self, rows: Sequence[int] | None = None, *, seed: int | None = None) -> None:
         """Ends the episode: the next call of `act` begins another one.

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from newt.acting.facts import AgentFacts, listed
 from newt.acting.plans import ActMode, Carry, Floats, Plan, PlanCarry, PlanOptions, Plans
 from newt.acting.queue import ActingCounts, Pace, QueueCarry
+from newt.acting.recording import Recorder
 from newt.acting.session import ActingSession
 from newt.client.planner import PlannerClient, ServedModel
+from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 
 
@@ -31,6 +33,9 @@ class RemoteAgent(ActingSession):
     Args:
         model_id: A run, or a name that `newt serve` gave.
         address: `host:port` of the planner.
+        record: Append the episodes that are lived through to the replay of `model_id`, a run, which learns from them.
+            Tell `agent.reward(r)` after each action, and `agent.finish(obs)` at the end of an episode.
+        replay: `host:port` of the replay service, where episodes are recorded.
         timeout_s: How long a plan may take before it counts as failed, waiting for the service included.
         deadline_s: How long `act` may take; None waits for every plan.
         seed: Origin of all randomness; None draws one.
@@ -39,7 +44,8 @@ class RemoteAgent(ActingSession):
         constraint_weight: Share of the policy in a plan's first proposal, in [0, 1]; None: as training had it.
 
     Raises:
-        NotFoundError: The planner serves no such model; names those that it serves.
+        NotFoundError: The planner serves no such model; names those that it serves. Or nothing is recorded for it: it
+            is no run, or has not begun to collect.
         PreconditionError: It refused the model's weights, or is too old.
         UnavailableError: No planner answered before the deadline.
         InvalidInputError: An argument makes no sense.
@@ -50,6 +56,8 @@ class RemoteAgent(ActingSession):
         model_id: str,
         address: str = "127.0.0.1:50071",
         *,
+        record: bool = False,
+        replay: str = "127.0.0.1:50061",
         timeout_s: float = 10.0,
         deadline_s: float | None = None,
         seed: int | None = None,
@@ -62,17 +70,20 @@ class RemoteAgent(ActingSession):
                 "deadline_s", f"got {deadline_s!r}, expected seconds above 0 and below timeout_s {timeout_s:g}, or None"
             )
         self._client = PlannerClient(address)
+        self._replay = ReplayClient(replay) if record else None
         self._pace = None if deadline_s is None else Pace(deadline_s)
         try:
             model = _find(self._client, model_id, timeout_s)
+            facts = _facts(model)
             super().__init__(
                 _RemotePlans(self._client, model, timeout_s),
-                _facts(model),
+                facts,
                 seed=seed,
                 mode=mode,
                 explore=explore,
                 constraint_weight=constraint_weight,
                 carry=self._carried,
+                recorder=None if self._replay is None else _recorder(self._replay, model_id, facts, timeout_s),
             )
         except BaseException:
             self.close()
@@ -87,6 +98,8 @@ class RemoteAgent(ActingSession):
         """Closes the connection."""
         if self._pace is not None:
             self._pace.close()
+        if self._replay is not None:
+            self._replay.close()
         self._client.close()
 
     def _carried(self, plans: Plans, random: np.random.Generator) -> Carry:
@@ -146,6 +159,12 @@ class _RemotePlans:
                 )
             self._version = plan.weights_version
         return plan
+
+
+def _recorder(replay: ReplayClient, run_id: str, facts: AgentFacts, timeout_s: float) -> Recorder:
+    """What records for a run. Raises NotFoundError unless it has a buffer."""
+    replay.get_buffer(run_id, timeout_s)
+    return Recorder(facts, lambda episode: replay.append(episode, buffer_id=run_id, timeout_s=timeout_s))
 
 
 def _find(client: PlannerClient, model_id: str, timeout_s: float) -> ServedModel:

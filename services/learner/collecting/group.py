@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from newt.acting.stage import EpisodeStage
 from newt.client.sim import SimSession
 from newt.client.steps import Observation, Step
 from newt.errors import NotFoundError, PreconditionError
@@ -18,7 +19,6 @@ from newt.tasks.registry import Task
 from services.learner.collecting.pace import CollectionOver, Pace
 from services.learner.playing.actor import Actor, Decision, Mode, Model
 from services.learner.playing.sight import Floats, Sight
-from services.learner.playing.stage import EpisodeStage
 from services.learner.seeds import derive, generator
 from services.learner.waiting import Stopped
 from services.learner.worker.connections import Services

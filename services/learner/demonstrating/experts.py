@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import structlog
 
+from newt.acting.stage import EpisodeStage
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.demo_rule import good_so_far
 from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour
-from services.learner.playing.stage import EpisodeStage
 from services.learner.seeds import derive
 from services.learner.worker.connections import Services
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from newt.acting.stage import EpisodeStage
 from newt.client.sim import AutoReset, SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
@@ -24,7 +25,6 @@ from newt.videos import Frame, frame_stride, write_mp4
 from newt.wire.episodes import Episode
 from services.learner.playing.actor import Acting, Decision, Mode
 from services.learner.playing.sight import Floats, Sight
-from services.learner.playing.stage import EpisodeStage
 from services.learner.seeds import derive, generator
 from services.learner.waiting import RunFailedError
 from services.learner.worker.connections import Services

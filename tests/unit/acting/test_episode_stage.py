@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from newt.acting.stage import EpisodeStage
 from newt.tasks.registry import get_task
 from newt.wire.episodes import Behaviour, Episode
-from services.learner.playing.stage import EpisodeStage
 
 LENGTHS = (3, 6)
 

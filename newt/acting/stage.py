@@ -8,16 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour, Episode
 
 Floats = npt.NDArray[np.float32]
 
 NO_IMAGE: Floats = np.zeros(0, np.float32)
+
+
+class Staged(Protocol):
+    """What one must know of a task to stage its episodes; `newt.tasks.registry.Task` has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def obs_dim(self) -> int:
+        """Valid columns of observations."""
+
+    @property
+    def action_dim(self) -> int:
+        """Valid columns of actions."""
 
 
 @dataclass
@@ -44,7 +60,7 @@ class EpisodeStage:
         image_encoder: Identity of what makes the image features, if there are any.
     """
 
-    def __init__(self, tasks: Sequence[Task], image_encoder: str = "") -> None:
+    def __init__(self, tasks: Sequence[Staged], image_encoder: str = "") -> None:
         self._tasks = list(tasks)
         self._image_encoder = image_encoder
         self._running: list[_Running | None] = [None] * len(self._tasks)
