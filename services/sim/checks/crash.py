@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from newt.errors import InvalidInputError, NewtError
 from services.sim import domains
+from services.sim.checks.answering import answer
 from services.sim.domains.own import SOURCES_VARIABLE
 from services.sim.group import check_finite
 
@@ -64,25 +64,14 @@ def again(path: Path, source: str | None) -> dict[str, Any]:
     return {"task": task, "seed": seed, "steps": steps, "recorded": facts["error"], "now": now, "differs": differs}
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Steps what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m services.sim.checks.crash")
     parser.add_argument("file", type=Path)
     parser.add_argument("source", nargs="?")
     options = parser.parse_args()
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    try:
-        answer = again(options.file, options.source)
-    except NewtError as error:
-        answer = {"error": str(error)}
-    except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer), file=out, flush=True)
-    return 0
+    answer(lambda: again(options.file, options.source))
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)
+    main()

@@ -6,14 +6,12 @@ The last line of its output is JSON: `video`, `return`, `score` and `steps`, or 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from newt.errors import InvalidInputError, NewtError
+from newt.errors import InvalidInputError
 from newt.videos import Frame, frame_stride, write_mp4
+from services.sim.checks.answering import answer
 from services.sim.checks.own import actions
 from services.sim.domains.own.adapter import OwnEnv
 from services.sim.domains.own.sources import load
@@ -47,7 +45,7 @@ def record(source: str, task: str | None, agent: str, seed: int, out: Path) -> d
     return {"video": str(out), "task": own.name, "return": total, "score": result.score, "steps": step}
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Plays what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m services.sim.checks.own_video")
     parser.add_argument("source")
@@ -56,19 +54,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    try:
-        answer = record(options.source, options.task, options.agent, options.seed, options.out)
-    except NewtError as error:
-        answer = {"error": str(error)}
-    except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer), file=out, flush=True)
-    return 0
+    answer(lambda: record(options.source, options.task, options.agent, options.seed, options.out))
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)
+    main()
