@@ -82,7 +82,9 @@ def collect(
     mode: Annotated[
         str | None, typer.Option(help="planner or policy. Default: as the agent was trained to act.")
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint. Default: the newest.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Name of a checkpoint, newest or best. Default: newest.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Origin of the episodes' seeds.")] = 0,
     follow: FollowOption = True,
     url: UrlOption = None,

@@ -19,7 +19,7 @@ from newt.runs.record import EpisodeStats, Evaluation
 
 
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="RUN (its newest), RUN/NAME or imported/NAME.")],
+    checkpoint: Annotated[str, typer.Argument(help="RUN (its newest), RUN/NAME, RUN/best or imported/NAME.")],
     tasks: Annotated[
         list[str] | None, typer.Argument(help="Task names, globs, domains or sets. Default: the checkpoint's tasks.")
     ] = None,

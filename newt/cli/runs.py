@@ -49,7 +49,7 @@ def train(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="default (the published run) or laptop.")] = None,
     init_from: Annotated[
-        str | None, typer.Option(help="Checkpoint to fine-tune: RUN (its newest), RUN/NAME or imported/NAME.")
+        str | None, typer.Option(help="Checkpoint to fine-tune: RUN (its newest), RUN/NAME, RUN/best or imported/NAME.")
     ] = None,
     set_: SetOption = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSON file with the request; the options win.")] = None,

@@ -55,13 +55,15 @@ class EvaluationRequest(Record):
 class CheckpointEvaluationRequest(EvaluationRequest):
     """POST /evaluations."""
 
-    checkpoint: str = Field(description="RUN (its newest), RUN/NAME, or imported/NAME.")
+    checkpoint: str = Field(description="RUN (its newest), RUN/NAME, RUN/best, or imported/NAME.")
 
 
 class RunEvaluationRequest(EvaluationRequest):
     """POST /runs/{id}/evaluate."""
 
-    checkpoint: str | None = Field(None, description="Name of one of the run's checkpoints; null: the newest.")
+    checkpoint: str | None = Field(
+        None, description="Name of one of the run's checkpoints, newest or best; null: newest."
+    )
 
 
 class EvaluationJob(Job):

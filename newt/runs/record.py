@@ -307,6 +307,12 @@ class Checkpoint(Record):
     env_steps: int = 0
     updates: int = Field(0, description="Updates so far, pretraining included.")
     created_at: datetime
+    score: float | None = Field(
+        None,
+        description="Mean score of the run's own evaluation that began when this was the newest checkpoint; null if "
+        "there was none.",
+    )
+    best: bool = Field(False, description="Whether it has the best score: `best` names it, and it is kept.")
     broken: str | None = Field(None, description="Why the file cannot be used; null for a whole one.")
 
 

@@ -77,9 +77,9 @@ class RunSpec(Section):
         None,
         strict=True,
         max_length=256,
-        description="Fine-tune this checkpoint instead of training from scratch: RUN (its newest), RUN/NAME, or "
-        "imported/NAME. The run takes over its model and text encoder; its policy acts during seeding; optimisers are "
-        "fresh; no demonstrations are collected unless asked for.",
+        description="Fine-tune this checkpoint instead of training from scratch: RUN (its newest), RUN/NAME, RUN/best, "
+        "or imported/NAME. The run takes over its model and text encoder; its policy acts during seeding; optimisers "
+        "are fresh; no demonstrations are collected unless asked for.",
     )
     obs: Literal["state", "state+rgb"] = Field("state", description="What the agent observes.")
     model: ModelSpec = Field(default_factory=ModelSpec, description="Size of the world model.")

@@ -24,6 +24,7 @@ from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.runs.base import now
 from newt.runs.record import Checkpoint
 from services.learner.checkpoints.files import read_any_header
+from services.learner.checkpoints.scores import read_scores
 
 if TYPE_CHECKING:
     from newt.agent.checkpoints import Checkpoint as AgentCheckpoint
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SUFFIX = ".safetensors"
-NEWEST = "newest"
+NEWEST, BEST = "newest", "best"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 log = structlog.get_logger(__name__)
@@ -46,11 +47,11 @@ class CheckpointFolder:
 
     Args:
         directory: The run's folder.
-        keep: The newest checkpoints that stay when another is written, besides `0`.
+        keep: The newest checkpoints that stay when another is written, besides `0` and the best.
     """
 
     def __init__(self, directory: Path, keep: int = 10) -> None:
-        self._folder = directory / "checkpoints"
+        self._directory, self._folder = directory, directory / "checkpoints"
         self._keep = keep
 
     def save(self, name: str, updater: Updater, info: dict[str, Any]) -> Path:
@@ -81,7 +82,7 @@ class CheckpointFolder:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{name}{SUFFIX}"
         write(path)
-        removable = [checkpoint for checkpoint in self._whole() if checkpoint.name not in ("0", name)]
+        removable = [item for item in self._whole() if item.name not in ("0", name) and not item.best]
         for old in removable[: max(0, len(removable) + 1 - self._keep)]:
             (self._folder / f"{old.name}{SUFFIX}").unlink(missing_ok=True)
         return path
@@ -89,10 +90,23 @@ class CheckpointFolder:
     def list(self) -> list[Checkpoint]:
         """All checkpoints in the order of their updates; before them those that cannot be read, with the reason."""
         found = [_describe(path) for path in self._folder.glob(f"*{SUFFIX}")]
+        scores = read_scores(self._directory)
+        for checkpoint in found:
+            known = scores.get(checkpoint.name)
+            if known is not None and checkpoint.broken is None and known.updates == checkpoint.updates:
+                checkpoint.score = known.score
+        scored = [checkpoint for checkpoint in found if checkpoint.score is not None]
+        if scored:
+            max(scored, key=lambda checkpoint: (checkpoint.score, checkpoint.updates)).best = True
         return sorted(found, key=lambda checkpoint: (checkpoint.updates, checkpoint.created_at))
 
+    def last(self) -> Checkpoint | None:
+        """The newest that can be read."""
+        whole = self._whole()
+        return whole[-1] if whole else None
+
     def resolve(self, name: str) -> str:
-        """The name of a checkpoint; NEWEST, or none at all, is that of the newest.
+        """The name of a checkpoint; NEWEST, or none at all, is that of the newest, BEST of the one that scored best.
 
         Raises:
             InvalidInputError: Not a checkpoint's name.
@@ -103,6 +117,13 @@ class CheckpointFolder:
             if not whole:
                 raise NotFoundError(f"run {self._run} has no checkpoint yet")
             return whole[-1].name
+        if name == BEST:
+            best = next((checkpoint.name for checkpoint in self._whole() if checkpoint.best), None)
+            if best is None:
+                raise NotFoundError(
+                    f"run {self._run} has no best checkpoint: none that is left was evaluated by the run"
+                )
+            return best
         self.path(name)
         return name
 

@@ -1,6 +1,7 @@
 """All checkpoints that a request can name: those of runs, and those brought in from elsewhere.
 
-A reference is `RUN` (its newest), `RUN/NAME`, or `imported/NAME`. Resolving one reads the file's header alone.
+A reference is `RUN` (its newest), `RUN/NAME`, `RUN/best`, or `imported/NAME`. Resolving one reads the file's header
+alone.
 """
 
 from __future__ import annotations

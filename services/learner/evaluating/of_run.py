@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from newt.runs.record import Evaluation, EvaluationKind, RunResults, RunState
+import structlog
+
+from newt.runs.record import Checkpoint, Evaluation, EvaluationKind, RunResults, RunState
+from services.learner.checkpoints.folder import CheckpointFolder
+from services.learner.checkpoints.scores import CheckpointScore, note_score
 from services.learner.evaluating.play import EvaluationPlan, evaluate
 from services.learner.playing.actor import Acting, Mode
 from services.learner.seeds import derive
@@ -18,6 +22,9 @@ _TITLES = {
     "final": "the final agent",
     "final_policy": "the final agent's policy alone",
 }
+_SCORED = frozenset({"pretrained", "periodic", "final"})
+
+log = structlog.get_logger(__name__)
 
 
 class RunEvaluations:
@@ -32,6 +39,7 @@ class RunEvaluations:
     def __init__(self, context: Context, services: Services, on_stage: Callable[[str], None]) -> None:
         self._context, self._services, self._on_stage = context, services, on_stage
         self._spec, self._writer = context.run.spec, context.writer
+        self._folder = CheckpointFolder(context.directory)
 
     def once(self, kind: EvaluationKind, mode: Mode, model: Acting, env_steps: int, updates: int) -> None:
         """Evaluates, unless there are no evaluations or there is one of this kind already."""
@@ -46,6 +54,7 @@ class RunEvaluations:
         stop, writer = self._context.stop, self._writer
         if kind != "random":  # the trainer may be pretraining meanwhile, which says more
             self.enter(RunState.EVALUATING)
+        newest = self._folder.last() if kind in _SCORED else None
         what = f"evaluating {_TITLES.get(kind, 'the agent')}"
         self._on_stage(what)
         videos = self._context.directory / "videos" if kind == "final" and self._spec.evaluation.videos else None
@@ -67,6 +76,8 @@ class RunEvaluations:
             tasks=outcome.tasks,
         )
         patiently(lambda: writer.evaluation(evaluation), stop)
+        if newest is not None:
+            self._note(newest, evaluation)
         if outcome.videos:
             patiently(lambda: writer.set_videos(outcome.videos), stop)
         if kind == "final_policy":
@@ -75,6 +86,13 @@ class RunEvaluations:
         values |= {f"eval_return/{task}": stats.return_ for task, stats in outcome.tasks.items()}
         values["eval_score"] = evaluation.mean_score()
         loosely(lambda: writer.metrics("evaluation", env_steps, updates, values))
+
+    def _note(self, checkpoint: Checkpoint, evaluation: Evaluation) -> None:
+        score = CheckpointScore(score=evaluation.mean_score(), kind=evaluation.kind, updates=checkpoint.updates)
+        try:
+            note_score(self._context.directory, checkpoint.name, score)
+        except OSError as error:  # the run goes on without a best checkpoint
+            log.warning("score_not_noted", checkpoint=checkpoint.name, error=str(error))
 
     def enter(self, state: RunState) -> None:
         """Moves the run to a state; raises Stopped if it was cancelled or has failed meanwhile."""

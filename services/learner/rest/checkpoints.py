@@ -30,7 +30,7 @@ def checkpoint_routes(learner: Learner) -> APIRouter:
 
     @router.get("/runs/{run_id}/checkpoints/{name}", response_class=FileResponse, responses=CHECKPOINT)
     def download_checkpoint(run_id: str, name: str) -> FileResponse:
-        """One checkpoint as safetensors, with its settings in the metadata; `newest` is a name too."""
+        """One checkpoint as safetensors, with its settings in the metadata; `newest` and `best` are names too."""
         runs.get(run_id)
         path = folder(run_id).path(folder(run_id).resolve(name))
         return FileResponse(path, media_type="application/octet-stream", filename=f"{run_id}-{path.name}")

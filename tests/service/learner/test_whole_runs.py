@@ -125,6 +125,13 @@ def test_metrics_have_losses_and_scores(stack: LearnerStack, finished: dict[str,
 def test_checkpoints_come_home(stack: LearnerStack, finished: dict[str, Any], tmp_path: Path) -> None:
     listed = stack.get(f"/runs/{finished['id']}/checkpoints")["checkpoints"]
     assert "0" in [checkpoint["name"] for checkpoint in listed]
+    means = stack.get(f"/runs/{finished['id']}/results")["mean_score"]
+    scores = {checkpoint["name"]: checkpoint["score"] for checkpoint in listed}
+    assert (scores["0"], scores[listed[-1]["name"]]) == (means["pretrained"], means["final"])
+    (best,) = (checkpoint for checkpoint in listed if checkpoint["best"])
+    assert best["score"] == max(score for score in scores.values() if score is not None)
+    reply = stack.http.get(f"/runs/{finished['id']}/checkpoints/best")
+    assert f"{finished['id']}-{best['name']}.safetensors" in reply.headers["content-disposition"]
     reply = stack.http.get(f"/runs/{finished['id']}/checkpoints/newest")
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(reply.content)

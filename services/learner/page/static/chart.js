@@ -18,8 +18,9 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 export class Chart {
   /**
    * @param {{ title: string, unit?: string, big?: boolean, fixed?: [number, number], group?: string,
-   *   zoomed?: (range: [number, number] | null) => void }} options `fixed`: range of the y axis. `group`: charts
-   *   whose cursors move together.
+   *   zoomed?: (range: [number, number] | null) => void, below?: HTMLElement, drawn?: (plot: any) => void }} options
+   *   `fixed`: range of the y axis. `group`: charts whose cursors move together. `below`: what stands under the plot,
+   *   and is told of each drawing.
    * @param {AbortSignal} signal
    */
   constructor(options, signal) {
@@ -44,6 +45,7 @@ export class Chart {
       h("header", {}, h("span", {}, h("h2", { style: { display: "inline" } }, options.title), " ", unit), this.value),
       this.legend,
       this.place,
+      options.below,
       this.note,
     );
     whenVisible(this.element, (seen) => ((this.visible = seen), this.draw()), signal);
@@ -131,6 +133,7 @@ export class Chart {
         series: [{ label: AXES[/** @type {import("./curves.js").Axis} */ (this.look.axis)] ?? this.look.axis }, ...series],
         bands,
         hooks: {
+          draw: [(/** @type {any} */ plot) => this.options.drawn?.(plot)],
           setCursor: [(/** @type {any} */ plot) => this.tell(plot, lines, xText)],
           setSelect: [(/** @type {any} */ plot) => plot.select.width > 4 && this.zoom(true, plot)],
         },

@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { append, none, pieces, smoothed } from "./curves.js";
 import { h, replace } from "./dom.js";
+import { EventLane } from "./event_lane.js";
 import { count } from "./format.js";
 import { ordered, SPEEDS, title, unit } from "./metric_names.js";
 
@@ -25,6 +26,7 @@ export class RunCharts {
     this.series = new Map();
     /** @type {Map<string, Panel>} */
     this.panels = new Map();
+    this.lane = new EventLane();
     this.main = h("div", { class: "charts" });
     this.losses = h("div", { class: "charts" });
     this.element = h("div", { class: "inputs" }, this.main, h("h2", {}, "Learning"), this.losses);
@@ -81,7 +83,7 @@ export class RunCharts {
       return /** @type {Panel} */ (this.panels.get(key)).element.element;
     };
     const main = [
-      panel("score", { title: "Score", unit: "mean over tasks", big: true, fixed: [-0.02, 1.02] }, ["score", "eval_score"]),
+      panel("score", { title: "Score", unit: "mean over tasks", big: true, fixed: [-0.02, 1.02], below: this.lane.element, drawn: (/** @type {any} */ plot) => this.lane.draw(plot, this.place()) }, ["score", "eval_score"]),
       panel("return", { title: "Return", unit: "mean over tasks" }, ["return"]),
       ...Object.entries(SPEEDS).map(([name, [title, unit]]) => panel(name, { title, unit }, [name])),
     ];
@@ -89,6 +91,19 @@ export class RunCharts {
     const losses = others.map((name) => panel(name, { title: title(name), unit: unit(name) }, [name], true));
     if (this.main.childElementCount !== main.length) replace(this.main, ...main);
     if (this.losses.childElementCount !== losses.length) replace(this.losses, ...losses);
+  }
+
+  /** Where a time is on the x axis, by the points that are known. @returns {(time: number, after: boolean) => number | null} */
+  place() {
+    const { axis } = this.controls;
+    if (axis === "time") return (time) => time - this.start;
+    const [longest] = [...this.series.values()].sort((one, other) => other.time.length - one.time.length);
+    return (time, after) => {
+      if (!longest?.time.length) return null;
+      const at = longest.time.findIndex((known) => known > time);
+      const place = after ? (at < 0 ? longest.time.length - 1 : at) : (at < 0 ? longest.time.length : at) - 1;
+      return place < 0 ? longest[axis][0] : longest[axis][place];
+    };
   }
 
   /** Draws all charts anew. */

@@ -10,17 +10,17 @@ export class RunNotes {
   constructor(path, run) {
     this.path = path;
     this.run = run;
-    this.editing = false;
-    this.element = h("section", { class: "card notes", "aria-label": "Notes" });
+    this.element = h("section", { "aria-label": "Notes" });
     this.draw();
   }
 
   draw() {
     const { tags, notes } = this.run;
+    this.element.className = notes || tags.length ? "card notes" : "notes";
     const edit = h("button", { type: "button", on: { click: () => this.edit() } }, notes || tags.length ? "Edit" : "Write tags and notes");
     replace(
       this.element,
-      h("div", { class: "line" }, h("div", { class: "chips" }, ...tags.map((/** @type {string} */ tag) => tagChip(tag)), notes || tags.length ? null : h("span", { class: "muted" }, "No notes yet.")), edit),
+      h("div", { class: "line" }, h("div", { class: "chips" }, ...tags.map((/** @type {string} */ tag) => tagChip(tag)), notes || tags.length ? null : h("span", { class: "muted small" }, "No notes yet")), edit),
       notes ? markdown(notes) : null,
     );
   }
@@ -54,6 +54,7 @@ export class RunNotes {
         }
       });
     });
+    this.element.className = "card notes";
     replace(this.element, form);
     notes.focus();
   }

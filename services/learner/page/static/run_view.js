@@ -102,6 +102,7 @@ export async function view(root, [id], query, signal) {
 
   function follow() {
     replace(events);
+    charts.lane.clear();
     api.follow(`${path}/events`, tell, signal, () => charts.load().catch(() => {}));
   }
 
@@ -113,13 +114,15 @@ export async function view(root, [id], query, signal) {
       run = { ...run, state: now, progress };
       show();
       grid.refresh();
+      charts.lane.wait(finished(now) ? null : progress.waiting_on);
       if (!finished(now)) charts.tell(progress);
       if (changed) attempt(reload);
     } else if (kind === "deleted") {
       location.hash = "#/";
     } else {
+      charts.lane.add(data);
       events.prepend(h("tr", { class: data.kind }, h("td", { title: moment(data.time) }, ago(data.time)), h("td", {}, data.kind), h("td", {}, data.message)));
-      if (data.kind === "checkpoint") showCheckpoints().catch(() => {});
+      if (["checkpoint", "evaluation"].includes(data.kind)) showCheckpoints().catch(() => {});
     }
   }
 
@@ -186,9 +189,9 @@ function checkpointTable(path, id, found) {
     const get = () => attempt(() => api.download(`${path}/checkpoints/${encodeURIComponent(item.name)}`, `${id}-${item.name}.safetensors`));
     const button = h("button", { type: "button", class: "plain", "aria-label": `Download checkpoint ${item.name}`, on: { click: get } }, "Download");
     const tune = h("a", { href: `#/new?init=${encodeURIComponent(`${id}/${item.name}`)}` }, "Fine-tune");
-    return h("tr", {}, h("td", {}, item.name), h("td", { class: "number" }, short(item.updates)), h("td", { class: "number" }, size(item.size_bytes)), h("td", {}, ago(item.created_at)), h("td", { class: "end" }, item.broken ? h("span", { class: "error" }, item.broken) : h("span", {}, tune, " ", button)));
+    return h("tr", {}, h("td", {}, item.name, item.best ? h("span", { class: "badge succeeded" }, "best") : null), h("td", { class: "number" }, score(item.score)), h("td", { class: "number" }, short(item.updates)), h("td", { class: "number" }, size(item.size_bytes)), h("td", {}, ago(item.created_at)), h("td", { class: "end" }, item.broken ? h("span", { class: "error" }, item.broken) : h("span", {}, tune, " ", button)));
   });
-  const head = ["Name", "Updates", "Size", "Written", ""].map((title, place) => h("th", { scope: "col", class: place === 1 || place === 2 ? "number" : null }, title));
+  const head = ["Name", "Score", "Updates", "Size", "Written", ""].map((title, place) => h("th", { scope: "col", class: [1, 2, 3].includes(place) ? "number" : null }, title));
   return h("div", { class: "scroll settings", tabindex: "0", role: "region", "aria-label": "Checkpoints" }, h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)));
 }
 

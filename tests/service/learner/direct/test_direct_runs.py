@@ -82,6 +82,7 @@ def test_its_checkpoint_evaluates_like_its_last_evaluation(stack: LearnerStack, 
     name = finished["spec"]["algorithm"]["name"]
     listed = stack.get(f"/runs/{finished['id']}/checkpoints")["checkpoints"]
     assert listed[-1]["name"] == "800"
+    assert listed[-1]["score"] == stack.get(f"/runs/{finished['id']}/results")["mean_score"]["final"]
     assert all(checkpoint["broken"] is None for checkpoint in listed)
     header = load_policy(Path(finished["directory"]) / "checkpoints" / "800.safetensors").header
     assert (header.algorithm, header.tasks, header.info["env_steps"]) == (name, tuple(TASKS), 800)

@@ -167,6 +167,8 @@ def large(api: Api) -> RunWriter:
     rows = [("trainer", 10 * n, done, {"total_loss": 1 / (1 + n)}) for n, done in enumerate(updates)]
     rows += [("collector", 10 * n, n, {f"score/{tasks[n % 200]}": n / 1000}) for n in range(1_000)]
     store(api, writer, rows)
+    api.learner.records.runs.count_restart(writer.run_id, "trainer was killed")
+    writer = attempt_of(api, writer.run_id)
     writer.enter(RunState.TRAINING)
     tell(writer, "collecting", 90_000)
     return writer
@@ -176,6 +178,9 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     page = visitor.open(f"run/{large.run_id}")
     loss = page.get_by_role("region", name="Model loss, all terms")
     expect(loss).to_contain_text(re.compile(r"80\d of 9,00\d points · grey: superseded"))
+    lane = page.get_by_role("img", name=re.compile("Events. attempt 1 restarted; attempt 2 running; 1 restarts"))
+    expect(lane.locator(".lanebar")).to_have_count(2)
+    expect(lane.locator(".lanemark")).to_have_attribute("title", re.compile("restart.*: trainer was killed"))
     cards = page.locator(".taskcard")
     expect(cards).to_have_count(200)
     assert cards.locator("svg").count() < 100

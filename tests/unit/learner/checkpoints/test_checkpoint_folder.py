@@ -11,6 +11,7 @@ from newt.agent.update import Updater
 from newt.agent.world_model import WorldModel
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from services.learner.checkpoints.folder import CheckpointFolder, name_of
+from services.learner.checkpoints.scores import CheckpointScore, note_score
 
 
 @pytest.fixture
@@ -47,6 +48,29 @@ def test_old_ones_go_but_not_the_pretrained_one(tmp_path: Path, updater: Updater
     for updates, name in enumerate(["pretraining-1", "0", "10", "20", "30"], start=1):
         _save(folder, updater, name, updates)
     assert [checkpoint.name for checkpoint in folder.list()] == ["0", "20", "30"]
+
+
+def test_the_best_is_kept_and_has_a_name(tmp_path: Path, updater: Updater) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    with pytest.raises(NotFoundError, match="no best checkpoint"):
+        folder.resolve("best")
+    scores = {"0": 0.3, "10": 0.9, "20": 0.5, "30": 0.7}
+    for updates, (name, score) in enumerate(scores.items(), start=1):
+        _save(folder, updater, name, updates)
+        note_score(tmp_path, name, CheckpointScore(score=score, kind="periodic", updates=updates))
+    _save(folder, updater, "40", 9)
+    assert [(c.name, c.score, c.best) for c in folder.list()] == [
+        ("0", 0.3, False),
+        ("10", 0.9, True),
+        ("30", 0.7, False),
+        ("40", None, False),
+    ]
+    assert folder.resolve("best") == "10"
+    _save(folder, updater, "10", 99)  # another one of that name, after the run went back
+    assert folder.resolve("best") == "30"
+    (tmp_path / "scores.json").write_text("{")
+    with pytest.raises(NotFoundError, match="no best checkpoint"):
+        folder.resolve("best")
 
 
 def test_a_damaged_one_is_passed_over(tmp_path: Path, updater: Updater) -> None:
