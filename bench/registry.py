@@ -17,6 +17,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "sims": ("bench.sims", "vectors of simulators through the service"),
     "domains": ("bench.domains", "the ten domains: speed, memory, start of their services"),
     "arcade": ("bench.arcade", "the games of MiniArcade, in process"),
+    "robot": ("bench.robot", "a robot at 20 Hz, through a planner that is far away"),
     "weights": ("bench.weights", "from publishing weights to planning with them"),
     "loop": ("bench.loop", "the whole training loop"),
 }

@@ -17,10 +17,11 @@ KEYS = {
     "sims": {"sims.walker-walk.n2", "sims.noop.n2"},
     "domains": {"domains.dmcontrol.speed", "domains.miniarcade.speed", "domains.miniarcade.service_mb"},
     "arcade": {"arcade.pygame-pong", "arcade.pygame-highway"},
+    "robot": {"robot.XS.delay_80ms.late", "robot.XS.delay_80ms.act_p99"},
     "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
     "loop": {"loop.tour"},
 }
-SLOW = {"sims", "domains", "weights", "loop"}
+SLOW = {"sims", "domains", "robot", "weights", "loop"}
 
 
 def test_all_subjects_are_covered() -> None:
