@@ -24,6 +24,7 @@ COMPONENTS = (
     "multi-node",
     "gpu",
     "planner-replicas",
+    "served-models",
     "external-redis",
     "servicemonitor",
     "ingress",
