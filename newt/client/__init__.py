@@ -3,8 +3,8 @@
 >>> from newt.client import RemoteVectorEnv  # doctest: +SKIP
 >>> envs = RemoteVectorEnv("walker-walk", num_envs=8, address="127.0.0.1:50051")  # doctest: +SKIP
 
-Names are imported when they are first used, because the clients need different packages: only RemoteVectorEnv needs
-Gymnasium.
+Names are imported when they are first used, because the clients need different packages: only RemoteEnv and
+RemoteVectorEnv need Gymnasium.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from newt.client.agent import RemoteAgent
     from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+    from newt.client.single_env import RemoteEnv
     from newt.client.steps import Observation, Step
     from newt.client.vector_env import RemoteVectorEnv
 
@@ -21,12 +22,19 @@ __all__ = [
     "ObsMode",
     "Observation",
     "RemoteAgent",
+    "RemoteEnv",
     "RemoteVectorEnv",
     "SimClient",
     "SimSession",
     "Step",
 ]
-_MODULES = {"RemoteAgent": "agent", "RemoteVectorEnv": "vector_env", "Observation": "steps", "Step": "steps"}
+_MODULES = {
+    "Observation": "steps",
+    "RemoteAgent": "agent",
+    "RemoteEnv": "single_env",
+    "RemoteVectorEnv": "vector_env",
+    "Step": "steps",
+}
 
 
 def __getattr__(name: str) -> Any:

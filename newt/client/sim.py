@@ -53,6 +53,7 @@ class AutoReset(enum.Enum):
 
     SAME_STEP = sim_pb2.AUTO_RESET_SAME_STEP
     DISABLED = sim_pb2.AUTO_RESET_DISABLED
+    NEXT_STEP = sim_pb2.AUTO_RESET_NEXT_STEP
 
 
 class SimClient:

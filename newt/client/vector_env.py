@@ -11,13 +11,16 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from newt.client.addresses import sim_address
 from newt.client.sim import AutoReset, ObsMode, SimClient
 from newt.client.steps import Observation, Step
 from newt.errors import PreconditionError
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from newt.wire.numbers import MAX_UINT64, whole
 
-_AUTO_RESET = {AutoresetMode.SAME_STEP: AutoReset.SAME_STEP, AutoresetMode.DISABLED: AutoReset.DISABLED}
+RENDER_FPS = 25
+"""Frames per second at which videos of tasks look natural; tasks tell no rate of their own."""
+_AUTO_RESET = {mode: AutoReset[mode.name] for mode in AutoresetMode}
 _FRAME_SHAPE = (3, 224, 224)
 
 
@@ -39,9 +42,10 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
 
     `info` has `success` (NaN where the task defines none), `score` (as published) and `corrected_score` (the same but
     for the tasks of newt.tasks.corrected_scores: report this one) of every row, each with its mask, and `episode_seed`
-    for rows that have just been reset. Episodes end as gymnasium's SAME_STEP or DISABLED mode says; under SAME_STEP,
-    `final_obs` and `final_info` hold what belongs to the ended episodes. If a simulator crashes, its
-    row is truncated with reward 0 and its last observation as the final one, and `info["env_error"]` marks it.
+    for rows that have just been reset. Episodes end as gymnasium's SAME_STEP, NEXT_STEP or DISABLED mode says; under
+    SAME_STEP, `final_obs` and `final_info` hold what belongs to the ended episodes; under NEXT_STEP, the step after an
+    end ignores the row's action and returns the next episode's first observation with reward 0. If a simulator crashes,
+    its row is truncated with reward 0 and its last observation as the final one, and `info["env_error"]` marks it.
 
     Actions outside [-1, 1] are refused; gymnasium.wrappers.vector.ClipAction clips them.
 
@@ -50,9 +54,10 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
     Args:
         tasks: One name for all rows, or one per row.
         num_envs: Number of rows; needed if `tasks` is one name, and must otherwise agree with it.
-        address: host:port of the simulator service.
+        address: host:port of the simulator service; None: what $NEWT_SIM says.
         obs_mode: `state`, or `rgb` for state and frames.
-        autoreset_mode: SAME_STEP or DISABLED.
+        autoreset_mode: When the next episode begins. Gymnasium's own vectors and some of its wrappers
+            (NormalizeObservation) want NEXT_STEP.
         with_expert: Put the scripted expert's actions into `info["expert_action"]`.
         timeout_s: Deadline of a call, which waits as long for a server that is away. Building the simulators may take
             longer.
@@ -67,7 +72,7 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         tasks: str | Sequence[str],
         num_envs: int | None = None,
         *,
-        address: str,
+        address: str | None = None,
         obs_mode: Literal["state", "rgb"] = "state",
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         with_expert: bool = False,
@@ -80,11 +85,11 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         elif num_envs not in (None, len(tasks)):
             raise ValueError(f"got {len(tasks)} tasks and num_envs={num_envs}; leave num_envs out")
         if autoreset_mode not in _AUTO_RESET:
-            raise ValueError(f"got {autoreset_mode}; expected SAME_STEP or DISABLED")
+            raise ValueError(f"got {autoreset_mode!r}; expected a gymnasium.vector.AutoresetMode")
         if obs_mode not in ("state", "rgb"):
             raise ValueError(f"got obs_mode={obs_mode!r}; expected 'state' or 'rgb'")
         self._rgb = obs_mode == "rgb"
-        self._client = SimClient(address, timeout_s)
+        self._client = SimClient(sim_address(address, tasks), timeout_s)
         try:
             self._session = self._client.open(
                 tasks,
@@ -101,8 +106,13 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         self.tasks = self._session.tasks
         self.num_envs = len(self.tasks)
         self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "autoreset_mode": autoreset_mode}
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": RENDER_FPS,
+            "autoreset_mode": autoreset_mode,
+        }
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
+        self._next_step = autoreset_mode is AutoresetMode.NEXT_STEP
         dims = {(task.obs_dim, task.action_dim) for task in self.tasks}
         self._obs_dim, self._action_dim = dims.pop() if len(dims) == 1 else (PADDED_OBS_DIM, PADDED_ACTION_DIM)
         state = spaces.Box(-np.inf, np.inf, (self._obs_dim,), np.float32)
@@ -219,7 +229,13 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         return info
 
     def _step_info(self, step: Step) -> dict[str, Any]:
-        if not (self._same_step and len(step.final_rows)):
+        # Under NEXT_STEP, a row that shows a first observation was reset in place of a step.
+        begun = (step.observation.episode_step == 0) & ~step.ended if self._next_step else None
+        if begun is not None and begun.any():
+            info = self._reset_info(step.observation, begun)
+            if not begun.all():
+                info |= _masked(step, ~begun)
+        elif not (self._same_step and len(step.final_rows)):
             info = self._reset_info(step.observation, None)
             for name, values in _outcome(step):
                 info[name], info[f"_{name}"] = values.copy(), np.ones(self.num_envs, np.bool_)

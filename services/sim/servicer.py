@@ -59,7 +59,7 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
                 f"got {len(tasks)} instances with frames; at most {_MAX_RGB_ROWS} fit into a message. Open several "
                 "sessions.",
             )
-        same_step = _choice("auto_reset", request.auto_reset, sim_pb2.AutoReset) != sim_pb2.AUTO_RESET_DISABLED
+        auto_reset = _choice("auto_reset", request.auto_reset, sim_pb2.AutoReset)
         if request.with_expert:
             without = [task.name for task in tasks if not task.has_expert]
             if without:
@@ -73,7 +73,8 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
                 tasks,
                 [env.seed for env in request.envs],
                 rgb=rgb,
-                same_step=same_step,
+                same_step=auto_reset in (sim_pb2.AUTO_RESET_UNSPECIFIED, sim_pb2.AUTO_RESET_SAME_STEP),
+                next_step=auto_reset == sim_pb2.AUTO_RESET_NEXT_STEP,
                 with_expert=request.with_expert,
                 pool=self._pool,
                 timeout_s=self._settings.step_timeout_s,

@@ -60,6 +60,7 @@ class Session:
         seeds: Origin of each row's sequence of episodes.
         rgb: Draw a frame with every observation.
         same_step: Start the next episode in the step which ends one.
+        next_step: Start it in the step after that. With neither, somebody has to reset.
         with_expert: Return the scripted expert's action with every observation.
         pool: The workers.
         timeout_s: Time for one piece of work of one instance (see Channel.wait).
@@ -84,9 +85,11 @@ class Session:
         timeout_s: float,
         light_rows: int = 1,
         wanted: Callable[[], bool] = lambda: True,
+        next_step: bool = False,
     ) -> None:
         self.tasks = list(tasks)
         self._rgb, self._same_step, self._with_expert = rgb, same_step, with_expert
+        self._next_step = next_step
         self._pool, self._timeout_s = pool, timeout_s
         self._rows = rows = len(tasks)
         self._block = SessionBlock(rows)
@@ -100,6 +103,7 @@ class Session:
         self._has_success = any(task.has_success for task in tasks)
         self._needs_reset = np.ones(rows, np.bool_)
         self._crashed = np.zeros(rows, np.bool_)
+        self._due = np.zeros(rows, np.bool_)  # Rows that the step that was sent is to restart.
         self._observation: sim_pb2.Observation | None = None
         self._moving = 0  # Sequence number of the step that has been sent to the workers.
         self._reply = sim_pb2.StepResponse()
@@ -171,7 +175,7 @@ class Session:
             )
         if self._observation is None:
             raise PreconditionError("Reset the session before its first step")
-        if self._needs_reset.any():
+        if self._needs_reset.any() and not self._next_step:
             row = int(np.argmax(self._needs_reset))
             raise PreconditionError(f"row {row}'s episode has ended and auto-reset is disabled; Reset it first")
         start = time.perf_counter()
@@ -179,7 +183,10 @@ class Session:
         if self._moving != step_number:
             block.action[:] = self._checked(action)
             self._moving = step_number
-            self._broadcast(STEP, ~self._crashed)
+            self._due = self._needs_reset.copy()
+            self._broadcast(STEP, ~self._crashed & ~self._due)
+        if self._due.any():
+            self._restart_due()
         if self._crashed.any():
             self._report_crashed()
         for counter, count in self._step_counters:
@@ -325,6 +332,17 @@ class Session:
                 columns.append((last.expert_action, block.expert_action))
             for tensor, array in columns:
                 array[slot.rows] = np.frombuffer(tensor.data, array.dtype).reshape(array.shape)[slot.rows]
+
+    def _restart_due(self) -> None:
+        """Starts the next episode of the rows that are due, in place of a step."""
+        block, due = self._block, self._due.copy()
+        block.reset_seeded[:] = False
+        self._broadcast(RESET, due & ~self._crashed)
+        block.reward[due] = block.score[due] = block.corrected_score[due] = 0.0
+        block.success[due] = np.nan
+        block.terminated[due] = block.truncated[due] = False
+        self._needs_reset &= ~due
+        self._due[:] = False
 
     def _report_crashed(self) -> None:
         """Ends the episodes of crashed rows as the contract says, and restarts their simulators."""

@@ -68,6 +68,10 @@ class _AutoResetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AutoReset.V
     """
     AUTO_RESET_DISABLED: _AutoReset.ValueType  # 2
     """The reply carries the last observation; the instance must be Reset before the next Step."""
+    AUTO_RESET_NEXT_STEP: _AutoReset.ValueType  # 3
+    """The reply carries the last observation. The next Step ignores the instance's action and starts its next episode:
+    that reply carries the first observation, episode_step 0, reward 0 and no end.
+    """
 
 class AutoReset(_AutoReset, metaclass=_AutoResetEnumTypeWrapper):
     """What happens when an episode ends."""
@@ -80,6 +84,10 @@ observation travels beside it in final_obs.
 """
 AUTO_RESET_DISABLED: AutoReset.ValueType  # 2
 """The reply carries the last observation; the instance must be Reset before the next Step."""
+AUTO_RESET_NEXT_STEP: AutoReset.ValueType  # 3
+"""The reply carries the last observation. The next Step ignores the instance's action and starts its next episode:
+that reply carries the first observation, episode_step 0, reward 0 and no end.
+"""
 Global___AutoReset: _TypeAlias = AutoReset  # noqa: Y015
 
 class _EnvError:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import ClipAction, RecordEpisodeStatistics
+from gymnasium.wrappers.vector import (
+    ClipAction,
+    DtypeObservation,
+    FlattenObservation,
+    NormalizeObservation,
+    RecordEpisodeStatistics,
+)
 from sim_running import RunningServer
 
 from newt.client import RemoteVectorEnv
@@ -98,7 +104,7 @@ def test_gymnasiums_checker_accepts_it(remote: Make, task: str, obs_mode: str) -
     check_env(SingleView(remote(task, 1, obs_mode=obs_mode)))
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize(
     ("domain", "task", "steps"),
     [("noop", "noop-short", 17), ("mujoco", "mujoco-reacher", 60), ("dmcontrol", "cartpole-swingup", 5)],
@@ -192,6 +198,33 @@ def test_gymnasiums_wrappers_work(remote: Make) -> None:
     envs.reset(seed=0, options={"reset_mask": np.array([True, False])})
 
 
+def test_wrappers_that_want_the_next_step(remote: Make) -> None:
+    envs = remote("noop-short", 2, obs_mode="rgb", autoreset_mode=AutoresetMode.NEXT_STEP)
+    wrapped = DtypeObservation(NormalizeObservation(FlattenObservation(envs)), np.float64)
+    obs, _ = wrapped.reset(seed=0)
+    for _ in range(7):
+        obs, *_ = wrapped.step(np.zeros((2, 2), np.float32))
+    assert obs.dtype == np.float64
+    assert obs.shape == (2, envs.tasks[0].obs_dim + 3 * 224 * 224)
+
+
+def test_a_crash_restarts_in_the_next_step(remote: Make) -> None:
+    envs = remote("noop-faulty", 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    envs.reset(seed=0)
+    fail, fine = np.array([[RAISE], [0.125]], np.float32), np.full((2, 1), 0.125, np.float32)
+    _, reward, _, truncated, info = envs.step(fail)
+    assert (reward.tolist(), truncated.tolist(), info["env_error"].tolist()) == (
+        [0, 0.125],
+        [True, False],
+        [True, False],
+    )
+    _, reward, terminated, truncated, info = envs.step(fail)  # The row's action is ignored.
+    assert "env_error" not in info
+    assert (reward.tolist(), truncated.any(), terminated.any()) == ([0, 0.125], False, False)
+    assert (info["_episode_seed"].tolist(), info["_score"].tolist()) == ([True, False], [False, True])
+    assert envs.step(fine)[1].tolist() == [0.125, 0.125]
+
+
 def test_unseeded_environments_differ(remote: Make) -> None:
     one, two = remote("noop", 2), remote("noop", 2)
     starts = np.concatenate([one.reset()[0][:, 0], two.reset()[0][:, 0]])
@@ -264,8 +297,8 @@ def test_wrong_use(remote: Make, all_domains: RunningServer) -> None:
     for arguments in (("noop",), ("noop", 0), (["noop"] * 2, 3)):
         with pytest.raises(ValueError, match="num_envs"):
             remote(*arguments)
-    with pytest.raises(ValueError, match="SAME_STEP or DISABLED"):
-        remote("noop", 1, autoreset_mode=AutoresetMode.NEXT_STEP)
+    with pytest.raises(ValueError, match="AutoresetMode"):
+        remote("noop", 1, autoreset_mode="NextStep")
     with pytest.raises(ValueError, match="obs_mode"):
         remote("noop", 1, obs_mode="pixels")
     with pytest.raises(NotFoundError, match="walker-walk"):
