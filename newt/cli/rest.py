@@ -54,6 +54,10 @@ class Api:
         """POST a JSON body; returns the decoded JSON."""
         return self._call("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH with a JSON body; returns the decoded JSON."""
+        return self._call("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         """DELETE; returns the decoded JSON, if there is any."""
         return self._call("DELETE", path)

@@ -160,6 +160,22 @@ def resume(run_id: str, url: UrlOption = None) -> None:
     console.print(Run.model_validate(Api(url).post(f"/runs/{run_id}/resume")).state.value)
 
 
+@runs_app.command()
+def note(
+    run_id: str,
+    text: Annotated[str | None, typer.Argument(help="Notes in Markdown, in place of what was there.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Tags, in place of those there were; may be repeated.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all tags and notes first.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Show the tags and notes of a run, or write them; they change nothing in it."""
+    cleared: dict[str, Any] = {"tags": [], "notes": ""} if clear else {}
+    given = {name: value for name, value in {"tags": tag, "notes": text}.items() if value is not None}
+    run = Run.model_validate(Api(url).patch(f"/runs/{run_id}", {**cleared, **given}))
+    console.print(f"tags: {', '.join(run.tags) or 'none'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(run.notes, markup=False, highlight=False, soft_wrap=True)
+
+
 @runs_app.command("delete-episodes")
 def delete_episodes(run_id: str, url: UrlOption = None) -> None:
     """Delete the episodes that an ended run has collected; its checkpoints and results stay."""
@@ -185,21 +201,22 @@ def delete(
 @runs_app.command()
 def checkpoints(
     run_id: str,
-    download: Annotated[str | None, typer.Option(help="Name of a checkpoint to download.")] = None,
+    download: Annotated[str | None, typer.Option(help="Name of a checkpoint to download, newest or best.")] = None,
     to: Annotated[Path | None, typer.Option(help="File to write. Default: RUN-CHECKPOINT in this folder.")] = None,
     url: UrlOption = None,
 ) -> None:
-    """List a run's checkpoints, or download one."""
+    """List a run's checkpoints with the scores of its own evaluations, or download one."""
     api = Api(url)
     if download:
         target = to or Path(f"{run_id}-{download}")
         api.download(f"/runs/{run_id}/checkpoints/{download}", target)
         console.print(str(target))
         return
-    table = name_table("checkpoint", "env steps", "updates", "MB", "written")
+    table = name_table("checkpoint", "score", "env steps", "updates", "MB", "written")
     for item in api.get(f"/runs/{run_id}/checkpoints")["checkpoints"]:
         size = f"{item['size_bytes'] / 1e6:.1f}"
-        table.add_row(item["name"], f"{item['env_steps']:,}", f"{item['updates']:,}", size, item["created_at"])
+        score = "-" if item["score"] is None else f"{item['score']:.3f}{' best' if item['best'] else ''}"
+        table.add_row(item["name"], score, f"{item['env_steps']:,}", f"{item['updates']:,}", size, item["created_at"])
     console.print(table)
 
 

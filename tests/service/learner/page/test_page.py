@@ -273,6 +273,9 @@ def test_the_token_is_asked_for_once_and_is_in_no_address(
         with page.expect_download() as download:
             page.get_by_role("button", name="Metrics as CSV").click()
         assert download.value.suggested_filename == f"{writer.run_id}-metrics.csv"
+        page = visitor.open("tasks?q=mujoco-reacher")
+        picture = page.get_by_role("article", name="mujoco-reacher").locator("img")
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
         context.close()
     assert not [url for url in visitor.asked if TOKEN in url]
     assert [told for told in visitor.wrong if "401" not in told] == []

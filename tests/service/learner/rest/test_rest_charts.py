@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from api_server import Api
+from typer.testing import CliRunner
 
+from newt.cli.main import app
 from newt.runs.record import EpisodeStats, Evaluation, EvaluationKind, RunState
 from services.learner.records.progress import CollectorProgress, TaskProgress
 from services.learner.records.writer import RunWriter
@@ -73,6 +75,13 @@ def test_people_write_tags_and_notes(api: Api) -> None:
         assert reply.status_code == 422
         assert reply.json()["fields"][0]["field"].startswith(next(iter(wrong)))
     assert api.http.patch("/runs/nobody", json={"tags": []}).status_code == 404
+    url = f"http://127.0.0.1:{api.port}"
+    written = CliRunner().invoke(
+        app, ["runs", "note", writer.run_id, "[b]Why?", "--tag", "a", "--tag", "b", "--url", url]
+    )
+    assert written.output == "tags: a, b\n[b]Why?\n"
+    cleared = CliRunner().invoke(app, [*command, "--tag", "c", "--clear", *url])
+    assert cleared.output == "tags: c\n\n"
 
 
 def test_the_ends_of_logs_are_told(api: Api) -> None:
