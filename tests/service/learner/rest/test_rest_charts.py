@@ -75,10 +75,8 @@ def test_people_write_tags_and_notes(api: Api) -> None:
         assert reply.status_code == 422
         assert reply.json()["fields"][0]["field"].startswith(next(iter(wrong)))
     assert api.http.patch("/runs/nobody", json={"tags": []}).status_code == 404
-    url = f"http://127.0.0.1:{api.port}"
-    written = CliRunner().invoke(
-        app, ["runs", "note", writer.run_id, "[b]Why?", "--tag", "a", "--tag", "b", "--url", url]
-    )
+    command, url = ["runs", "note", writer.run_id], ["--url", f"http://127.0.0.1:{api.port}"]
+    written = CliRunner().invoke(app, [*command, "[b]Why?", "--tag", "a", "--tag", "b", *url])
     assert written.output == "tags: a, b\n[b]Why?\n"
     cleared = CliRunner().invoke(app, [*command, "--tag", "c", "--clear", *url])
     assert cleared.output == "tags: c\n\n"
