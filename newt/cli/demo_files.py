@@ -1,6 +1,6 @@
 """`newt demos import` and `export`: recordings and published files into and out of the replay service.
 
-What reads and writes the files needs torch, which takes seconds to import: the commands import it themselves.
+What reads and writes the files takes long to import, torch above all: the commands import it themselves.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from newt.cli.terminal import console, name_table
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.recordings.formats import EXPORTS, FOLDERS, PUBLISHED, open_recording, writer_of
-from newt.recordings.importing import Judged, Recordings
-from newt.recordings.mapping import read_map
-from newt.recordings.recorded import TaskShape
 from newt.runs.sections import SET_NAME
 from newt.tasks.registry import Task
 
 if TYPE_CHECKING:
     from newt.client.replay import ReplayClient
+    from newt.recordings.importing import Judged, Recordings
     from newt.vision import ImageEncoder
 
 _APPEND_TIMEOUT_S = 60.0
@@ -83,6 +81,9 @@ def import_files(
 ) -> None:
     """Add demonstrations of your own, or published ones, to a set. A file that is imported again adds nothing."""
     from newt.client.replay import ReplayClient
+    from newt.recordings.importing import Recordings
+    from newt.recordings.mapping import read_map
+    from newt.recordings.recorded import TaskShape
 
     _check_set(set_)
     names = TaskNames(url)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from newt.errors import InvalidInputError, NotFoundError, UnavailableError
-from newt.recordings.recorded import Reader
-from newt.wire.episodes import Episode
+
+if TYPE_CHECKING:
+    from newt.recordings.recorded import Reader
+    from newt.wire.episodes import Episode
 
 PUBLISHED = ".pt"
 EXPORTS = ("pt", "npz", "minari", "lerobot")
