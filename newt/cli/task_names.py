@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from newt.cli.rest import Api
 from newt.errors import InvalidInputError, NewtError
 from newt.runs.record import TaskInfo, TaskList
 from newt.tasks.registry import Task, UnknownTaskError, get_task
+
+_TOLD = (
+    "name",
+    "domain",
+    "obs_dim",
+    "action_dim",
+    "episode_length",
+    "has_success",
+    "has_expert",
+    "discount",
+    "score_rule",
+)
 
 
 class TaskNames:
@@ -46,5 +56,5 @@ class TaskNames:
 
 
 def _task(info: TaskInfo) -> Task:
-    facts: dict[str, Any] = info.model_dump(exclude={"instruction", "simulator"})
-    return Task(**facts, action_repeat=1, embodiment="", goal=info.instruction)
+    known = {field: getattr(info, field) for field in _TOLD}
+    return Task(**known, action_repeat=1, embodiment="", goal=info.instruction)

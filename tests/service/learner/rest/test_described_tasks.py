@@ -12,11 +12,15 @@ from api_server import Api, build, serving
 from PIL import Image
 from redis import Redis
 
+from newt.cli.task_names import TaskNames
+from newt.errors import InvalidInputError
 from newt.local.redis_server import RedisServer
 from newt.runs.record import Run
 from newt.tasks.pictures import TILE_PX
+from newt.tasks.registry import get_task
 from services.learner.records import keys, runs
 from services.learner.records.store import Records
+from services.sim.domains.noop import TASKS
 from services.sim.service import SimService
 from services.sim.settings import SimSettings
 
@@ -86,6 +90,21 @@ def test_their_simulator_draws_them_once(api: Api, lab: SimService) -> None:
     assert "start sim-maniskill" in reply.json()["message"]
     assert not listed["ms-pick-apple"]["picture"]
     assert api.http.get("/tasks/..%2Fsecret/picture").status_code == 404
+
+
+def test_the_command_line_asks_for_their_facts(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = TaskNames(f"http://127.0.0.1:{api.port}")
+    found = names.get("noop-short")
+    facts = next(task for task in TASKS if task.name == "noop-short")
+    assert (found.domain, found.obs_dim, found.action_dim) == ("lab", facts.obs_dim, facts.action_dim)
+    assert (found.instruction, found.episode_length) == (facts.instruction, facts.episode_length)
+    assert names.get("walker-walk") is get_task("walker-walk")
+    with pytest.raises(InvalidInputError, match=r"unknown task 'noop-shirt'"):
+        names.get("noop-shirt")
+    monkeypatch.setenv("NEWT_HOME", str(tmp_path))
+    monkeypatch.delenv("NEWT_URL", raising=False)
+    with pytest.raises(InvalidInputError, match=r"no learner was asked.*newt up"):
+        TaskNames().get("noop-short")
 
 
 def test_unknown_names_are_refused_as_before(api: Api) -> None:
