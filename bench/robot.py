@@ -1,18 +1,23 @@
-"""A robot with a clock: 20 steps a second through a planner that is 5, 20 and 80 ms away."""
+"""A robot with a clock: 20 steps a second through a planner that is 5, 20 and 80 ms away; what budgets take."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
+import torch
 
 from bench import agents, far, processes
 from bench.figures import Figure, Spread, Value
-from bench.measure import Effort
+from bench.measure import Candidate, Effort, interleaved
 from newt.agent.checkpoints import weights_to_bytes
 from newt.agent.config import PlanConfig
+from newt.agent.inference import InferenceModel, fastest_dtype
+from newt.agent.planning import Planner
+from newt.agent.world_model import WorldModel
 from newt.client.agent import RemoteAgent
 from newt.client.planner import PlannerClient
 from newt.client.weights import publish
@@ -21,10 +26,12 @@ DELAYS_MS = (0, 5, 20, 80)
 STEP_S, DEADLINE_S = 0.05, 0.045
 _MODEL_ID, _TASK = "bench", "walker-walk"
 _TIMEOUT_S = 60.0
+BUDGETS = ((512, 6), (256, 4), (128, 3), (64, 3))  # samples and iterations
+_one_thread = partial(agents.torch_threads, 1)
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """One robot alone, with the published budget; delays are those of a round trip."""
+    """One robot alone: delays, of a round trip, with the published budget; then budgets, in this process."""
     size = effort.pick(full="S", quick="S", tiny="XS")
     small = PlanConfig(num_samples=48, num_policy_trajectories=4, num_elites=8, iterations=2)
     config = effort.pick(full=PlanConfig(), quick=PlanConfig(), tiny=small)
@@ -37,6 +44,29 @@ def run(effort: Effort) -> Iterator[Figure]:
         for delay_ms in effort.pick(full=DELAYS_MS, quick=DELAYS_MS, tiny=DELAYS_MS[-1:]):
             with far.relay(address, delay_ms / 2000) as there:
                 yield from _drive(there, f"robot.{size}.delay_{delay_ms}ms", delay_ms, steps)
+    for size in effort.pick(full=("S", "B", "L"), quick=("S",), tiny=("XS",)):
+        yield from _budgets(effort, agents.world_model(size), size)
+
+
+def _budgets(effort: Effort, model: WorldModel, size: str) -> Iterator[Figure]:
+    """One row on one thread: which rate does a robot have without a planner service?"""
+    inference, random = InferenceModel.from_model(model, fastest_dtype()), np.random.default_rng(0)
+    obs, task, seeds = torch.zeros(1, 128), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    obs[0, :24] = torch.from_numpy(random.standard_normal(24))
+    any_planner = Planner(inference, PlanConfig())
+    candidates = {"policy": Candidate(lambda: any_planner.policy(obs, task, seeds=seeds), _one_thread)}
+    for samples, iterations in BUDGETS:
+        config = PlanConfig(
+            num_samples=samples,
+            iterations=iterations,
+            num_elites=samples // 8,
+            num_policy_trajectories=min(24, samples // 16),
+        )
+        plan = partial(Planner(inference, config).plan, obs, task, seeds=seeds)
+        candidates[f"{samples}x{iterations}"] = Candidate(plan, _one_thread)
+    for name, seconds in interleaved(candidates, effort.repetitions).items():
+        taken = Spread.of([1000 * second for second in seconds])
+        yield Value(f"robot.{size}.budget_{name}", f"an action by {name}, one thread", "ms", taken)
 
 
 def _wait_for_weights(address: str) -> None:

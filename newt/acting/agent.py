@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import torch
 
@@ -12,6 +13,7 @@ from newt.acting.files import StoredAgent, read_agent
 from newt.acting.local import LocalPlans, LocalPolicy
 from newt.acting.plans import ActMode, Plans
 from newt.acting.session import ActingSession
+from newt.agent.config import ConfigError, PlanConfig
 from newt.agent.inference import InferenceModel, fastest_dtype
 from newt.agent.planning import Planner
 from newt.agent.world_model import WorldModel
@@ -27,6 +29,7 @@ class ActingOptions(TypedDict, total=False):
     mode: ActMode | None
     explore: bool
     constraint_weight: float | None
+    horizon: int | None
 
 
 class Agent(ActingSession):
@@ -49,6 +52,7 @@ class Agent(ActingSession):
         tasks: Sequence[str] | None = None,
         device: str = "auto",
         precision: Precision = "auto",
+        plan: Mapping[str, Any] | None = None,
         **options: Unpack[ActingOptions],
     ) -> Self:
         """Reads an agent from a file.
@@ -58,7 +62,9 @@ class Agent(ActingSession):
             tasks: Names of the tasks of a published file, in row order, if they are not the 200.
             device: Where to plan: auto (the first GPU, if any), cpu, cuda or cuda:N.
             precision: Type of the matrix products; auto is bfloat16 where the hardware has it.
-            options: How to act: `seed`, `mode`, `explore`, `constraint_weight`.
+            plan: Constants of planning to change, by their names in `newt.agent.config.PlanConfig`: a smaller budget,
+                such as `{"num_samples": 128, "iterations": 3, "num_elites": 16}`, is faster.
+            options: How to act: `seed`, `mode`, `explore`, `constraint_weight`, `horizon`.
 
         Raises:
             NotFoundError: Nothing there.
@@ -66,6 +72,10 @@ class Agent(ActingSession):
             InvalidInputError: A file of another kind, or an option that makes no sense.
         """
         stored = read_agent(path, tasks)
+        try:
+            stored = replace(stored, plan=PlanConfig.from_dict({**stored.plan.to_dict(), **(plan or {})}))
+        except ConfigError as error:
+            raise InvalidInputError("plan", str(error)) from error
         return cls(_plans(stored, _device(device), precision), stored.facts, **options)
 
 

@@ -12,6 +12,7 @@ from newt.acting.facts import AgentFacts
 from newt.acting.observations import Obs, checked_features, padded, rows_of
 from newt.acting.plans import ActMode, Carry, Floats, Plan, PlanCarry, PlanOptions, Plans
 from newt.errors import InvalidInputError, PreconditionError
+from newt.wire.limits import MAX_HORIZON
 
 if TYPE_CHECKING:
     from newt.acting.recording import Recorder
@@ -33,6 +34,7 @@ class ActingSession:
         mode: `planner` or `policy`; None: as the agent was trained to act.
         explore: Add exploration noise.
         constraint_weight: Share of the policy in a plan's first proposal, in [0, 1]; None: as training had it.
+        horizon: Steps of a plan, up to 64; None: as training had them. Longer plans bridge more late ones.
         carry: Makes what carries the plans of an episode from step to step.
         recorder: Records episodes, as `reward` and `finish` tell them; None records none.
 
@@ -49,6 +51,7 @@ class ActingSession:
         mode: ActMode | None = None,
         explore: bool = False,
         constraint_weight: float | None = None,
+        horizon: int | None = None,
         carry: Callable[[Plans, np.random.Generator], Carry] = PlanCarry,
         recorder: Recorder | None = None,
     ) -> None:
@@ -58,6 +61,7 @@ class ActingSession:
             "explore": explore,
             "mode": _checked_mode(mode, facts),
             "constraint_weight": _checked_weight(constraint_weight),
+            "horizon": _checked_horizon(horizon),
         }
         self._random = _generator(seed)
         self._carry = carry(plans, self._random)
@@ -233,3 +237,9 @@ def _checked_weight(weight: float | None) -> float | None:
     if weight is not None and not (isinstance(weight, int | float) and 0 <= weight <= 1):
         raise InvalidInputError("constraint_weight", f"got {weight!r}, expected a number from 0 to 1, or None")
     return weight
+
+
+def _checked_horizon(horizon: int | None) -> int:
+    if horizon is not None and not (isinstance(horizon, int) and 1 <= horizon <= MAX_HORIZON):
+        raise InvalidInputError("horizon", f"got {horizon!r}, expected 1 to {MAX_HORIZON}, or None")
+    return horizon or 0

@@ -42,6 +42,7 @@ class RemoteAgent(ActingSession):
         mode: `planner` or `policy`; None: as the agent was trained to act.
         explore: Add exploration noise.
         constraint_weight: Share of the policy in a plan's first proposal, in [0, 1]; None: as training had it.
+        horizon: Steps of a plan, up to 64; None: as training had them. Longer plans bridge more late ones.
 
     Raises:
         NotFoundError: The planner serves no such model; names those that it serves. Or nothing is recorded for it: it
@@ -64,6 +65,7 @@ class RemoteAgent(ActingSession):
         mode: ActMode | None = None,
         explore: bool = False,
         constraint_weight: float | None = None,
+        horizon: int | None = None,
     ) -> None:
         if deadline_s is not None and not (isinstance(deadline_s, int | float) and 0 < deadline_s < timeout_s):
             raise InvalidInputError(
@@ -82,6 +84,7 @@ class RemoteAgent(ActingSession):
                 mode=mode,
                 explore=explore,
                 constraint_weight=constraint_weight,
+                horizon=horizon,
                 carry=self._carried,
                 recorder=None if self._replay is None else _recorder(self._replay, model_id, facts, timeout_s),
             )

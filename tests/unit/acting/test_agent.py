@@ -142,9 +142,18 @@ def test_another_number_of_rows_needs_a_reset(tmp_path: Path) -> None:
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     path = write_agent(tmp_path / "agent.safetensors")
-    for options in ({"mode": "mpc"}, {"constraint_weight": 2}, {"seed": -1}, {"device": "tpu"}, {"precision": "int8"}):
+    wrong: dict[str, Any] = {
+        "mode": "mpc",
+        "constraint_weight": 2,
+        "seed": -1,
+        "device": "tpu",
+        "precision": "int8",
+        "horizon": 65,
+        "plan": {"num_samples": 2},
+    }
+    for options in ({name: value} for name, value in wrong.items()):
         with pytest.raises(InvalidInputError) as caught:
-            Agent.load(path, **options)  # type: ignore[arg-type]
+            Agent.load(path, **options)
         assert caught.value.field in options
     with pytest.raises(InvalidInputError, match="names its tasks itself"):
         Agent.load(path, tasks=["reach"])
@@ -158,6 +167,16 @@ def test_it_acts_by_its_policy_if_it_was_trained_so(tmp_path: Path) -> None:
     assert cloned.act(np.zeros(5), "reach").shape == (2,)
     with pytest.raises(InvalidInputError, match="no world model"):
         Agent.load(tmp_path / "cloned.safetensors", mode="planner")
+
+
+def test_the_budget_and_the_horizon_can_be_changed(tmp_path: Path) -> None:
+    agent = load(tmp_path, horizon=5, plan={"iterations": 1})
+    action = agent.act(np.ones(5), "reach")
+    assert agent.last_plan is not None
+    assert agent.last_plan.next_mean is not None
+    assert agent.last_plan.next_mean.shape == (1, 5, 16)
+    agent.act(np.ones(5), "reach")
+    assert np.abs(load(tmp_path, horizon=5).act(np.ones(5), "reach") - action).max() > 1e-4
 
 
 def test_images_are_asked_for(tmp_path: Path) -> None:

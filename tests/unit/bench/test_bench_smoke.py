@@ -17,7 +17,7 @@ KEYS = {
     "sims": {"sims.walker-walk.n2", "sims.noop.n2"},
     "domains": {"domains.dmcontrol.speed", "domains.miniarcade.speed", "domains.miniarcade.service_mb"},
     "arcade": {"arcade.pygame-pong", "arcade.pygame-highway"},
-    "robot": {"robot.XS.delay_80ms.late", "robot.XS.delay_80ms.act_p99"},
+    "robot": {"robot.XS.delay_80ms.late", "robot.XS.delay_80ms.act_p99", "robot.XS.budget_128x3"},
     "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
     "loop": {"loop.tour"},
 }
