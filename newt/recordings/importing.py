@@ -80,7 +80,14 @@ class Recordings:
             CorruptDataError: A file is damaged.
         """
         seen: dict[str, _Seen] = {}
+        ids: set[tuple[int, str]] = set()
         for place, episode in self._all():
+            if (place[0], episode.episode_id) in ids:
+                raise InvalidInputError(
+                    self._readers[place[0]].source,
+                    f"episode {place[1]}: episode_id: got {episode.episode_id!r} again, expected another for each",
+                )
+            ids.add((place[0], episode.episode_id))
             if self._take_all or episode.behaviour == Behaviour.EXPERT:
                 # Ours say so themselves: they were judged among more episodes than these.
                 self._judged[place] = Judged(episode.task, True, episode.behaviour)

@@ -18,9 +18,11 @@ import numpy.typing as npt
 from newt.errors import InvalidInputError
 from newt.recordings.mapping import ActionBounds, Columns
 from newt.wire.episodes import Behaviour, Episode, Floats
+from newt.wire.limits import EPISODE_ID, MAX_ENCODER_NAME, MAX_IMAGE_DIM, MAX_MESSAGE_BYTES
 
 Array = npt.NDArray[Any]
 
+_MAX_EPISODE_BYTES = MAX_MESSAGE_BYTES * 9 // 10  # What frames an episode takes the rest of a message.
 _ACTION_SLACK = 1e-5  # What rounding to float32 may add to a bound.
 
 
@@ -174,7 +176,14 @@ def to_episode(
     image = None if recorded.image is None else finite("image", recorded.image, recorded.image.shape[-1])
     if image is not None and len(image) != len(observations):
         raise wrong("image", f"got {len(image)} rows of features, expected {len(observations)}")
+    if image is not None and not 1 <= image.shape[1] <= MAX_IMAGE_DIM:
+        raise wrong("image", f"got {image.shape[1]} features, expected 1 to {MAX_IMAGE_DIM}")
     facts = recorded.facts
+    for name, problem in problems_of_facts(facts, image is not None):
+        raise wrong(name, problem)
+    size = 4 * (observations.size + actions.size + rewards.size + (0 if image is None else image.size))
+    if size > _MAX_EPISODE_BYTES:
+        raise wrong("obs", f"got an episode of {size:,} bytes, expected at most {_MAX_EPISODE_BYTES:,}; cut it in two")
     digest = hashlib.sha256(observations.tobytes() + actions.tobytes() + rewards.tobytes()).hexdigest()
     return Episode(
         episode_id=facts.episode_id or f"recorded/{task.name[:80]}/{number}-{digest[:16]}",
@@ -191,6 +200,28 @@ def to_episode(
         image=image,
         image_encoder=facts.image_encoder,
     )
+
+
+def problems_of_facts(facts: Facts, with_images: bool) -> Iterator[tuple[str, str]]:
+    """What replay would refuse of an export that somebody has changed: names and reasons."""
+    if facts.episode_id and not EPISODE_ID.fullmatch(facts.episode_id):
+        yield "episode_id", f"got {facts.episode_id[:140]!r}, expected 1-128 characters of [A-Za-z0-9._:/-]"
+    if math.isinf(facts.success):
+        yield "success", f"got {facts.success}, expected 0, 1 or NaN"
+    if not math.isfinite(facts.score):
+        yield "score", f"got {facts.score}, expected a finite number"
+    if facts.behaviour is not None and facts.behaviour not in set(Behaviour):
+        yield "behaviour", f"got {facts.behaviour}, expected one of {', '.join(f'{b:d} ({b.name})' for b in Behaviour)}"
+    low, high = facts.weights_versions
+    if not 0 <= low <= high < 2**64:
+        yield "weights_versions", f"got {low} and {high}, expected the lowest and the highest"
+    if not 0 <= facts.seed < 2**64:
+        yield "seed", f"got {facts.seed}, expected 0 to 2^64-1"
+    if len(facts.image_encoder.encode()) > MAX_ENCODER_NAME or (facts.image_encoder and not with_images):
+        yield (
+            "image_encoder",
+            f"got {facts.image_encoder[:140]!r}, expected at most {MAX_ENCODER_NAME} bytes, with features",
+        )
 
 
 def _is_choice(action: Array, columns: int) -> bool:

@@ -193,6 +193,26 @@ def test_what_makes_no_sense_is_refused_with_file_field_and_remedy(
         imported(saved(tmp_path / "file.npz", **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episode_id": np.array(["a", "b c", "d"])}, "episode 1: episode_id: got 'b c'"),
+        ({"episode_id": np.array(["a", "b", "a"])}, "episode 2: episode_id: got 'a' again"),
+        ({"score": np.array([1, np.nan, 1])}, "episode 1: score: got nan"),
+        ({"success": np.array([1, 1, np.inf])}, "episode 2: success: got inf"),
+        ({"behaviour": np.array([4, 77, 4])}, "episode 1: behaviour: got 77, expected one of .*4 .EXPERT"),
+        ({"weights_versions": np.array([[1, 2], [1, 2], [2, 1]])}, "episode 2: weights_versions: got 2 and 1"),
+        ({"seed": np.array([-1, 2, 3])}, "episode 0: seed: got -1"),
+        ({"image_encoder": np.array(["", "dino", ""])}, "episode 1: image_encoder: got 'dino'"),
+    ],
+)
+def test_what_replay_would_refuse_is_refused_before_anything_is_stored(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=rf"file\.npz: .*{message}"):
+        imported(saved(tmp_path / "file.npz", **changes), take_all=True)
+
+
 def test_another_task_than_the_files_is_refused_unless_it_is_renamed(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npz")
     with pytest.raises(InvalidInputError, match=r"the file says 'walker-walk', --task says 'walker-run'.*\[tasks\]"):
