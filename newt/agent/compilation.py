@@ -6,6 +6,7 @@ module. A copied network, such as the target critics, and weights loaded later t
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
@@ -100,12 +101,10 @@ def _for_any_rows(function: Callable[..., Any], backend: str) -> Callable[..., A
 
 def _compile(function: Callable[..., Any], backend: str, *, dynamic: bool) -> Callable[..., Any]:
     compile_it: Any = torch.compile  # its overloads, as typed, lack two of its arguments
-    result: Callable[..., Any] = compile_it(
-        function,
-        backend=backend,
-        fullgraph=True,
-        dynamic=dynamic,
-        recompile_limit=_MAX_VARIANTS,
-        isolate_recompiles=True,
-    )
+    known = inspect.signature(compile_it).parameters
+    limits: dict[str, Any] = {"recompile_limit": _MAX_VARIANTS, "isolate_recompiles": True}
+    if not limits.keys() <= known.keys():  # before torch 2.13 there is one limit for all functions
+        limits = {}
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
+    result: Callable[..., Any] = compile_it(function, backend=backend, fullgraph=True, dynamic=dynamic, **limits)
     return result

@@ -45,6 +45,8 @@ class ValueScale:
             for name, (shape, dtype, fill) in _layout(config, num_tasks).items()
         }
         self.value = self._tensors["scale"]
+        # Made once: from a list at every update, a GPU would be waited for.
+        self._bounds = torch.tensor([percentile / 100 for percentile in config.value_percentiles], device=device)
 
     def of(self, task: Tensor) -> Tensor:
         """S of rows: float32[B] for tasks int64[B], or float32[] that all share."""
@@ -53,8 +55,7 @@ class ValueScale:
     @torch.no_grad()
     def update(self, values: Tensor, task: Tensor) -> None:
         """Moves S towards the spread of values float32[N] of tasks int64[N]; a task without any keeps its S."""
-        low, high = self._config.value_percentiles
-        bounds = values.new_tensor([low / 100, high / 100])
+        bounds = self._bounds.to(values.dtype)
         if not self.value.ndim:
             low_value, high_value = torch.quantile(values, bounds)
             self.value.lerp_((high_value - low_value).clamp(min=1.0), self._config.ema_rate)

@@ -50,7 +50,8 @@ class LearnerSettings(ServiceSettings):
     max_concurrent_runs: int = Field(1, ge=1, description="Runs that may have processes at once; others are queued.")
     torch_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 leaves the choice to torch.")
     device: str = Field(
-        "cpu", description="Torch device of trainers; cuda gives each process of a run a GPU of its own."
+        "auto",
+        description="Torch device of trainers: auto (GPUs, if any), cpu or cuda; each process gets a GPU of its own.",
     )
     image_encoder: str = Field(
         "facebook/dinov2-base",

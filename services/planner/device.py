@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from newt.agent import devices
 from newt.agent.compilation import prepare
 from newt.agent.inference import fastest_dtype
 from services.planner.settings import PlannerSettings
@@ -59,11 +60,8 @@ def choose_device(settings: PlannerSettings) -> Device:
         prepare(Path(settings.compile_cache) if settings.compile_cache else None)
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(devices.resolve(settings.device))
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("expected auto, cpu, cuda or cuda:N")
         dtype = fastest_dtype(device) if settings.precision == "auto" else getattr(torch, settings.precision)
@@ -73,6 +71,7 @@ def choose_device(settings: PlannerSettings) -> Device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"NEWT_PLANNER_DEVICE={settings.device}: {error}") from error
     on_gpu = device.type == "cuda"
+    devices.set_precision("auto", device)  # of what is not computed in the reduced type: the encoder
     return Device(
         where=device,
         dtype=dtype,

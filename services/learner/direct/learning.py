@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from newt import __version__
+from newt.agent import devices
 from newt.agent.task_table import TaskTable
 from newt.baselines.config import Config
 from newt.baselines.learners import make_learner
@@ -104,7 +105,7 @@ class DirectLearning:
             torch.tensor([names.index(task.name) for task in self._tasks]),
             PADDED_OBS_DIM,
             derive(spec.seed, "learning"),
-            settings.device,
+            devices.resolve(settings.device),
             math.ceil(spec.schedule.total_env_steps / len(self._tasks)),
         )
         newest = self._folder.newest_policy()

@@ -57,8 +57,10 @@ class Vision:
             import torch  # takes seconds, which collectors without images need not wait
 
             torch.set_num_threads(settings.torch_threads)
+        from newt.agent import devices  # likewise
+
         try:
-            encoder = ImageEncoder(settings.image_encoder, settings.image_device or settings.device)
+            encoder = ImageEncoder(settings.image_encoder, devices.resolve(settings.image_device or settings.device))
         except (EncoderUnavailableError, ValueError) as error:
             raise RunFailedError(str(error)) from error
         vision = cls(encoder, max(1, (image_dim or 0) // encoder.dim) if frames is None else frames)

@@ -21,6 +21,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from newt import __version__
+from newt.agent import devices
 from newt.agent.batch import UpdateBatch
 from newt.agent.checkpoints import copied_weights
 from newt.agent.compilation import BACKEND, prepare
@@ -326,8 +327,12 @@ def work(context: Context) -> None:
         return
     settings = context.settings
     try:
-        with process_group(settings.device, settings.rank_timeout_s) as ranks:
+        with process_group(devices.resolve(settings.device), settings.rank_timeout_s) as ranks:
             structlog.contextvars.bind_contextvars(rank=ranks.rank)
+            precision = devices.set_precision(context.run.spec.train.precision, ranks.device)
+            log.info("device", device=str(ranks.device), precision=precision)
+            if unused := devices.unused_gpus(ranks.device):
+                log.warning("gpu_unused", gpus=unused, advice="set NEWT_LEARNER_DEVICE to auto or cuda to train on it")
             Trainer(context, ranks).run()
     except PeerLostError as error:
         raise PeerGoneError(str(error)) from error

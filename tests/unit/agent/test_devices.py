@@ -1,0 +1,56 @@
+"""Choosing a device and a precision, as far as a machine without a GPU can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from newt.agent import compilation, devices
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    devices.set_precision("float32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch, gpu: bool, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if gpu else 0)
+    assert devices.resolve("auto") == device
+    assert devices.resolve("cuda:1") == "cuda:1"
+    assert devices.unused_gpus(torch.device("cpu")) == (2 if gpu else 0)
+    assert devices.unused_gpus(torch.device("cuda")) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "in_force"),
+    [
+        ("auto", "cuda", "tf32"),
+        ("tf32", "cuda", "tf32"),
+        ("float32", "cuda", "float32"),
+        ("auto", "cpu", "float32"),
+        ("tf32", "cpu", "float32"),
+    ],
+)
+def test_gpus_multiply_as_published_unless_told_otherwise(asked: devices.Precision, device: str, in_force: str) -> None:
+    assert devices.set_precision(asked, torch.device(device)) == in_force
+    assert torch.get_float32_matmul_precision() == {"tf32": "high", "float32": "highest"}[in_force]
+
+
+def test_an_older_torch_compiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2.13, torch.compile knows no limits of its own."""
+    seen: dict[str, object] = {}
+
+    def older(model: object, *, fullgraph: bool, dynamic: bool, backend: str) -> object:
+        seen.update(fullgraph=fullgraph, dynamic=dynamic, backend=backend)
+        return model
+
+    monkeypatch.setattr(torch, "compile", older)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    assert compilation._compile(max, "eager", dynamic=True) is max
+    assert seen == {"fullgraph": True, "dynamic": True, "backend": "eager"}
+    assert torch._dynamo.config.recompile_limit > 8
