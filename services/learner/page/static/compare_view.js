@@ -51,8 +51,8 @@ export async function view(root, path, query, signal) {
   const zoomed = (range) => keep({ zoom: range ? range.map((value) => Math.round(value)).join() : null });
   const scores = new Chart({ title: "Evaluation score", unit: "over all tasks, with 95% bootstrap bands over seeds", big: true, fixed: [-0.02, 1.02], zoomed }, signal);
   const lines = new Chart({ title: "Training metric", big: true }, signal);
-  const differences = h("div", { class: "scroll" });
-  const finals = h("div", { class: "scroll" });
+  const differences = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings that are different" });
+  const finals = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Final scores" });
   replace(
     root,
     heading,

@@ -8,6 +8,7 @@ const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|_([^_]+)_|\[([^\]]+)\]\((h
 export function markdown(text) {
   const lines = text.replaceAll("\r", "").split("\n");
   const root = h("div", { class: "markdown" });
+  let level = 1; // the run's own name
   while (lines.length) {
     const line = /** @type {string} */ (lines.shift());
     const heading = /^(#{1,4})\s+(.*)/.exec(line);
@@ -17,7 +18,8 @@ export function markdown(text) {
       lines.shift();
       root.append(h("pre", { class: "code", tabindex: "0" }, code.join("\n")));
     } else if (heading) {
-      root.append(h(`h${heading[1].length + 2 > 6 ? 6 : heading[1].length + 2}`, {}, ...inline(heading[2])));
+      level = Math.min(heading[1].length, level) + 1; // none is left out on the way down
+      root.append(h(`h${level}`, {}, ...inline(heading[2])));
     } else if (/^\s*([-*]|\d+\.)\s+/.test(line)) {
       const items = [line, ...taken(lines, /^\s*([-*]|\d+\.)\s+/)];
       const tag = /^\s*\d/.test(line) ? "ol" : "ul";

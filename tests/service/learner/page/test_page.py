@@ -169,6 +169,8 @@ def large(api: Api) -> RunWriter:
     store(api, writer, rows)
     api.learner.records.runs.count_restart(writer.run_id, "trainer was killed")
     writer = attempt_of(api, writer.run_id)
+    notes = {"tags": ["large"], "notes": "### All of them\n\n- one agent\n\n# Next\n\n```\nmore\n```"}
+    api.http.patch(f"/runs/{writer.run_id}", json=notes).raise_for_status()
     writer.enter(RunState.TRAINING)
     tell(writer, "collecting", 90_000)
     return writer
