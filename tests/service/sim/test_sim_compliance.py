@@ -136,24 +136,29 @@ def test_the_episode_ends_after_its_length(task: Task, client: SimClient) -> Non
 
 
 def test_auto_reset_modes_agree_on_the_final_observation(task: Task, client: SimClient) -> None:
-    results = []
+    results = {}
     for mode in AutoReset:
         with client.open([task.name], [3], auto_reset=mode) as session:
             session.reset()
             for action in actions(task, task.episode_length, 1):
                 step = session.step(action)
-            results.append(step)
+            results[mode] = step
             assert step.truncated[0]
-            if mode is AutoReset.DISABLED:
-                np.testing.assert_array_equal(step.final_obs, step.observation.obs)
-                assert step.observation.episode_step[0] == task.episode_length
+            if mode is AutoReset.SAME_STEP:
+                continue
+            np.testing.assert_array_equal(step.final_obs, step.observation.obs)
+            assert step.observation.episode_step[0] == task.episode_length
+            if mode is AutoReset.NEXT_STEP:
+                assert session.step(action).observation.episode_step[0] == 0
+            else:
                 with pytest.raises(PreconditionError, match="row 0's episode has ended"):
                     session.step(action)
                 session.reset()
-                assert session.step(action).observation.episode_step[0] == 1
-    same, disabled = results
-    np.testing.assert_array_equal(same.final_obs, disabled.final_obs)
-    np.testing.assert_array_equal(same.score, disabled.score)
+            assert session.step(action).observation.episode_step[0] == 1
+    same = results.pop(AutoReset.SAME_STEP)
+    for other in results.values():
+        np.testing.assert_array_equal(same.final_obs, other.final_obs)
+        np.testing.assert_array_equal(same.score, other.score)
 
 
 def test_frames(task: Task, client: SimClient) -> None:
