@@ -49,7 +49,8 @@ class TrainingReport:
         self._blocked_s = 0.0
         self._metrics: dict[str, Tensor] = {}
         self._pacing = Pacing()
-        self._losses: dict[str, float] = {}
+        # A run that was resumed has those of before until it has its own.
+        self._losses: dict[str, float] = dict(context.run.progress.losses)
         self._window = deque([(time.monotonic(), updates)])
 
     def updated(self, updates: int, env_steps: int, blocked_s: float, metrics: dict[str, Tensor]) -> None:

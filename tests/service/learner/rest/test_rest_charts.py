@@ -68,7 +68,8 @@ def test_people_write_tags_and_notes(api: Api) -> None:
     assert api.http.get("/runs", params={"tag": ["good", "paper"]}).json()["runs"] == []
     line: dict[str, Any] = {}
     while line.get("tags") != ["good"]:  # the overview is at most a second old
-        line = next(run for run in api.http.get("/overview").json()["runs"] if run["id"] == writer.run_id)
+        runs = api.http.get("/overview").json()["runs"]
+        line = next((run for run in runs if run["id"] == writer.run_id), {})
     assert len(line["notes"]) == 300
     for wrong in ({"tags": ["a,b"]}, {"tags": ["x" * 51]}, {"tags": [""]}, {"notes": "x" * 20_001}, {"seed": 2}):
         reply = api.http.patch(path, json=wrong)
