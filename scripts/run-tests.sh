@@ -18,10 +18,9 @@ part() { # a mark, then more of pytest's arguments
     mark=$1
     shift
     rm -f .pytest_cache/v/cache/lastfailed
-    "$python" -m pytest -m "$mark" "$@"
-    status=$?
+    "$python" -m pytest -m "$mark" "$@" && return 0
     names=$(failed)
-    [ $status -eq 1 ] && [ "$(echo "$names" | wc -l)" -le "$most_again" ] || return $status
+    [ -n "$names" ] && [ "$(echo "$names" | wc -l)" -le "$most_again" ] || return 1
     printf '\nrun-tests: once more, alone:\n%s\n' "$names"
     "$python" -m pytest -m "$mark" --last-failed --last-failed-no-failures none || return 1
     printf '\nrun-tests: failed beside others, passed alone:\n%s\n' "$names"
@@ -30,8 +29,8 @@ part() { # a mark, then more of pytest's arguments
 mkdir -p build
 PYTHONPATH=. nice -n 10 "$python" tests/support/compose_stack.py >build/images.log 2>&1 &
 images=$!
-status=0
-OMP_NUM_THREADS=1 part "not docker" -n 2 --dist loadfile --no-loadscope-reorder --durations 40 || status=1
+result=0
+OMP_NUM_THREADS=1 part "not docker" -n 2 --dist loadfile --no-loadscope-reorder --durations 40 || result=1
 wait $images || true
-part docker --durations 15 || status=1
-exit $status
+part docker --durations 15 || result=1
+exit $result

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 TESTS = """
 import pathlib
 import pytest
 
-def test_that_passes(): pass
+def test_that_passes(): assert {others}
 
 def test_that_fails_once():
     seen = pathlib.Path("seen")
@@ -26,12 +28,14 @@ def test_of_the_engine(): assert {engine}
 """
 
 
-def run(folder: Path, engine: bool) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *, others: bool = True, engine: bool = True, most_again: str = "8"
+) -> subprocess.CompletedProcess[str]:
     for part in ("scripts", "tests/support"):
         (folder / part).mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "run-tests.sh", folder / "scripts")
     (folder / "tests/support/compose_stack.py").touch()
-    (folder / "tests/test_small.py").write_text(TESTS.format(engine=engine))
+    (folder / "tests/test_small.py").write_text(TESTS.format(others=others, engine=engine))
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    docker: of the engine\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(
@@ -41,7 +45,8 @@ def run(folder: Path, engine: bool) -> subprocess.CompletedProcess[str]:
             **environment,
             "PYTHON": sys.executable,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTEST_ADDOPTS": "-p xdist.plugin",
+            "PYTEST_ADDOPTS": "-p xdist.plugin -ra",
+            "MOST_AGAIN": most_again,
         },
         capture_output=True,
         text=True,
@@ -50,13 +55,23 @@ def run(folder: Path, engine: bool) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_fails_by_accident_is_named_and_passes(tmp_path: Path) -> None:
-    done = run(tmp_path, engine=True)
+    done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed beside others, passed alone:\ntests/test_small.py::test_that_fails_once\n" in done.stdout
 
 
-def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
-    done = run(tmp_path, engine=False)
+@pytest.mark.parametrize(
+    ("broken", "name"), [({"others": False}, "test_that_passes"), ({"engine": False}, "test_of_the_engine")]
+)
+def test_what_fails_twice_has_failed(tmp_path: Path, broken: dict[str, bool], name: str) -> None:
+    """In whichever part; the other one is run all the same."""
+    done = run(tmp_path, **broken)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "passed alone:\ntests/test_small.py::test_that_fails_once\n" in done.stdout
-    assert "test_of_the_engine - assert False" in done.stdout
+    assert done.stdout.count(f"{name} - assert False") == 2
+    assert "1 passed, 2 deselected" in done.stdout or "1 failed, 2 deselected" in done.stdout
+
+
+def test_many_failures_are_no_accident(tmp_path: Path) -> None:
+    done = run(tmp_path, others=False, most_again="1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "once more" not in done.stdout
