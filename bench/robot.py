@@ -27,14 +27,15 @@ STEP_S, DEADLINE_S = 0.05, 0.045
 _MODEL_ID, _TASK = "bench", "walker-walk"
 _TIMEOUT_S = 60.0
 BUDGETS = ((512, 6), (256, 4), (128, 3), (64, 3))  # samples and iterations
+ROBOTS_BUDGET = (128, 3)  # what two cores plan within a step
 _one_thread = partial(agents.torch_threads, 1)
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """One robot alone: delays, of a round trip, with the published budget; then budgets, in this process."""
+    """One robot alone: delays, of a round trip, with a budget that fits a step; then budgets, in this process."""
     size = effort.pick(full="S", quick="S", tiny="XS")
     small = PlanConfig(num_samples=48, num_policy_trajectories=4, num_elites=8, iterations=2)
-    config = effort.pick(full=PlanConfig(), quick=PlanConfig(), tiny=small)
+    config = effort.pick(full=_budget(*ROBOTS_BUDGET), quick=_budget(*ROBOTS_BUDGET), tiny=small)
     steps = effort.pick(full=400, quick=100, tiny=5)
     model = agents.world_model(size)
     threads = agents.thread_counts(effort)[-1]
@@ -56,17 +57,20 @@ def _budgets(effort: Effort, model: WorldModel, size: str) -> Iterator[Figure]:
     any_planner = Planner(inference, PlanConfig())
     candidates = {"policy": Candidate(lambda: any_planner.policy(obs, task, seeds=seeds), _one_thread)}
     for samples, iterations in BUDGETS:
-        config = PlanConfig(
-            num_samples=samples,
-            iterations=iterations,
-            num_elites=samples // 8,
-            num_policy_trajectories=min(24, samples // 16),
-        )
-        plan = partial(Planner(inference, config).plan, obs, task, seeds=seeds)
+        plan = partial(Planner(inference, _budget(samples, iterations)).plan, obs, task, seeds=seeds)
         candidates[f"{samples}x{iterations}"] = Candidate(plan, _one_thread)
     for name, seconds in interleaved(candidates, effort.repetitions).items():
         taken = Spread.of([1000 * second for second in seconds])
         yield Value(f"robot.{size}.budget_{name}", f"an action by {name}, one thread", "ms", taken)
+
+
+def _budget(samples: int, iterations: int) -> PlanConfig:
+    return PlanConfig(
+        num_samples=samples,
+        iterations=iterations,
+        num_elites=samples // 8,
+        num_policy_trajectories=min(24, samples // 16),
+    )
 
 
 def _wait_for_weights(address: str) -> None:
