@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from newt.runs.facts import tasks_of
+from newt.runs.record import Run
 from newt.wire.addresses import bare_host, is_ip
 from services.learner.records.store import Records
 
 
-def needed_domains(records: Records) -> set[str]:
+def needed_domains(unfinished: Iterable[Run], records: Records) -> set[str]:
     """Domains of all active runs and of the evaluations under way; names of services for simulators of other people.
+
+    Args:
+        unfinished: The runs that have not ended.
+        records: The evaluations are read from them.
 
     Raises:
         UnavailableError: Redis does not answer.
     """
-    active = [run for run in records.runs.list_unfinished().records if run.state.active]
-    tasks = [task for run in active for task in run.spec.task_list()]
+    tasks = [task for run in unfinished if run.state.active for task in run.spec.task_list()]
     for job in records.evaluations.list_open().records:
         tasks += tasks_of(job.request.tasks or (), job.task_facts)
     return {task.domain for task in tasks}

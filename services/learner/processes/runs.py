@@ -133,12 +133,13 @@ class RunKeeper(JobKeeper):
             metrics.show_states(self._runs.states().values())
         if time.monotonic() - self._shown > RATES_EVERY_S:
             self._shown = time.monotonic()
-            active = [run for run in self._runs.list_unfinished().records if run.id in self._held]
+            unfinished = self._runs.list_unfinished().records
+            active = [run for run in unfinished if run.id in self._held]
             last = [self._history.last_evaluation(run.id) for run in active]
             domains = {task.name: task.domain for run in active for task in run.spec.task_list()}
             found = [evaluation for evaluation in last if evaluation is not None]
             metrics.show_progress([run.progress for run in active], found, domains)
-            metrics.show_needed(needed_hosts(needed_domains(self._records), self._settings.sims))
+            metrics.show_needed(needed_hosts(needed_domains(unfinished, self._records), self._settings.sims))
             with contextlib.suppress(OSError):  # a folder that is away is told by what writes there
                 volume = shutil.disk_usage(self._settings.data_dir)
                 metrics.DATA_USED.set(1 - volume.free / volume.total)

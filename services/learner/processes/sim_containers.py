@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 
 def needed_services(records: Records) -> set[str]:
     """Simulator services of all active runs and of the evaluations under way."""
-    return {DOMAINS[domain].service for domain in needed_domains(records) if domain in DOMAINS}
+    unfinished = records.runs.list_unfinished().records
+    return {DOMAINS[domain].service for domain in needed_domains(unfinished, records) if domain in DOMAINS}
 
 
 class SimContainers:
