@@ -111,6 +111,7 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
             "render_fps": RENDER_FPS,
             "autoreset_mode": autoreset_mode,
         }
+        self.autoreset_mode = autoreset_mode
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._next_step = autoreset_mode is AutoresetMode.NEXT_STEP
         dims = {(task.obs_dim, task.action_dim) for task in self.tasks}
@@ -162,6 +163,15 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
             PreconditionError: The step before this one has failed like that, and no `reset` followed; or another
                 thread is using this environment.
         """
+        with self._session.in_use():
+            self.step_async(actions)
+            return self.step_wait()
+
+    def step_async(self, actions: npt.NDArray[Any]) -> None:
+        """Starts a step; `step_wait` must follow. What you do between the two overlaps with the simulators' work.
+
+        Arguments and errors are those of `step`.
+        """
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self.num_envs, self._action_dim):
             raise ValueError(f"got actions of shape {actions.shape}, expected {(self.num_envs, self._action_dim)}")
@@ -173,7 +183,10 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
                     "the last step failed half way, so what it did is unknown: reset before the next"
                 )
             self._session.send(padded)
-            step = self._session.receive(self._client.timeout_s)
+
+    def step_wait(self) -> tuple[Any, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
+        """What the step has led to that `step_async` started. Raises as `step`; RuntimeError if none was started."""
+        step = self._session.receive(self._client.timeout_s)
         reward = step.reward.astype(np.float64)
         reward[step.crashed] = 0.0
         return (
