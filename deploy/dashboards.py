@@ -146,7 +146,10 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Instances", [("newt_sim_instances", "{{instance}}")]),
         Panel(
             "Episodes lost to a crash",
-            [(f"sum by (domain) (rate(newt_sim_env_errors_total[{RATE}]))", "{{domain}}")],
+            [
+                (f"sum by (domain) (rate(newt_sim_env_errors_total[{RATE}]))", "{{domain}}"),
+                (f"sum by (task) (rate(newt_sim_not_finite_episodes_total[{RATE}]))", "{{task}}: not finite"),
+            ],
         ),
         Panel(
             "Workers replaced",

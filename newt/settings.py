@@ -38,8 +38,11 @@ class ServiceSettings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
         prefix = str(self.model_config["env_prefix"])
+        nested = self.model_config.get("env_nested_delimiter") or "="  # which no variable's name has
         known = {f"{prefix}{name}".upper() for name in type(self).model_fields}
-        unknown = sorted(name for name in os.environ if name.startswith(prefix) and name not in known)
+        unknown = sorted(
+            name for name in os.environ if name.startswith(prefix) and name.partition(nested)[0] not in known
+        )
         if unknown:
             raise ValueError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 

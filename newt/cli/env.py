@@ -6,8 +6,8 @@ import json as json_format
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -16,16 +16,19 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from newt.cli.terminal import JsonOption, console, print_json
+from newt.cli import env_places
+from newt.cli.terminal import JsonOption, SourceArgument, SourceParameter, console, print_json
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
+from newt.own import environments, sources
 from newt.processes import how_it_ended
 from newt.tasks.reports import Criterion
 
-env_app = typer.Typer(help="Tasks of your own: begin one, check it, watch it.", no_args_is_help=True)
+env_app = typer.Typer(
+    help="Tasks of your own: begin one, check it, watch it, bring it elsewhere.", no_args_is_help=True
+)
+env_places.register(env_app)
 
-SourceArgument = Annotated[
-    str, typer.Argument(help="A folder with an env.py, a file, gym:ID, module:NAME, or an installed task's name.")
-]
+_CALL_TIMEOUT_S = 60.0
 _PACKAGE = "newt.own.example"
 _FILES = ("env.py", "test_env.py")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -89,17 +92,39 @@ def init(
 
 @env_app.command()
 def check(
-    source: SourceArgument,
+    source: Annotated[str | None, SourceParameter] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Look at a simulator service instead, anybody's: HOST:PORT.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Tasks of the service; repeatable. Default: one with short episodes of each domain."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=10, help="Random steps.")] = 10_000,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy whose score is measured.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a reset or a step may take: NEWT_SIM_STEP_TIMEOUT_S.")
+    ] = 60.0,
     json: JsonOption = False,
 ) -> None:
-    """Look at everything that training relies on; exit status 1 if something required has failed."""
+    """Look at everything that training relies on; exit status 1 if something required has failed.
+
+    With --address, at what any simulator service must do, in whatever language it is written.
+    """
+    if (source is None) == (address is None):
+        raise InvalidInputError("SOURCE", "name a source, or the --address of a service: one of the two")
     found: list[Criterion] = []
     facts: dict[str, Any] = {}
     begun = {"begun": "source", "task": ""}
-    for line in _lines("own", source, "--steps", steps, "--episodes", episodes, "--seed", seed):
+    if address is not None:
+        for one in _of_service(address, task or ()):
+            found.append(one)
+            if not json:
+                _print(one)
+        _conclude(address, found, facts, json)
+        return
+    for line in _lines("own", str(source), "--steps", steps, "--episodes", episodes, "--seed", seed, "--limit", limit):
         if "begun" in line:
             begun = line
         elif "facts" in line:
@@ -109,20 +134,14 @@ def check(
             if not json:
                 _print(found[-1])
         elif "ended" in line:
-            remedy = "mend what ends the process: exit, os._exit, a crash in compiled code, or too much memory"
+            remedy = (
+                "mend what ends the process: exit, os._exit, a crash in compiled code, too much memory, or a call that "
+                f"blocks for more than {limit:g} s where Python cannot end it"
+            )
             found.append(Criterion(begun["task"], begun["begun"], "failed", line["ended"], remedy))
             if not json:
                 _print(found[-1])
-    wrong = [one for one in found if one.outcome == "failed" and one.required]
-    if json:
-        criteria = [asdict(one) for one in found]
-        print_json({"source": source, "ok": not wrong, "tasks": list(facts.values()), "criteria": criteria})
-    else:
-        warned = sum(one.outcome != "passed" for one in found) - len(wrong)
-        passed = len(found) - len(wrong) - warned
-        console.print(f"{passed} passed, {len(wrong)} failed, {warned} to think about", highlight=False)
-    if wrong:
-        raise typer.Exit(1)
+    _conclude(str(source), found, facts, json)
 
 
 @env_app.command()
@@ -156,7 +175,7 @@ def replay(
 ) -> None:
     """Step an episode again that ended in a crash; exit status 1 while it still does."""
     line: dict[str, Any] = {}
-    for line in _lines("crash", str(file), *([source] if source else [])):
+    for line in _lines("crash", str(file), *([sources.absolute(source)] if source else [])):
         if "error" in line:
             raise NewtError(line["error"])
         if "ended" in line:
@@ -171,6 +190,27 @@ def replay(
         raise typer.Exit(1)
 
 
+def _of_service(address: str, tasks: Sequence[str]) -> Iterator[Criterion]:
+    from newt.client import SimClient  # gRPC and NumPy, which the other commands need not wait for
+    from newt.client.compliance import choose, examine
+
+    with SimClient(address, _CALL_TIMEOUT_S) as client:
+        yield from examine(client, choose(client, tasks))
+
+
+def _conclude(source: str, found: list[Criterion], facts: dict[str, Any], json: bool) -> None:
+    wrong = [one for one in found if one.outcome == "failed" and one.required]
+    if json:
+        criteria = [asdict(one) for one in found]
+        print_json({"source": source, "ok": not wrong, "tasks": list(facts.values()), "criteria": criteria})
+    else:
+        warned = sum(one.outcome != "passed" for one in found) - len(wrong)
+        passed = len(found) - len(wrong) - warned
+        console.print(f"{passed} passed, {len(wrong)} failed, {warned} to think about", highlight=False)
+    if wrong:
+        raise typer.Exit(1)
+
+
 def _print(one: Criterion) -> None:
     note = "" if one.outcome != "failed" or one.required else " (not required)"
     where = f"{one.task}: " if one.task else ""
@@ -180,9 +220,23 @@ def _print(one: Criterion) -> None:
         console.print(f"        {escape(one.remedy)}", highlight=False, soft_wrap=True)
 
 
+def _of_crash(file: str) -> str:
+    """The source that a crash's file names, of which there may be several; empty if it cannot be read."""
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            named = json_format.loads(json_format.loads(str(stored["facts"]))["sources"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return ""  # Whoever steps it says what is wrong.
+    return str(named[0]) if len(named) == 1 else ""
+
+
 def _lines(module: str, source: str, *arguments: object) -> Iterator[dict[str, Any]]:
     """Starts a check of the simulator service, and yields what it tells; at last how it `ended`, if not well."""
-    command = [sys.executable, "-m", f"services.sim.checks.{module}", source, *map(str, arguments)]
+    of = (str(arguments[0]) if arguments else _of_crash(source)) if module == "crash" else source
+    python = environments.python_of(of)
+    command = [python, "-m", f"services.sim.checks.{module}", source, *map(str, arguments)]
     told = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         try:

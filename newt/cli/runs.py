@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from newt.cli import watch
 from newt.cli.rest import Api, UrlOption
+from newt.cli.stack import pythons_of
 from newt.cli.terminal import JsonOption, console, line, list_table, name_table, print_broken, print_json, print_whole
 from newt.errors import InvalidInputError
 from newt.local import control
@@ -89,13 +90,20 @@ def train(
 def _train_own(request: dict[str, Any], own: Sequence[str], ours: list[str]) -> None:
     """Trains on own tasks, and on some of ours beside them, with services of its own in the usual folder."""
     named = sources.names(map(sources.absolute, own))
-    declared = [task.name for source in named.values() for task in sources.declared(source)]
+    pythons = pythons_of(named)
+    declared = [task.name for name, source in named.items() for task in sources.declared(source, pythons[name])]
     domains = tuple(sorted({task.domain for task in tasks_of(ours)})) if ours else ()
     request["tasks"] = [*declared, *ours]
     home, folder = default_home(), os.getcwd()
     console.print(f"Starting Redis, {len(domains) + len(named)} simulator services, replay, planner and learner ...")
     config = StackConfig(
-        home=home, domains=domains, fixed_ports=False, owner_pid=os.getpid(), sources=named, source_folder=folder
+        home=home,
+        domains=domains,
+        fixed_ports=False,
+        owner_pid=os.getpid(),
+        sources=named,
+        pythons=pythons,
+        source_folder=folder,
     )
     state = control.up(config)
     try:

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +21,7 @@ from newt.errors import InvalidInputError
 from newt.local import control
 from newt.local.stack import StackConfig
 from newt.local.state import command, default_home
-from newt.own import sources
+from newt.own import environments, sources
 from newt.tasks.domains import DOMAINS, how_to_install, installed_domains
 
 _FOLLOW_S = 0.25
@@ -67,12 +67,15 @@ def up(
     for name, source in own.items():
         if name in elsewhere:
             raise InvalidInputError("--sim", f"{name} is the name of the simulator of {source}; choose another one")
-        sources.declared(source)  # a mistake in it is told now, and in one line
+    pythons = pythons_of(own)
+    for name, source in own.items():
+        sources.declared(source, pythons[name])  # a mistake in it is told now, and in one line
     config = StackConfig(
         home=home or default_home(),
         domains=domains,
         fixed_ports=not any_port,
         sources=own,
+        pythons=pythons,
         source_folder=os.getcwd(),
         sims=elsewhere,
     )
@@ -87,6 +90,12 @@ def up(
         )
     console.print(f"page: {state.rest_url}   REST API: {state.rest_url}/docs", soft_wrap=True)
     console.print(f"stop with: {command('down', home)}", soft_wrap=True)
+
+
+def pythons_of(own: Mapping[str, str]) -> dict[str, str]:
+    """The interpreter of each source, by its simulator's name; installs requirements that are not there yet."""
+    with console.status("Installing what the sources require ..."):
+        return {name: environments.python_of(source) for name, source in own.items()}
 
 
 def _elsewhere(given: Sequence[str]) -> dict[str, str]:

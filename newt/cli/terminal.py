@@ -20,6 +20,11 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
+SourceParameter = typer.Argument(
+    help="A folder with an env.py, a file, gym:ID, module:NAME, or an installed task's name."
+)
+SourceArgument = Annotated[str, SourceParameter]
+
 
 def print_whole(table: Table) -> None:
     """Prints a wide table; where there is no terminal to fit it to (a CI's log), as wide as it is."""

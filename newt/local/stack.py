@@ -49,6 +49,7 @@ class StackConfig:
         sim_workers: Worker processes per simulator service; 0 lets the service decide.
         owner_pid: The stack stops when this process is gone; 0 lets it run until `newt down`.
         sources: Where somebody's own tasks come from, by the name of the simulator that is started for each.
+        pythons: Interpreter of the simulators of sources that have one of their own, by name (newt.own.environments).
         source_folder: Folder whose modules these may name; empty for none.
         sims: Addresses of simulators that run elsewhere, by name.
     """
@@ -59,6 +60,7 @@ class StackConfig:
     sim_workers: int = 0
     owner_pid: int = 0
     sources: Mapping[str, str] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
     source_folder: str = ""
     sims: Mapping[str, str] = field(default_factory=dict)
 
@@ -174,7 +176,8 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         if config.sim_workers:
             values["WORKERS"] = str(config.sim_workers)
         own = service(f"sim-{name}", "services.sim", sims[name], "newt.v1.SimService", values)
-        specs.append(replace(own, env={**own.env, "PYTHONPATH": path} if path else own.env))
+        argv = [config.pythons.get(name, python), *own.argv[1:]]
+        specs.append(replace(own, argv=argv, env={**own.env, "PYTHONPATH": path} if path else own.env))
     specs.append(service("replay", "services.replay", replay, "newt.v1.ReplayService", {"REDIS_URL": address}))
     values = {
         "HOST": ports.HOST,

@@ -53,14 +53,23 @@ def names(sources: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def declared(source: str) -> list[Task]:
+def _python_path(python: str) -> str:
+    """Where its modules are found: as here, unless the environment has what it needs in it."""
+    return os.pathsep.join(filter(None, sys.path)) if python == sys.executable else os.environ.get("PYTHONPATH", "")
+
+
+def declared(source: str, python: str = sys.executable) -> list[Task]:
     """What a source declares, found out in a process of its own.
+
+    Args:
+        source: The source.
+        python: Interpreter for its code.
 
     Raises:
         InvalidInputError: It cannot be used; says why and what to do.
     """
-    command = [sys.executable, "-m", PROBE, source]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    command = [python, "-m", PROBE, source]
+    environment = {**os.environ, "PYTHONPATH": _python_path(python), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=environment

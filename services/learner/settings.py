@@ -20,7 +20,7 @@ class LearnerSettings(ServiceSettings):
     """What the learner can be told."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="NEWT_LEARNER_", hide_input_in_errors=True
+        frozen=True, extra="forbid", env_prefix="NEWT_LEARNER_", env_nested_delimiter="__", hide_input_in_errors=True
     )
 
     port: int = Field(8000, ge=0, le=65535, description="Port of the REST API; 0 picks a free one.")
@@ -35,7 +35,8 @@ class LearnerSettings(ServiceSettings):
     sims: dict[str, Address] = Field(
         default_factory=dict,
         description="gRPC target of the simulator of every domain, and of simulators of your own tasks under names of "
-        'your choice, as JSON: {"dmcontrol": "127.0.0.1:50051", "our-arm": "lab7:50051"}.',
+        'your choice, as JSON: {"dmcontrol": "127.0.0.1:50051", "our-arm": "lab7:50051"}. '
+        "NEWT_LEARNER_SIMS__our-arm=lab7:50051 adds one to them.",
     )
     data_dir: Path = Field(Path("data/learner"), description="Folder for checkpoints, videos, logs and results.")
     allowed_hosts: list[str] = Field(

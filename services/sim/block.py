@@ -45,6 +45,8 @@ class SessionBlock:
             `corrected_score`: float32[N].
         final_obs: float32[N, O], valid where an episode has just ended; `final_rgb` likewise.
         error: int32[N], an EnvError.
+        not_finite: int32[N], episodes that ended, or could not begin, because a number was none, since the server last
+            counted them.
         frames: uint8[N, 224, 224, 3]: what Render asked for.
     """
 
@@ -68,6 +70,7 @@ class SessionBlock:
             ("corrected_score", np.float32, ()),
             ("final_obs", np.float32, (PADDED_OBS_DIM,)),
             ("error", np.int32, ()),
+            ("not_finite", np.int32, ()),
             ("rgb", np.uint8, (3, *_FRAME)),
             ("final_rgb", np.uint8, (3, *_FRAME)),
             ("frames", np.uint8, (*_FRAME, 3)),
@@ -107,6 +110,7 @@ class SessionBlock:
         self.corrected_score: npt.NDArray[np.float32] = view("corrected_score")
         self.final_obs: npt.NDArray[np.float32] = view("final_obs")
         self.error: npt.NDArray[np.int32] = view("error")
+        self.not_finite: npt.NDArray[np.int32] = view("not_finite")
         self.rgb: npt.NDArray[np.uint8] = view("rgb")
         self.final_rgb: npt.NDArray[np.uint8] = view("final_rgb")
         self.frames: npt.NDArray[np.uint8] = view("frames")

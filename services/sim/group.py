@@ -128,6 +128,7 @@ class Group:
                 ended = result.terminated or result.truncated
                 expert = None if ended and self._spec.same_step else self._expert(env)
             except Exception as error:
+                self._block.not_finite[row] += isinstance(error, FloatingPointError)
                 path = trail.write(self._crash_dir, len(action), error)
                 log.exception("simulator_failed", task=self._members[row].task, row=row, trail=str(path))
                 self._replace(row)
@@ -221,6 +222,7 @@ class Group:
         try:
             obs = self._first_obs(row, seed)
         except Exception as error:
+            self._block.not_finite[row] += isinstance(error, FloatingPointError)
             path = trail.write(self._crash_dir, len(self._actions[row]), error)
             # A simulator can be left in a state from which it cannot even reset; a new one fails only if the
             # seed itself is the cause.

@@ -13,6 +13,12 @@ INSTANCES = Gauge("newt_sim_instances", "Instances in use, all sessions together
 STEPS = Counter("newt_sim_env_steps_total", "Agent steps of single instances.", ["domain"])
 STEP_SECONDS = Histogram("newt_sim_step_seconds", "Duration of one step of a whole session.", buckets=LATENCY_BUCKETS)
 ENV_ERRORS = Counter("newt_sim_env_errors_total", "Episodes lost to a crash.", ["domain"])
+# By task: each is somebody's to mend, and few have any.
+NOT_FINITE = Counter(
+    "newt_sim_not_finite_episodes_total",
+    "Episodes that ended, or could not begin, because an observation, a reward or a score was not finite.",
+    ["task"],
+)
 WORKER_RESTARTS = from_zero(
     Counter("newt_sim_worker_restarts_total", "Worker processes replaced.", ["reason"]), ("hung", "signal", "exit")
 )

@@ -138,7 +138,7 @@ class WorkerProcess:
             self.kill_hung()
         code = self._process.wait()
         self._reader.join(1.0)
-        how = "was killed because it no longer answered" if self._hung else how_it_ended(code)
+        how = "was killed because a call of its simulator did not return in time" if self._hung else how_it_ended(code)
         last = "\n".join(self._last_lines) or "(nothing)"
         return f"worker {self.index} (pid {self.pid}) {how}; its last lines:\n{last}"
 

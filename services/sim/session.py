@@ -105,6 +105,7 @@ class Session:
         self._crashed = np.zeros(rows, np.bool_)
         self._due = np.zeros(rows, np.bool_)  # Rows that the step that was sent is to restart.
         self._observation: sim_pb2.Observation | None = None
+        self._last_death = ""
         self._moving = 0  # Sequence number of the step that has been sent to the workers.
         self._reply = sim_pb2.StepResponse()
         # Light rows share a worker: waking another one would take longer than their step.
@@ -144,7 +145,7 @@ class Session:
             if not self._broadcast(RESET, mask):
                 break
         else:
-            raise LostError("the simulators died at every attempt to reset them; the service's log has the causes")
+            raise LostError(f"the simulators died at every attempt to reset them; the last time, {self._last_death}")
         self._crashed &= ~mask
         self._needs_reset &= ~mask
         observation = sim_pb2.Observation()
@@ -305,8 +306,14 @@ class Session:
                 lost.append((slot, error))
             except RequestFailedError as error:
                 failures.append((slot, error))
+        for row in self._block.not_finite.nonzero()[0]:
+            metrics.NOT_FINITE.labels(self.tasks[row].name).inc(int(self._block.not_finite[row]))
+            self._block.not_finite[row] = 0
         for slot, death in lost:
-            log.error("instances_lost", rows=slot.rows.tolist(), cause=str(death).splitlines()[0])
+            cause = str(death).splitlines()[0]
+            tasks = sorted({self.tasks[row].name for row in slot.rows})
+            self._last_death = f"with {', '.join(tasks)} in it, {cause}"
+            log.error("instances_lost", rows=slot.rows.tolist(), tasks=tasks, cause=cause)
             self._give_up(slot)
         if failures and message == DRAW:
             raise PreconditionError(str(failures[0][1]))
@@ -365,7 +372,10 @@ class Session:
             block.error[crashed] = sim_pb2.ENV_ERROR_CRASHED
             self._crashed[:] = False
             return
-        raise LostError("the simulators died at every attempt to restart them; repeat this step for a last try")
+        raise LostError(
+            "the simulators died at every attempt to restart them; repeat this step for a last try. The last time, "
+            f"{self._last_death}"
+        )
 
     def _checked(self, tensor: tensor_pb2.Tensor) -> npt.NDArray[np.float32]:
         action = decode(tensor, "action", dtype=np.float32, shape=(self._rows, PADDED_ACTION_DIM))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import structlog
 
 from newt.errors import InvalidInputError
@@ -9,6 +11,8 @@ from newt.runs.record import Run
 from newt.runs.spec import RunSpec
 from newt.tasks.embeddings import require_encoder
 from newt.tasks.encoders import EncoderUnavailableError, has_weights
+from newt.tasks.registry import Task, table_tasks
+from newt.tasks.text_lengths import READ, tokens
 from newt.vision.encoder import REMEDY as IMAGE_REMEDY
 from services.learner.checkpoints.fine_tuning import adopt
 from services.learner.checkpoints.library import hold
@@ -40,6 +44,8 @@ def start_run(learner: Learner, spec: RunSpec) -> Run:
         spec = adopt(spec, source)
     known = source.header.tasks if source is not None else ()
     new_tasks = [task for task in spec.task_list() if task.name not in known]
+    if spec.algorithm.language:
+        _require_short_texts(new_tasks, spec.algorithm.text_encoder)
     try:
         if spec.algorithm.language and new_tasks:
             require_encoder([task.instruction for task in new_tasks], spec.algorithm.text_encoder)
@@ -54,3 +60,19 @@ def start_run(learner: Learner, spec: RunSpec) -> Run:
     log.info("run_created", run=run.id)
     learner.runs.wake()
     return run
+
+
+def _require_short_texts(tasks: Iterable[Task], encoder: str) -> None:
+    """Refuses instructions of which the encoder would read a part; ours are all short enough."""
+    ours = table_tasks()
+    for task in tasks:
+        if ours.get(task.name) == task:
+            continue
+        count, most = tokens(task.instruction, encoder), READ[encoder]
+        if count > most:
+            others = [name for name, limit in READ.items() if limit >= count]
+            raise InvalidInputError(
+                "tasks",
+                f"the instruction of {task.name} has {count} tokens, {encoder} reads at most {most}: shorten its "
+                f"goal or embodiment{f', or choose algorithm.text_encoder={others[0]}' if others else ''}",
+            )

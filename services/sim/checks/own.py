@@ -7,6 +7,7 @@ says what is `begun`, so that whoever reads knows where a process that dies was.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import math
 import os
@@ -26,8 +27,10 @@ import numpy.typing as npt
 
 from newt.errors import NewtError
 from newt.own import OwnTask
+from newt.tasks.encoders import CLIP, SENTENCE
 from newt.tasks.registry import Task
 from newt.tasks.reports import Criterion
+from newt.tasks.text_lengths import READ, least_tokens
 from services.sim.domains.base import FRAME_SIZE, StepResult
 from services.sim.domains.own.adapter import MAX_REWARD, OwnEnv
 from services.sim.domains.own.facts import facts
@@ -35,6 +38,8 @@ from services.sim.domains.own.sources import digest, load
 
 CALL_TIMEOUT_S = 60.0
 """For one reset or step: what the simulator service allows by default."""
+_GRACE_S = 30.0
+"""So much later ends, with the whole process, what no exception can reach: a call that blocks in compiled code."""
 _REPEATED_STEPS = 20
 _MAX_CRASHES = 5
 _LEAK_BYTES = 20e6
@@ -134,6 +139,13 @@ class Check:
         if len(text.split()) < 4:
             remedy = "write goal and embodiment as sentences: agents of several tasks tell them apart by the text"
             say(f"the agent reads {text!r}", remedy, outcome="warning", required=False)
+        elif least_tokens(text) > READ[CLIP]:
+            say(
+                f"{least_tokens(text)} tokens or more, of which the text encoder {CLIP} reads {READ[CLIP]}",
+                f"shorten goal or embodiment, or train with algorithm.text_encoder={SENTENCE}, which is the default",
+                outcome="warning",
+                required=False,
+            )
         else:
             say(f"{len(text.split())} words")
 
@@ -318,10 +330,29 @@ def actions(env: OwnEnv, agent: str, seed: int) -> Iterator[Columns]:
             yield np.zeros(env.action.dim, np.float32)
 
 
+class _Limit:
+    """What one call of the environment may take."""
+
+    def __init__(self) -> None:
+        self.seconds = CALL_TIMEOUT_S
+        self._armed_at = -math.inf
+
+    def watch(self) -> None:
+        """Prolongs the life of the process, now and then: doing so starts a thread."""
+        now = time.perf_counter()
+        if now - self._armed_at > self.seconds / 10:
+            self._armed_at = now
+            faulthandler.dump_traceback_later(self.seconds * 1.1 + min(_GRACE_S, self.seconds), exit=True)
+
+
+_LIMIT = _Limit()
+
+
 @contextmanager
-def _within(seconds: float = CALL_TIMEOUT_S) -> Iterator[None]:
-    """Raises TimeoutError in what takes longer, as soon as Python gets to run."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+def _within() -> Iterator[None]:
+    """Raises TimeoutError in what takes longer than the limit, as soon as Python gets to run; ends what never does."""
+    _LIMIT.watch()
+    signal.setitimer(signal.ITIMER_REAL, _LIMIT.seconds)
     try:
         yield
     finally:
@@ -329,7 +360,7 @@ def _within(seconds: float = CALL_TIMEOUT_S) -> Iterator[None]:
 
 
 def _too_long(signum: int, frame: FrameType | None) -> None:
-    raise TimeoutError(f"not done after {CALL_TIMEOUT_S:.0f} s, when the simulator service would give it up")
+    raise TimeoutError(f"not done after {_LIMIT.seconds:g} s, when the simulator service would give it up")
 
 
 def _memory() -> int:
@@ -349,7 +380,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--episodes", type=int, default=5)
+    parser.add_argument("--limit", type=float, default=CALL_TIMEOUT_S)
     options = parser.parse_args()
+    _LIMIT.seconds = options.limit
     signal.signal(signal.SIGALRM, _too_long)
     # What environments print must not get between our lines.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")

@@ -218,6 +218,44 @@ def test_a_hung_simulator_is_killed(start: Start) -> None:
     assert not psutil.pid_exists(server.pids[0])
 
 
+BLOCKING = """
+import time
+import gymnasium, numpy as np
+from newt.own import OwnTask
+
+
+class Env(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1)
+
+    def reset(self, *, seed=None, options=None):
+        if seed > 7:
+            time.sleep(3600)
+        return np.zeros(1), {}
+
+    def step(self, action):
+        return np.full(1, action[0] / 0 if action[0] == 0 else 1), 0.0, False, False, {}
+
+
+TASK = OwnTask(name="blocking", make=Env, goal="Do nothing at all.", episode_length=5)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_a_reset_that_blocks_is_an_error_that_names_the_task_and_costs_no_other_one(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "env.py").write_text(BLOCKING)
+    server = start(domains=("noop",), sources=(str(tmp_path),), step_timeout_s=1.5, max_restarts_per_minute=20)
+    with SimClient(server.address, 20) as client, client.open(["blocking", "noop"], [0, 0]) as session:
+        assert (server.service.pool.size, session.num_envs) == (2, 2)  # each in a worker of its own
+        words = "reset them; the last time, with blocking in it, .* did not return in time"
+        with pytest.raises(LostError, match=words):
+            session.reset(seeds=[8, 8])
+        session.reset(seeds=[3, 3])  # another seed, and it goes on
+        assert session.step(orders(1, 0)).reward.tolist() == [0, 0]
+
+
 def test_long_work_of_many_instances_is_not_a_hang(start: Start) -> None:
     server = start(step_timeout_s=0.6, workers=1)
     with SimClient(server.address, 20) as client, open_faulty(client, 8) as session:

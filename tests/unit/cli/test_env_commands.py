@@ -18,11 +18,23 @@ from services.sim.trail import Trail
 
 OWN_TASKS = Path(__file__).parents[2] / "support" / "own_tasks"
 BROKEN = """
-import itertools, os
+import itertools, os, signal, time
 import gymnasium, numpy as np
 from newt.own import OwnTask, Returns, Success
 
 COUNT = itertools.count()  # steps of the process
+
+
+def block():  # Like compiled code that does not come back: no signal reaches it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    time.sleep(60)
+
+
+def fork():  # A child that writes where we write, and goes on as if it were us.
+    if (child := os.fork()) == 0:
+        print("a child")
+        raise SystemExit
+    os.waitpid(child, 0)
 
 
 class Env(gymnasium.Env):
@@ -102,6 +114,9 @@ def test_several_tasks_are_checked_one_after_the_other() -> None:
             "failed",
             "shape (3,)",
         ),
+        ("self.steps += 1; time.sleep(9)", "None", "same seed, same episode", "failed", "not done after 2 s"),
+        ("self.steps += 1; block()", "None", "same seed, same episode", "failed", "exited with status 1"),
+        ("self.steps += 1; fork()", "None", "scores", "warning", "no score is declared"),
         ("self.kept.append(bytearray(os.urandom(50_000)))", "None", "memory", "warning", "MB"),
         (
             "self.steps += 1\n        if self.steps > 7: return np.zeros(2), 0.0, False, True, {}",
@@ -116,7 +131,8 @@ def test_what_is_wrong_is_named(
     tmp_path: Path, change: str, score: str, criterion: str, outcome: str, words: str
 ) -> None:
     (tmp_path / "env.py").write_text(BROKEN.replace("self.steps += 1", change) + TASK.format(score))
-    code, criteria = checked(tmp_path)
+    blocks = "sleep" in change or "block()" in change
+    code, criteria = checked(tmp_path, *(["--limit", "2"] if blocks else []))
     found = criteria[criterion]
     assert found["outcome"] == outcome, criteria
     assert words in found["detail"]

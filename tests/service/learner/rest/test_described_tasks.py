@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,14 @@ from services.sim.settings import SimSettings
 
 REQUEST = {"tasks": ["noop-short", "mujoco-reacher"], "preset": "laptop"}
 
+LONG = replace(TASKS[1], name="noop-long", goal="Choose a large number. " * 20)
+
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[SimService]:
     """A simulator of tasks that are not in our table."""
     service = SimService(SimSettings(port=0, domains=("noop",), workers=1, log_level="ERROR"))
+    service._catalogue.tasks[LONG.name] = LONG
     service.server.start()
     service.server.set_ready(True)
     yield service
@@ -111,6 +115,16 @@ def test_unknown_names_are_refused_as_before(api: Api) -> None:
     reply = api.http.post("/runs", json={**REQUEST, "tasks": ["noop-shirt"]})
     assert reply.status_code == 422
     assert "noop-short" in reply.json()["message"]
+
+
+def test_an_instruction_that_is_not_read_to_its_end_is_refused(api: Api) -> None:
+    clip = {"text_encoder": "clip-vit-b32"}
+    reply = api.http.post("/runs", json={**REQUEST, "tasks": ["noop-long"], "algorithm": clip})
+    assert reply.status_code == 422
+    message = reply.json()["message"]
+    assert "tasks: the instruction of noop-long has 11" in message
+    assert "clip-vit-b32 reads at most 77" in message
+    assert "choose algorithm.text_encoder=minilm-l6-v2" in message
 
 
 def test_one_learner_knows_nothing_of_anothers_simulators(api: Api, shared_redis: RedisServer, tmp_path: Path) -> None:
