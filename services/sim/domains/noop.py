@@ -48,6 +48,8 @@ RAISE, DIE, HANG, SLOW, NOT_A_NUMBER, TERMINATE = 1.0, -1.0, 0.5, 0.75, -0.5, 0.
 
 # noop-faulty cannot start episodes of seeds that are multiples of this, but for 0.
 BAD_SEED = 1009
+# Its reset does not come back from this one.
+HANG_SEED = 2**63 + 1013
 
 
 def make(task: str, rendering: bool) -> SimEnv:
@@ -65,6 +67,8 @@ class NoopEnv(SimEnv):
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """The seed's first uniform number is the whole state; `noop-faulty` has seeds that lead to none."""
+        if self._facts.name == "noop-faulty" and seed == HANG_SEED:
+            time.sleep(3600)
         self._steps = 0
         self._obs[:] = 0
         self._obs[0] = np.random.default_rng(seed).random()
