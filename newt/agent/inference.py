@@ -277,6 +277,12 @@ class InferenceModel:
                 total.index_add_(0, index, self.criticise(critic, x[index], shift[index]))
         return total.mul_(0.5)
 
+    def mean_value(self, terms: TaskTerms, z: Tensor, action: Tensor) -> Tensor:
+        """Returns float32[B, S]: mean of all critics at latents [B, S, Z] and actions [B, S, A]."""
+        x, _ = self._join(z, action)
+        critics = zip(self._critics, terms.critics, strict=True)
+        return torch.stack([self.criticise(critic, x, shift) for critic, shift in critics]).mean(0)
+
     def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
         """Returns one critic's values float32[B, S] of joined inputs [B, S, Z + A], `shift` of its rows."""
         return self._decode(critic(x, shift))

@@ -40,12 +40,14 @@ class PlanResult:
         sequence: float32[B, H, A] the chosen action sequence; its first action, plus exploration, is
             `action`. Execute all of it for open-loop control.
         value: float32[B] estimated return of that sequence.
+        std: float32[B, H, A] spread of the final proposal around `next_mean`, 0 on invalid entries.
     """
 
     action: Tensor
     next_mean: Tensor
     sequence: Tensor
     value: Tensor
+    std: Tensor
 
 
 class Planner:
@@ -124,7 +126,7 @@ class Planner:
         # Outside of inference mode, so that callers get ordinary tensors.
         return PlanResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _plan(self, inputs: PlanInputs, noise: PlanNoise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _plan(self, inputs: PlanInputs, noise: PlanNoise) -> tuple[Tensor, ...]:
         config, model = self.config, self.model
         B, H, A = inputs.prev_mean.shape
         P = config.num_policy_trajectories
@@ -163,7 +165,7 @@ class Planner:
         batch = torch.arange(B, device=selected.device)
         sequence = elites[batch, :, selected]
         action = sequence[:, 0] + inputs.explore[:, None] * std[:, 0] * noise.explore
-        return action.clamp(-1, 1), mean, sequence, elite_values[batch, selected]
+        return action.clamp(-1, 1), mean, sequence, elite_values[batch, selected], std
 
     def _policy_trajectories(self, terms: TaskTerms, z: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Follows the policy from z [B, 1, Z]: actions [B, H, P, A], latents [B, P, Z], returns [B, P]."""

@@ -24,6 +24,7 @@ from services.learner.processes.demos import DemoKeeper
 from services.learner.processes.dependencies import Dependencies
 from services.learner.processes.evaluations import EvaluationKeeper
 from services.learner.processes.learner import Learner
+from services.learner.processes.plays import PlayKeeper
 from services.learner.processes.runs import RunKeeper
 from services.learner.processes.served_tasks import ServedTasks
 from services.learner.processes.sim_containers import SimContainers, needed_services
@@ -67,10 +68,12 @@ def main() -> int:
     dependencies = Dependencies(records, settings)
     demo_sets = DemoSets(settings.replay, records)
     demos = DemoKeeper(records, settings, demo_sets, dependencies, retire=hub.retire)
-    keepers = (evaluations, demos, runs)
+    plays = PlayKeeper(settings, library, dependencies)
+    keepers = (plays, evaluations, demos, runs)
     containers = SimContainers(settings, lambda: needed_services(records)) if settings.docker_host else None
     served = ServedTasks(settings.sims)
-    learner = Learner(settings, redis_url, records, runs, evaluations, demos, demo_sets, library, dependencies, served)
+    parts = (runs, evaluations, demos, demo_sets, library, dependencies, served, plays)
+    learner = Learner(settings, redis_url, records, *parts)
     app = create_app(learner, token=token is not None)
     if token is not None:
         require_token(app, token)

@@ -81,6 +81,11 @@ class DataFolder:
         """What its process says."""
         return self.evaluation(job_id) / "evaluator.log"
 
+    @property
+    def plays(self) -> Path:
+        """Folders of plays that are under way: checkpoint and log."""
+        return self.root / "plays"
+
     def demos_log(self, name: str) -> Path:
         """What the process that collects a demonstration set says."""
         return self.root / "demos" / f"{name}.log"

@@ -49,6 +49,9 @@ class LearnerSettings(ServiceSettings):
         8 << 30, ge=1 << 20, description="Most bytes that an uploaded checkpoint may have (PUT /checkpoints/NAME)."
     )
     max_concurrent_runs: int = Field(1, ge=1, description="Runs that may have processes at once; others are queued.")
+    max_plays: int = Field(
+        2, ge=0, description="Plays (somebody watches an agent, or plays) at once: a process each, with its own model."
+    )
     torch_threads: int = Field(0, ge=0, description="CPU threads of a trainer; 0 leaves the choice to torch.")
     device: str = Field(
         "auto",

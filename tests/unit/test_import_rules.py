@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(folder.name for folder in (ROOT / "services").iterdir() if (folder / "__init__.py").exists())
 PARENT_ROOMS = ("rest", "page", "processes")
-CHILD_ROOMS = ("worker", "playing", "training", "collecting", "direct", "evaluating", "demonstrating")
+CHILD_ROOMS = ("worker", "playing", "training", "collecting", "direct", "evaluating", "demonstrating", "live")
 
 
 def imports(folder: str) -> Iterator[tuple[str, str]]:

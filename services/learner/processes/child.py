@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from newt.processes import how_it_ended, last_words
@@ -23,6 +24,7 @@ class Child:
         settings: Passed on through the environment.
         log_path: File that its stderr is appended to.
         on_exit: Called, from another thread, when it has ended.
+        talks: Whether to speak with it: `send` lines and read those of `lines`.
 
     Raises:
         OSError: The log cannot be written, or no process be made.
@@ -35,6 +37,8 @@ class Child:
         settings: LearnerSettings,
         log_path: Path,
         on_exit: Callable[[], None] = lambda: None,
+        *,
+        talks: bool = False,
     ) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path = log_path
@@ -45,7 +49,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stderr=stderr,
                 env={**inherited, **settings.environment()},
                 start_new_session=True,  # Ctrl-C reaches the API alone, which then stops its children in order.
@@ -62,6 +66,19 @@ class Child:
     def exit_status(self) -> int | None:
         """None while the process lives; negative: the signal that ended it."""
         return self._process.returncode if self._ended.is_set() else None
+
+    def send(self, line: str) -> None:
+        """Writes a line to its stdin; one that has ended hears nothing. One thread at a time."""
+        assert self._process.stdin is not None
+        with suppress(OSError, ValueError):  # ValueError: it was closed
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of its stdout, until it ends; of a child that talks."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            yield from lines
 
     def terminate(self) -> None:
         """Asks the process to stop."""
@@ -84,7 +101,8 @@ class Child:
     def _await_exit(self) -> None:
         self._process.wait()
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with suppress(OSError):  # what it did not read is lost
+                self._process.stdin.close()
         self._ended.set()
         self._on_exit()
 

@@ -9,6 +9,7 @@ from services.learner.processes.demo_sets import DemoSets
 from services.learner.processes.demos import DemoKeeper
 from services.learner.processes.dependencies import Dependencies
 from services.learner.processes.evaluations import EvaluationKeeper
+from services.learner.processes.plays import PlayKeeper
 from services.learner.processes.runs import RunKeeper
 from services.learner.processes.served_tasks import ServedTasks
 from services.learner.records.store import Records
@@ -30,6 +31,7 @@ class Learner:
         library: The checkpoints that there are.
         dependencies: Which services can be reached.
         served: What the simulators play.
+        plays: Keeps plays: somebody watches, or plays.
     """
 
     settings: LearnerSettings
@@ -42,3 +44,4 @@ class Learner:
     library: CheckpointLibrary
     dependencies: Dependencies
     served: ServedTasks
+    plays: PlayKeeper

@@ -27,6 +27,7 @@ from services.learner.rest.guard import BodyLimit, OwnNames
 from services.learner.rest.history import history_routes
 from services.learner.rest.operations import operation_routes
 from services.learner.rest.overview import overview_routes
+from services.learner.rest.plays import play_routes
 from services.learner.rest.requests import Followed
 from services.learner.rest.runs import run_routes
 from services.learner.rest.tasks import task_routes
@@ -78,6 +79,7 @@ def create_app(learner: Learner, *, token: bool = False) -> FastAPI:
         checkpoint_routes(learner),
         evaluation_routes(learner),
         demo_routes(learner),
+        play_routes(learner),
         task_routes(learner),
         operation_routes(learner),
         docs_routes(TITLE),

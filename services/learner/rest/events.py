@@ -28,7 +28,7 @@ PATIENCE_S = 60.0
 RETRY_S = 1.0
 MAX_CLIENTS = 256
 
-_STREAM: Responses = {
+STREAM: Responses = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
@@ -52,7 +52,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
     router = APIRouter()
     records, streams = learner.records, _Streams(changes)
 
-    @router.get("/runs/{run_id}/events", tags=["runs"], response_class=StreamingResponse, responses=_STREAM)
+    @router.get("/runs/{run_id}/events", tags=["runs"], response_class=StreamingResponse, responses=STREAM)
     async def get_run_events(
         run_id: str,
         after: Annotated[
@@ -71,7 +71,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
             run = records.runs.get(run_id)  # before the events, so that the last ones are not lost
             events = records.history.events(run_id, position)
             position = events[-1].id if events else position
-            messages = [_message(event.kind, event.model_dump_json(), event.id) for event in events]
+            messages = [message(event.kind, event.model_dump_json(), event.id) for event in events]
             state = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
             return Look(messages, state, run.state.finished)
 
@@ -79,7 +79,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
         return streams.respond(keys.record("run", run_id), look)
 
     @router.get(
-        "/evaluations/{job_id}/events", tags=["evaluations"], response_class=StreamingResponse, responses=_STREAM
+        "/evaluations/{job_id}/events", tags=["evaluations"], response_class=StreamingResponse, responses=STREAM
     )
     async def get_evaluation_events(job_id: str) -> StreamingResponse:
         """Server-sent events: `progress` with the whole record, now and whenever it changes, until it has ended."""
@@ -91,7 +91,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
         await anyio.to_thread.run_sync(look)
         return streams.respond(keys.record(records.evaluations.kind, job_id), look)
 
-    @router.get("/demos/{name}/events", tags=["demonstrations"], response_class=StreamingResponse, responses=_STREAM)
+    @router.get("/demos/{name}/events", tags=["demonstrations"], response_class=StreamingResponse, responses=STREAM)
     async def get_collection_events(name: str) -> StreamingResponse:
         """Server-sent events of a collection: `progress` with its record, now and when it changes, until it ends."""
 
@@ -133,17 +133,17 @@ class _Streams:
                         await asyncio.sleep(RETRY_S)
                         continue
                     except NotFoundError:
-                        yield _message("deleted", "{}")
+                        yield message("deleted", "{}")
                         return
                     except NewtError as error:  # the record has become unreadable
-                        yield _message("broken", json.dumps({"message": str(error)}))
+                        yield message("broken", json.dumps({"message": str(error)}))
                         return
                     answered = time.monotonic()
-                    for message in found.messages:
-                        yield message
+                    for told in found.messages:
+                        yield told
                     if found.state != last:
                         last = found.state
-                        yield _message("progress", last)
+                        yield message("progress", last)
                     elif not changed:
                         yield ": nothing new\n\n"  # a comment, so that no proxy takes the silence for death
                     if found.ended and not found.messages:
@@ -155,6 +155,7 @@ class _Streams:
             self._clients -= 1
 
 
-def _message(event: str, data: str, event_id: str = "") -> str:
+def message(event: str, data: str, event_id: str = "") -> str:
+    """One event, as it is sent."""
     head = f"id: {event_id}\n" if event_id else ""
     return f"{head}event: {event}\ndata: {data}\n\n"

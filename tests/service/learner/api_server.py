@@ -19,6 +19,7 @@ from services.learner.processes.demos import DemoKeeper
 from services.learner.processes.dependencies import Dependencies
 from services.learner.processes.evaluations import EvaluationKeeper
 from services.learner.processes.learner import Learner
+from services.learner.processes.plays import PlayKeeper
 from services.learner.processes.runs import RunKeeper
 from services.learner.processes.served_tasks import ServedTasks
 from services.learner.records.store import Records
@@ -46,6 +47,7 @@ def build(redis_url: str, data_dir: Path, **settings: object) -> Learner:
         library,
         dependencies,
         ServedTasks(chosen.sims),
+        PlayKeeper(chosen, library, dependencies),
     )
 
 
@@ -76,4 +78,5 @@ def serving(learner: Learner, token: str | None = None) -> Iterator[Api]:
             yield Api(learner, port, http)
     finally:
         running.should_exit = True
+        learner.plays.stop()
         thread.join()

@@ -1,7 +1,7 @@
 """Planning against a plain implementation written for these tests: one row, modules only, nothing shared."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -42,8 +42,8 @@ def plain_plan(
     row: int,
     *,
     explore: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """MPPI of one row, as the specification lists it: action, final mean, values of the last iteration."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """MPPI of one row, as the specification lists it: action, final mean, values of the last iteration, final std."""
     P, S, H = CONFIG.num_policy_trajectories, CONFIG.num_samples, previous.shape[0]
     mask, gamma = model.action_masks[task], model.discounts[task]
     tasks = task.expand(S)
@@ -74,7 +74,7 @@ def plain_plan(
         std = (weights[:, None] * (elites - mean[:, None]) ** 2).sum(1).sqrt().clamp(0.05, 2) * mask
     chosen = (weights.log() - noise.select[row].log()).argmax()
     action = elites[0, chosen] + explore * std[0] * noise.explore[row]
-    return action.clamp(-1, 1), mean, values
+    return action.clamp(-1, 1), mean, values, std
 
 
 def same(left: PlanResult, right: PlanResult, tolerance: float = 1e-4) -> None:
@@ -83,7 +83,7 @@ def same(left: PlanResult, right: PlanResult, tolerance: float = 1e-4) -> None:
 
 
 def pick(result: PlanResult, rows: list[int]) -> PlanResult:
-    return PlanResult(result.action[rows], result.next_mean[rows], result.sequence[rows], result.value[rows])
+    return PlanResult(*(getattr(result, field.name)[rows] for field in fields(result)))
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,12 @@ def test_plans_match_a_plain_implementation(make_model: MakeModel, overrides: di
     )
     for row in range(5):
         start = previous[row] * (not first[row])
-        action, mean, values = plain_plan(
+        action, mean, values, std = plain_plan(
             model, obs[row], task[row], start, float(weight[row]), noise, row, explore=bool(explore[row])
         )
         torch.testing.assert_close(result.action[row], action, rtol=0, atol=1e-3)
         torch.testing.assert_close(result.next_mean[row], mean, rtol=0, atol=1e-3)
+        torch.testing.assert_close(result.std[row], std, rtol=0, atol=1e-3)
         assert float((values - result.value[row]).abs().min()) < 1e-3
 
 

@@ -15,6 +15,7 @@ const VIEWS = {
   new: () => import("./start_view.js"),
   compare: () => import("./compare_view.js"),
   tasks: () => import("./tasks_view.js"),
+  play: () => import("./play_view.js"),
 };
 let current = new AbortController();
 let first = true;

@@ -81,7 +81,7 @@ export async function view(root, [id], query, signal) {
 
   async function showCheckpoints() {
     const found = await api.get(`${path}/checkpoints`, {}, signal);
-    replace(checkpoints, checkpointTable(path, id, found.checkpoints));
+    replace(checkpoints, checkpointTable(path, id, found.checkpoints, run.tasks[0]));
   }
 
   async function showVideos() {
@@ -182,14 +182,15 @@ function labels(values) {
   return pairs.length ? h("div", { class: "chips" }, ...pairs.map(([name, value]) => h("span", { class: "chip" }, `${name}: ${value}`))) : null;
 }
 
-/** @param {string} path @param {string} id @param {any[]} found Oldest first. */
-function checkpointTable(path, id, found) {
+/** @param {string} path @param {string} id @param {any[]} found Oldest first. @param {string} task To watch them on. */
+function checkpointTable(path, id, found, task) {
   if (!found.length) return h("p", { class: "muted" }, "None yet.");
   const rows = found.toReversed().map((item) => {
     const get = () => attempt(() => api.download(`${path}/checkpoints/${encodeURIComponent(item.name)}`, `${id}-${item.name}.safetensors`));
     const button = h("button", { type: "button", class: "plain", "aria-label": `Download checkpoint ${item.name}`, on: { click: get } }, "Download");
     const tune = h("a", { href: `#/new?init=${encodeURIComponent(`${id}/${item.name}`)}` }, "Fine-tune");
-    return h("tr", {}, h("td", {}, item.name, item.best ? h("span", { class: "badge succeeded" }, "best") : null), h("td", { class: "number" }, score(item.score)), h("td", { class: "number" }, short(item.updates)), h("td", { class: "number" }, size(item.size_bytes)), h("td", {}, ago(item.created_at)), h("td", { class: "end" }, item.broken ? h("span", { class: "error" }, item.broken) : h("span", {}, tune, " ", button)));
+    const watch = h("a", { href: `#/play?checkpoint=${encodeURIComponent(`${id}/${item.name}`)}&task=${encodeURIComponent(task)}`, "aria-label": `Watch checkpoint ${item.name}` }, "Watch");
+    return h("tr", {}, h("td", {}, item.name, item.best ? h("span", { class: "badge succeeded" }, "best") : null), h("td", { class: "number" }, score(item.score)), h("td", { class: "number" }, short(item.updates)), h("td", { class: "number" }, size(item.size_bytes)), h("td", {}, ago(item.created_at)), h("td", { class: "end" }, item.broken ? h("span", { class: "error" }, item.broken) : h("span", {}, watch, " ", tune, " ", button)));
   });
   const head = ["Name", "Score", "Updates", "Size", "Written", ""].map((title, place) => h("th", { scope: "col", class: [1, 2, 3].includes(place) ? "number" : null }, title));
   return h("div", { class: "scroll settings", tabindex: "0", role: "region", "aria-label": "Checkpoints" }, h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)));

@@ -84,6 +84,7 @@ class Card {
       task.split === "train" ? "" : task.split === "test" ? "held out" : task.split,
     ].filter(Boolean);
     const link = h("a", { class: "small", href: `#/new?task=${encodeURIComponent(task.name)}`, "aria-label": `Train on ${task.name}` }, "Train on it");
+    const play = task.simulator === "reachable" ? h("a", { class: "small", href: `#/play?task=${encodeURIComponent(task.name)}`, "aria-label": `Play ${task.name}` }, "Play it") : null;
     this.place = h("div", { class: "picture" }, task.picture ? null : h("span", { class: "muted small" }, "no picture"));
     this.element = h(
       "article",
@@ -95,7 +96,7 @@ class Card {
         h("div", { class: "line" }, h("h2", {}, task.name), h("span", { class: "muted small" }, task.domain)),
         h("p", { class: "small" }, task.instruction),
         h("p", { class: "muted small" }, facts.join(" · ")),
-        h("div", { class: "line" }, bestOf(best), link),
+        h("div", { class: "line" }, bestOf(best), h("span", {}, play, " ", link)),
       ),
     );
     let asked = !task.picture;
