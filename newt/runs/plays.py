@@ -26,8 +26,12 @@ def actors_of(task: Task, plans: bool | None) -> list[PlayActor]:
         task: The task.
         plans: Whether the model has a world model to plan with; None without a model.
     """
-    models: list[PlayActor] = [] if plans is None else ["planner", "policy"] if plans else ["policy"]
-    return [*models, *(["expert"] if task.has_expert else []), "random", "keys"]
+    actors: list[PlayActor] = ["random", "keys"]
+    if task.has_expert:
+        actors.insert(0, "expert")
+    if plans is not None:
+        actors.insert(0, "policy")
+    return ["planner", *actors] if plans else actors
 
 
 class PlayRequest(Record):

@@ -15,6 +15,7 @@ import pytest
 from api_server import Api, build, serving
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
+from tiny_agents import write_agent
 from visitor import Visitor
 
 from newt.local.redis_server import RedisServer
@@ -23,6 +24,8 @@ from newt.videos import Frame, write_mp4
 from services.learner.records import keys
 from services.learner.records.progress import CollectorProgress, TrainerProgress
 from services.learner.records.writer import RunWriter
+from services.sim.service import SimService
+from services.sim.settings import SimSettings
 
 TOKEN = "8dc8f0be49959174badb3a91a7d97e55"
 HOSTILE_NAME = "<img src=x onerror=alert(0)>"
@@ -202,7 +205,7 @@ def test_it_fits_into_any_window_and_can_be_read_by_all(
     page = visitor.page
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
-    for place in ("", "new", f"run/{large.run_id}", f"compare?group={large.run_id}", "tasks"):
+    for place in ("", "new", f"run/{large.run_id}", f"compare?group={large.run_id}", "tasks", "play"):
         visitor.open(place)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, place
@@ -279,5 +282,63 @@ def test_the_token_is_asked_for_once_and_is_in_no_address(
         picture = page.get_by_role("article", name="mujoco-reacher").locator("img")
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
         context.close()
+    assert not [url for url in visitor.asked if TOKEN in url]
+    assert [told for told in visitor.wrong if "401" not in told] == []
+
+
+def test_an_agent_is_watched_and_a_game_is_played_by_keys_and_kept(
+    browser: Browser, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    arcade = SimService(SimSettings(port=0, domains=("miniarcade",), workers=1, log_level="ERROR"))
+    arcade.server.start()
+    arcade.server.set_ready(True)
+    task, settings = "pygame-bird-attack", {"sims": {"miniarcade": arcade.server.address}, "torch_threads": 1}
+    checkpoints = tmp_path / "runs" / "run-tiny" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    write_agent(checkpoints / "100.safetensors", [task])
+    try:
+        with serving(build(shared_redis.url, tmp_path, device="cpu", **settings), TOKEN) as guarded:
+            context = browser.new_context(viewport={"width": 360, "height": 900})
+            visitor = Visitor(context.new_page(), f"http://127.0.0.1:{guarded.port}")
+            page = visitor.open(f"play?checkpoint=run-tiny&task={task}")
+            page.get_by_label(re.compile("Token")).fill(TOKEN)
+            page.keyboard.press("Enter")
+            page.get_by_label("Seed").fill("-1")
+            page.get_by_role("button", name="Start").click()
+            expect(page.get_by_role("alert")).to_have_text("Seed: expected a whole number.")
+            page.get_by_label("Seed").fill("7")
+            page.get_by_role("button", name="Start").click()
+            expect(page.get_by_alt_text(f"What {task} looks like now")).to_have_js_property("naturalWidth", 224)
+            spread = page.locator(".tile", has_text="Plan's spread").locator("dd")
+            expect(spread).to_have_text(re.compile(r"^0\.\d+"))
+            page.get_by_label("Instruction", exact=True).and_(page.locator("textarea")).fill("Fly away.")
+            page.get_by_role("button", name="Tell it").click()
+            page.get_by_role("button", name="One plan").click()
+            expect(page.get_by_role("region", name="Reward")).to_contain_text("imagined from step")
+            expect(page.get_by_text("Paused.")).to_be_visible()
+            found = Axe().run(page)
+            assert found.violations_count == 0, found.generate_report()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+            page.get_by_role("button", name="Next seed").click()
+            expect(page.get_by_label("Seed of the episode")).to_have_value("8")
+            page.get_by_role("group", name=re.compile("Picture; keys")).focus()
+            page.keyboard.down("ArrowLeft")
+            expect(page.get_by_role("button", name="Keys")).to_have_attribute("aria-pressed", "true")
+            expect(page.locator(".tile", has_text="Step").locator("dd")).to_have_text(re.compile("[1-9].* / "))
+            with page.expect_download() as download:
+                page.get_by_role("button", name="Keep as demonstration").click()
+            page.get_by_role("button", name="Policy").first.click()  # hands back
+            expect(page.get_by_role("button", name="Policy").first).to_have_attribute("aria-pressed", "true")
+            with np.load(download.value.path()) as kept:
+                assert [-1.0, -1.0] in kept["action"].tolist()
+                assert (kept["task"].tolist(), kept["seed"].tolist()) == ([task], [8])
+            page.get_by_role("button", name="End").click()
+            expect(page.get_by_text("It has ended.")).to_be_visible()
+            assert arcade.sessions.used_instances == 0
+            context.close()
+    finally:
+        arcade.server.stop(0)
+        arcade.close()
     assert not [url for url in visitor.asked if TOKEN in url]
     assert [told for told in visitor.wrong if "401" not in told] == []
