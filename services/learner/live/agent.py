@@ -132,13 +132,13 @@ class ModelAgent:
         """See `LiveAgent`."""
         result = self._plan(seen, seed, None, self._previous)
         self._previous = result.next_mean
-        return Planned(_numpy(result.action)[0], float(result.std[0, 0, : self._task.action_dim].mean()))
+        return Planned(_row(result.action), float(result.std[0, 0, : self._task.action_dim].mean()))
 
     def policy(self, seen: Seen) -> Floats:
         """See `LiveAgent`."""
         obs, image = self._tensors(seen, torch.device("cpu"))
         action = self._planner.policy(obs, _TASK, seeds=_TASK, explore=False, image=image)
-        return _numpy(action)[0]
+        return _row(action)
 
     def value(self, seen: Seen) -> float | None:
         """See `LiveAgent`."""
@@ -154,7 +154,7 @@ class ModelAgent:
         actions = self._plan(seen, seed, steps, None).sequence if planned else None
         obs, image = self._tensors(seen, self._device)
         found = imagine(self._planner.model, obs, _TASK.to(self._device), steps, actions, image)
-        return Expected(*(_numpy(tensor)[0] for tensor in (found.action, found.reward, found.value)))
+        return Expected(_row(found.action), _row(found.reward), _row(found.value))
 
     def _plan(self, seen: Seen, seed: int, horizon: int | None, previous: torch.Tensor | None) -> Any:
         obs, image = self._tensors(seen, torch.device("cpu"))
@@ -205,7 +205,7 @@ class PolicyAgent:
         """See `LiveAgent`."""
         with torch.no_grad():
             obs = torch.from_numpy(np.array(seen.obs)).to(self._device)
-            return _numpy(self._policy.best_action(obs, _TASK.to(self._device)))[0]
+            return _row(self._policy.best_action(obs, _TASK.to(self._device)))
 
     def value(self, seen: Seen) -> float | None:
         """It has none."""
@@ -216,6 +216,7 @@ class PolicyAgent:
         raise PreconditionError("this agent has a policy only and no world model to imagine with")
 
 
-def _numpy(tensor: torch.Tensor) -> Floats:
-    array: Floats = tensor.float().cpu().numpy()
+def _row(tensor: torch.Tensor) -> Floats:
+    """The only row of a batch."""
+    array: Floats = tensor[0].float().cpu().numpy()
     return array

@@ -157,7 +157,8 @@ class LiveSession:
             actor = "planner" if agent.plans else "policy"
         steps = min(how["steps"], self._task.episode_length - self._steps)
         expected = agent.imagine(self._seen(), steps, self._draw_seed(), planned=actor == "planner")
-        self._follow = deque(expected.action)
+        self._follow.clear()
+        self._follow.extend(expected.action)
         self._followed_as = actor
         facts = {"reward": _finite(expected.reward), "value": _finite(expected.value)}
         self._tell("imagined", {"episode": self._episode, "step": self._steps, "actor": actor, **facts})

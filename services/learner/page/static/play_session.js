@@ -157,7 +157,7 @@ export class PlaySession {
   async save() {
     if (!this.now.step) throw new Error("Nothing was played yet.");
     await api.download(`${this.path}/recording`, `${this.play.task}.npz`);
-    notify(`Import it with: newt demos import ${this.play.task}.npz --name NAME`);
+    notify(`Import it with: newt demos import ${this.play.task}.npz --set NAME`);
   }
 
   async end() {
