@@ -43,8 +43,9 @@ from services.learner.settings import LearnerSettings, start_sim
 MODULE = "services.learner.live.worker"
 LEASE_S = 20.0
 IDLE_S = 900.0
-ANSWER_S = 40.0
-STOP_GRACE_S = 5.0
+ANSWER_S = 90.0
+"""To load a model, or the encoder of a new instruction, takes a while on a busy machine."""
+STOP_GRACE_S = 15.0
 MAX_WAITING = 64
 """Events that a viewer has not read yet; of more, the oldest are dropped."""
 MAX_REMEMBERED = 50

@@ -146,6 +146,12 @@ export class PlaySession {
     return api.patch(this.path, changes);
   }
 
+  /** @param {string} instruction */
+  async instruct(instruction) {
+    await this.change({ instruction });
+    notify("It has been told.");
+  }
+
   /** @param {number} further */
   async reset(further) {
     const text = this.seed.value.trim();
@@ -175,8 +181,8 @@ export class PlaySession {
 
   instruction() {
     const text = h("textarea", { id: "play-instruction", rows: 3, maxlength: 1000 }, this.play.instruction);
-    const tell = this.button("Tell it", () => this.change({ instruction: text.value }));
-    const own = this.button("The task's own", () => ((text.value = this.play.instruction), this.change({ instruction: "" })));
+    const tell = this.button("Tell it", () => this.instruct(text.value));
+    const own = this.button("The task's own", () => ((text.value = this.play.instruction), this.instruct("")));
     return h("section", { class: "card", "aria-label": "Instruction" }, h("h2", {}, h("label", { for: "play-instruction" }, "Instruction")), text, h("div", { class: "buttons", style: { "margin-top": "0.5rem" } }, tell, own));
   }
 

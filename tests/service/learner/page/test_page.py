@@ -20,6 +20,7 @@ from visitor import Visitor
 
 from newt.local.redis_server import RedisServer
 from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
+from newt.tasks.registry import get_task
 from newt.videos import Frame, write_mp4
 from services.learner.records import keys
 from services.learner.records.progress import CollectorProgress, TrainerProgress
@@ -311,8 +312,10 @@ def test_an_agent_is_watched_and_a_game_is_played_by_keys_and_kept(
             expect(page.get_by_alt_text(f"What {task} looks like now")).to_have_js_property("naturalWidth", 224)
             spread = page.locator(".tile", has_text="Plan's spread").locator("dd")
             expect(spread).to_have_text(re.compile(r"^0\.\d+"))
-            page.get_by_label("Instruction", exact=True).and_(page.locator("textarea")).fill("Fly away.")
+            other = get_task("pygame-pong").instruction  # whose embedding comes with the package
+            page.get_by_label("Instruction", exact=True).and_(page.locator("textarea")).fill(other)
             page.get_by_role("button", name="Tell it").click()
+            expect(page.get_by_text("It has been told.")).to_be_visible()
             page.get_by_role("button", name="One plan").click()
             expect(page.get_by_role("region", name="Reward")).to_contain_text("imagined from step")
             expect(page.get_by_text("Paused.")).to_be_visible()
