@@ -57,7 +57,7 @@ export class PlaySession {
   /** Follows it to its end. */
   async follow() {
     await api.follow(`${this.path}/events`, (kind, data) => this.tell(kind, data), this.signal, () => {});
-    if (!this.signal.aborted) this.over("It has ended: nobody watched it for a while.");
+    if (!this.signal.aborted && !this.ended) this.over("It has ended: nobody watched it for a while.");
   }
 
   /** @param {string} kind @param {any} data */

@@ -61,7 +61,7 @@ def schema(api: Api) -> Iterator[schemathesis.BaseSchema]:
             (dependencies, "CHECK_TIMEOUT_S"),
         ):
             patch.setattr(module, name, 0.1)  # nobody is there
-        loaded = schemathesis.openapi.from_url(f"http://127.0.0.1:{api.port}/openapi.json")
+        loaded = schemathesis.openapi.from_url(f"http://127.0.0.1:{api.port}/openapi.json", timeout=60)
         loaded.config.update(base_url=f"http://127.0.0.1:{api.port}")
         yield loaded
 
