@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from newt.cli import demo_files, events
+from newt.cli import demo_files, demo_recording, events
 from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import JsonOption, console, name_table, print_broken, print_json
 from newt.errors import NewtError
@@ -18,6 +18,7 @@ demos_app = typer.Typer(
     help="Collect, list and delete demonstration sets; import and export published files.", no_args_is_help=True
 )
 demo_files.register(demos_app)
+demo_recording.register(demos_app)
 
 NameOption = Annotated[str, typer.Option("--name", help="Name of the new set.")]
 EpisodesOption = Annotated[int, typer.Option(help="Demonstrations per task.")]

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from newt.cli import env_places
+from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import JsonOption, SourceArgument, SourceParameter, console, print_json
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
 from newt.own import environments, sources
@@ -29,6 +31,7 @@ env_app = typer.Typer(
 env_places.register(env_app)
 
 _CALL_TIMEOUT_S = 60.0
+_UNTRAINED = ("random", "zero", "expert")
 _PACKAGE = "newt.own.example"
 _FILES = ("env.py", "test_env.py")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -147,16 +150,39 @@ def check(
 @env_app.command()
 def play(
     source: SourceArgument,
-    agent: Annotated[str, typer.Option(help="random, zero or expert.")] = "random",
+    agent: Annotated[
+        str, typer.Option(help="random, zero, expert, a RUN (RUN/best, ...), or a checkpoint's file.")
+    ] = "random",
     task: Annotated[str | None, typer.Option(help="Which task, of a source with several. Default: the first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Video to write. Default: TASK-AGENT.mp4 in this folder.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episode and of random actions.")] = 0,
+    url: UrlOption = None,
 ) -> None:
-    """Play one episode and write a video of it (MP4)."""
-    if agent not in ("random", "zero", "expert"):
-        raise InvalidInputError("--agent", f"got {agent!r}, expected random, zero or expert")
-    path = out or Path(f"{Path(source.rpartition(':')[2]).name or 'episode'}-{agent}.mp4")
-    arguments = [*(["--task", task] if task else []), "--agent", agent, "--seed", seed, "--out", path]
+    """Play one episode and write a video of it (MP4); agents act as they were trained to."""
+    named = agent if agent in _UNTRAINED else Path(agent).name
+    path = out or Path(f"{Path(source.rpartition(':')[2]).name or 'episode'}-{named}.mp4")
+    with TemporaryDirectory() as folder:
+        player = agent if agent in _UNTRAINED else str(_file_of(agent, url, Path(folder)))
+        arguments = [*(["--task", task] if task else []), "--agent", player, "--seed", seed, "--out", path]
+        _play(source, arguments)
+
+
+def _file_of(agent: str, url: str | None, folder: Path) -> Path:
+    """A checkpoint's file: that of this name, else a run's, fetched from the learner."""
+    if Path(agent).exists():
+        return Path(agent)
+    run_id, _, name = agent.partition("/")
+    try:
+        api = Api(url)
+        api.download(f"/runs/{run_id}/checkpoints/{name or 'newest'}", folder / "checkpoint")
+    except NewtError as error:
+        raise InvalidInputError(
+            "--agent", f"got {agent!r}, expected random, zero, expert, a checkpoint's file, or a run: {error}"
+        ) from error
+    return folder / "checkpoint"
+
+
+def _play(source: str, arguments: Sequence[object]) -> None:
     for line in _lines("own_video", source, *arguments):
         if "error" in line or "ended" in line:
             raise NewtError(line.get("error") or line["ended"])

@@ -11,17 +11,18 @@ from newt.miniarcade.base import SIZE, Game, clip
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 try:
-    import pygame
+    import pygame as pygame  # for newt.recordings.person as well
 except ImportError as error:
     raise PreconditionError(f"playing needs pygame ({error}): install newt[sim-miniarcade]") from error
 
-_NAMES = {
+NAMES = {
     pygame.K_LEFT: "left",
     pygame.K_RIGHT: "right",
     pygame.K_UP: "up",
     pygame.K_DOWN: "down",
     pygame.K_SPACE: "space",
 }
+"""What keys are called, by pygame's numbers."""
 _UNSEEN = ("offscreen", "dummy", "evdev")
 
 
@@ -59,14 +60,15 @@ def play(name: str, seed: int = 0, scale: int = 3, expert: bool = False, episode
         ValueError: No game of this name.
     """
     game = make_game(name)
-    window = _open_window(SIZE * scale)
+    window = open_window(SIZE * scale)
     try:
         return _Session(game, name, window, seed, expert).run(episodes)
     finally:
         pygame.display.quit()
 
 
-def _open_window(size: int) -> pygame.Surface:
+def open_window(size: int) -> pygame.Surface:
+    """A square window of so many pixels. Raises PreconditionError where there is no display."""
     try:
         pygame.display.init()
         driver = pygame.display.get_driver()
@@ -119,7 +121,7 @@ class _Session:
             if event.type == pygame.QUIT:
                 return False
             if event.type == pygame.KEYUP:
-                self.held.discard(_NAMES.get(event.key, ""))
+                self.held.discard(NAMES.get(event.key, ""))
             if event.type == pygame.KEYDOWN:
                 if event.key == pygame.K_ESCAPE:
                     return False
@@ -127,8 +129,8 @@ class _Session:
                     self.paused = not self.paused
                 elif event.key == pygame.K_r:
                     self._restart()
-                elif event.key in _NAMES:
-                    self.held.add(_NAMES[event.key])
+                elif event.key in NAMES:
+                    self.held.add(NAMES[event.key])
         return True
 
     def _show(self, score: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from agent_files import write_agent
 from typer.testing import CliRunner
 
 from newt.cli.main import app
@@ -82,6 +83,30 @@ def test_a_new_folder_passes_its_check_and_plays(tmp_path: Path, monkeypatch: py
         assert video.streams.video[0].frames > 40
     with pytest.raises(AlreadyExistsError, match=r"env\.py exists already"):
         newt("init", "my_arm")
+
+
+def test_a_trained_agent_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_HOME", str(tmp_path / "home"))
+    agent = write_agent(tmp_path / "agent-7")  # it knows `reach`, with 5 observed and 2 action columns
+    source = (
+        BROKEN.replace("(2,)", "(5,)").replace("(-1, 1, 2)", "(-1, 1, 5)").replace("Box(-1, 1)", "Box(-1, 1, (2,))")
+    )
+    text = (
+        source
+        + "    def render(self):\n        return np.zeros((64, 64, 3), np.uint8)\n"
+        + TASK.format("Returns(0, 20)")
+    )
+    (tmp_path / "env.py").write_text(text.replace("name='broken'", "name='reach'"))
+    out = tmp_path / "played.mp4"
+    code, output = newt("play", str(tmp_path), "--agent", str(agent), "--out", str(out))
+    assert code == 0
+    assert "reach: 20 steps, return 10.00, score 0.50" in output
+    assert out.stat().st_size > 1_000
+    (tmp_path / "env.py").write_text(text)
+    with pytest.raises(NewtError, match="was not trained on broken; it knows reach"):
+        newt("play", str(tmp_path), "--agent", str(agent), "--out", str(out))
+    with pytest.raises(InvalidInputError, match=r"--agent: got 'no-such-run', .*newt up"):
+        newt("play", str(tmp_path), "--agent", "no-such-run")
 
 
 def test_a_gymnasium_environment_gets_a_file_of_facts(tmp_path: Path) -> None:
