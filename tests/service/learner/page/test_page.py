@@ -19,6 +19,8 @@ from tiny_agents import write_agent
 from visitor import Visitor
 
 from newt.local.redis_server import RedisServer
+from newt.runs.base import now
+from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
 from newt.tasks.registry import get_task
 from newt.videos import Frame, write_mp4
@@ -147,7 +149,20 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
     log.parent.mkdir(parents=True)
     log.write_text(json.dumps({"event": HOSTILE, "level": "warning", "x": HOSTILE}) + f"\n{HOSTILE}\n")
     frames = [Frame(np.full((224, 224, 3), 9 * k, np.uint8), k, 0.0, float("nan")) for k in range(9)]
-    write_mp4(folder.run(writer.run_id) / "videos" / "reacher.mp4", "mujoco-reacher", frames, 9)
+    stats = EpisodeStats(score=0.3, corrected_score=0.3, return_=1, success=None, length=9, episodes=2)
+    early = EvaluationJob(
+        id="early",
+        state="succeeded",
+        run_id=writer.run_id,
+        request=CheckpointEvaluationRequest(checkpoint=f"{writer.run_id}/5", tasks=["mujoco-reacher"], videos=True),
+        checkpoint_sha256="",
+        created_at=now(),
+        result=Evaluation(kind="requested", mode="planner", env_steps=5_000, tasks={"mujoco-reacher": stats}),
+        videos={"mujoco-reacher": "reacher.mp4"},
+    )
+    api.learner.records.evaluations.put(early)
+    for videos in (folder.run(writer.run_id), folder.evaluation("early")):
+        write_mp4(videos / "videos" / "reacher.mp4", "mujoco-reacher", frames, 9)
     page = visitor.open(f"run/{writer.run_id}")
     expect(page.get_by_role("alert")).to_have_text(HOSTILE)
     page.locator("summary", has_text="Logs").click()
@@ -155,6 +170,13 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
     video = page.get_by_label("mujoco-reacher", exact=True).and_(page.locator("video"))
     video.scroll_into_view_if_needed()
     expect(video).to_have_js_property("videoWidth", 224)
+    cards = page.get_by_role("region", name="Videos")
+    expect(cards).to_contain_text("final evaluation")
+    cards.get_by_label("Checkpoint").fill("0")  # the slider
+    expect(cards).to_contain_text("5, planner · 5,000 env steps")
+    expect(cards).to_contain_text("0.300")
+    expect(video).to_have_js_property("videoWidth", 224)
+    expect(video).to_have_attribute("src", "evaluations/early/videos/reacher.mp4")
     visitor.open(f"run/{HOSTILE.replace('/', '%2F')}")
     expect(page.get_by_role("alert")).to_contain_text("onerror=alert(1)")
     page.wait_for_load_state("networkidle")  # the second 404 is late
