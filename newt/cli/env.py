@@ -156,6 +156,7 @@ def play(
     task: Annotated[str | None, typer.Option(help="Which task, of a source with several. Default: the first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Video to write. Default: TASK-AGENT.mp4 in this folder.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episode and of random actions.")] = 0,
+    window: Annotated[bool, typer.Option("--window", help="Show it in a window; no video is written.")] = False,
     url: UrlOption = None,
 ) -> None:
     """Play one episode and write a video of it (MP4); agents act as they were trained to."""
@@ -164,6 +165,8 @@ def play(
     with TemporaryDirectory() as folder:
         player = agent if agent in _UNTRAINED else str(_file_of(agent, url, Path(folder)))
         arguments = [*(["--task", task] if task else []), "--agent", player, "--seed", seed, "--out", path]
+        if window:
+            arguments.append("--window")
         _play(source, arguments)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+import numpy as np
+import numpy.typing as npt
+
 from newt.errors import PreconditionError
 from newt.miniarcade import make_game
 from newt.miniarcade.base import SIZE, Game, clip
@@ -81,6 +84,13 @@ def open_window(size: int) -> pygame.Surface:
         raise PreconditionError(
             f"cannot open a window ({error}): run this where there is a display, or with X forwarded (ssh -X)"
         ) from error
+
+
+def show_picture(window: pygame.Surface, picture: npt.NDArray[np.uint8], caption: str) -> None:
+    """Shows uint8[height, width, 3] in the whole window."""
+    pygame.transform.scale(pygame.surfarray.make_surface(picture.swapaxes(0, 1)), window.get_size(), window)
+    pygame.display.set_caption(caption)
+    pygame.display.flip()
 
 
 class _Session:

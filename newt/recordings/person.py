@@ -6,7 +6,7 @@ import numpy as np
 
 from newt.client.single_env import RemoteEnv
 from newt.miniarcade import GAMES, make_game
-from newt.miniarcade.play import NAMES, key_action, open_window, pygame
+from newt.miniarcade.play import NAMES, key_action, open_window, pygame, show_picture
 from newt.recordings.playing import Again, Stop
 from newt.wire.episodes import Floats
 
@@ -47,7 +47,8 @@ class Person:
 
     def act(self, env: RemoteEnv, obs: Floats) -> Floats:
         """Shows the task as it is, waits for the next step's time, and reads keys and sticks."""
-        self._show(env.render())
+        caption = f"{self._task}: episode {self._episode}, step {self._steps}; R again, Escape ends"
+        show_picture(self._window, env.render(), caption)
         self._clock.tick(self._fps)
         self._steps += 1
         for event in pygame.event.get():
@@ -82,9 +83,3 @@ class Person:
                 value = pad.get_axis(axis) * (-1 if axis % 2 else 1)  # pygame counts downwards
                 action[axis] = 0.0 if abs(value) < _DEAD_ZONE else max(-1.0, min(1.0, value))
         return action
-
-    def _show(self, frame: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
-        surface = pygame.surfarray.make_surface(frame.swapaxes(0, 1))
-        pygame.transform.scale(surface, self._window.get_size(), self._window)
-        pygame.display.set_caption(f"{self._task}: episode {self._episode}, step {self._steps}; R again, Escape ends")
-        pygame.display.flip()

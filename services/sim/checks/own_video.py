@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,11 +21,12 @@ from services.sim.domains.own.sources import load
 if TYPE_CHECKING:
     from newt.agent import Agent
 
+_WINDOW, _FPS = 672, 25
 UNTRAINED = ("random", "zero", "expert")
 
 
-def record(source: str, task: str | None, agent: str, seed: int, out: Path) -> dict[str, Any]:
-    """Plays and writes; returns what came out.
+def record(source: str, task: str | None, agent: str, seed: int, out: Path, window: bool = False) -> dict[str, Any]:
+    """Plays and writes, or shows in a window; returns what came out.
 
     Raises:
         NewtError: The source, the task, the expert or the agent's file is not there, or it does not know the task.
@@ -39,6 +41,7 @@ def record(source: str, task: str | None, agent: str, seed: int, out: Path) -> d
     env, stride, total = OwnEnv(own), frame_stride(own.episode_length), 0.0
     obs = env.reset(seed)
     chosen = actions(env, agent, seed)
+    show = _window(own.name, env) if window else None
     frames = [Frame(env.render(), 0, 0.0, float("nan"))]
     for step in itertools.count(1):
         action = next(chosen) if trained is None else trained.act(obs, task=own.name)
@@ -46,13 +49,41 @@ def record(source: str, task: str | None, agent: str, seed: int, out: Path) -> d
         obs = result.obs
         total += result.reward
         ended = result.terminated or result.truncated
+        if show is not None and not show(step, total):
+            ended = True
         if ended or step % stride == 0:
             frames.append(Frame(env.render(), step, total, result.success))
         if ended:
             break
     env.close()
-    write_mp4(out, own.name, frames, own.episode_length)
-    return {"video": str(out), "task": own.name, "return": total, "score": result.score, "steps": step}
+    if show is None:
+        write_mp4(out, own.name, frames, own.episode_length)
+    return {
+        "video": "" if window else str(out),
+        "task": own.name,
+        "return": total,
+        "score": result.score,
+        "steps": step,
+    }
+
+
+def _window(name: str, env: OwnEnv) -> Callable[[int, float], bool]:
+    """Opens a window; what is returned shows a step in it, in its time, and whether to go on."""
+    from newt.miniarcade.play import open_window, pygame, show_picture  # pygame
+
+    surface, clock = open_window(_WINDOW), pygame.time.Clock()
+    fps = env.env.metadata.get("render_fps") or _FPS
+
+    def show(step: int, total: float) -> bool:
+        show_picture(surface, env.render(), f"{name}: step {step}, return {total:.2f}; Escape ends")
+        clock.tick(fps)
+        events = pygame.event.get()
+        return not any(
+            event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE)
+            for event in events
+        )
+
+    return show
 
 
 def _trained(file: str, task: str, seed: int) -> Agent:
@@ -72,8 +103,9 @@ def main() -> NoReturn:
     parser.add_argument("--agent", default="random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--window", action="store_true")
     options = parser.parse_args()
-    answer(lambda: record(options.source, options.task, options.agent, options.seed, options.out))
+    answer(lambda: record(options.source, options.task, options.agent, options.seed, options.out, options.window))
 
 
 if __name__ == "__main__":

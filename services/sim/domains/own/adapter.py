@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,11 +43,22 @@ def build(own: OwnTask) -> gymnasium.Env[Any, Any]:
 
 @contextmanager
 def nobody_exits() -> Iterator[None]:
-    """An environment that calls `exit` ends its episode, not the process with its neighbours in it."""
+    """An environment that calls `exit` ends its episode, not the process with its neighbours in it.
+
+    A child that it has forked ends here, whatever it does: it must not go on as if it were us, on our connections.
+    """
+    process = os.getpid()
     try:
         yield
     except SystemExit as error:
+        if os.getpid() != process:
+            os._exit(error.code if isinstance(error.code, int) else error.code is not None)
         raise RuntimeError(f"the environment called exit({error.code!r}); raise an exception instead") from error
+    finally:
+        if os.getpid() != process:
+            print(f"a process that the environment has forked from {process} came back, and was ended", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)
 
 
 class OwnEnv(SimEnv):
