@@ -29,7 +29,8 @@ def report(
     experiment: Annotated[str | None, typer.Option(help="mini/NAME or paper/NAME instead of runs.")] = None,
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("report"),
     source: Annotated[
-        Path | None, typer.Option("--from", help="Folder with records (records/ of a report) instead of a learner.")
+        Path | None,
+        typer.Option("--from", help="Records (of `newt runs export`, or records/ of a report) instead of a learner."),
     ] = None,
     seeds: SeedsOption = None,
     variant: VariantOption = None,
@@ -50,7 +51,8 @@ def report(
             api = Api(url)
             standing = Runner(api, found, numbers, variant).look()
             ids = [cell.run.id for cell in standing.cells if cell.run and cell.done]
-            loaded = records.fetch(api, ids, metrics=any(drawing.kind == "losses" for drawing in found.file.drawings))
+            losses = any(drawing.kind == "losses" for drawing in found.file.drawings)
+            loaded = records.fetch(api, ids, "trainer" if losses else "none")
         else:
             standing = _standing(found, numbers, variant, loaded)
         made = _of_experiment(shelf, found, numbers, variant, standing, loaded)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from newt.cli import watch
+from newt.cli import plots, watch
 from newt.cli.rest import Api, UrlOption
 from newt.cli.stack import pythons_of
 from newt.cli.terminal import JsonOption, console, line, list_table, name_table, print_broken, print_json, print_whole
@@ -37,6 +37,7 @@ SetOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(train)
+    runs_app.command()(plots.plot)
     app.add_typer(runs_app, name="runs")
 
 

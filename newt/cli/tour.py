@@ -22,7 +22,7 @@ from newt.cli.terminal import console
 from newt.errors import NewtError, PreconditionError
 from newt.local import control
 from newt.local.stack import StackConfig
-from newt.runs.record import CheckpointList, MetricsHistory, MetricsRow, Run, RunResults, RunState
+from newt.runs.record import CheckpointList, Run, RunResults, RunState
 from newt.tasks.domains import DOMAINS, how_to_install
 
 TASK_SET = "tour"
@@ -90,11 +90,11 @@ def demo(**options: Any) -> None:
 def _collect(api: Api, run: Run, folder: Path, seconds: float) -> RunResults:
     """Downloads what the run made into the tour's folder."""
     from newt.cli import plots  # matplotlib takes a while to import, and nothing else needs it
+    from newt.report import records
 
-    results = RunResults.model_validate(api.get(f"/runs/{run.id}/results"))
-    rows = _history(api, run.id)
-    plots.score_curves(folder / "scores.png", run, rows, results.evaluations)
-    plots.loss_curves(folder / "losses.png", run, rows)
+    (found,) = records.fetch(api, [run.id], "all").records.values()
+    plots.draw([found], folder)
+    results = found.results
     newest = CheckpointList.model_validate(api.get(f"/runs/{run.id}/checkpoints")).checkpoints[-1]
     api.download(f"/runs/{run.id}/checkpoints/{newest.name}", folder / f"checkpoint-{newest.name}")
     (folder / "videos").mkdir()
@@ -115,16 +115,6 @@ def _collect(api: Api, run: Run, folder: Path, seconds: float) -> RunResults:
     }
     (folder / "results.json").write_text(json.dumps(record, indent=1))
     return results
-
-
-def _history(api: Api, run_id: str) -> list[MetricsRow]:
-    rows: list[MetricsRow] = []
-    while True:
-        after = rows[-1].id if rows else None
-        page = MetricsHistory.model_validate(api.get(f"/runs/{run_id}/metrics", after=after)).rows
-        if not page:
-            return rows
-        rows.extend(page)
 
 
 def _processor() -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from newt.report import bars, curves, special, style
+from newt.report import bars, curves, special, style, training
 from newt.report.bars import Asked
 from newt.report.lines import Line
+from newt.report.records import stamp
 from newt.report.style import Drawn, Row
 from newt.runs.experiments import Drawing, Published
 
@@ -54,17 +55,15 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         page = [f"# {self.title}", "", *self.introduction, ""]
         page += self._gaps()
-        files = []
+        files: list[Path] = []
         for drawing in self.drawings:
             drawn = self._draw(drawing)
-            style.write(drawn, folder)
+            files += style.write(drawn, folder, self.stamp())
             page += [f"## {drawn.title}", ""]
             if drawn.figure is not None:
                 page += [f"![{drawn.title}]({drawn.stem}.png)", ""]
-                files += [folder / f"{drawn.stem}.{ending}" for ending in ("png", "svg")]
             page += [*drawn.text, ""] if drawn.text else []
             page += [f"Numbers: [{drawn.stem}.csv]({drawn.stem}.csv)", ""]
-            files.append(folder / f"{drawn.stem}.csv")
         page += self._published() + self._runs()
         style.write_csv(folder / "scores.csv", self._scores())
         (folder / "report.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
@@ -73,6 +72,10 @@ class Report:
     def missing(self) -> list[str]:
         """Everything that is expected and not there."""
         return list(dict.fromkeys(gap for line in self.lines for gap in line.missing))
+
+    def stamp(self) -> str:
+        """Of what runs, seeds and time its pictures are."""
+        return stamp(record for line in self.lines for records in line.records.values() for record in records)
 
     def _draw(self, drawing: Drawing) -> Drawn:
         chosen = [line for line in self.lines if drawing.variants is None or line.name in drawing.variants]
@@ -95,7 +98,7 @@ class Report:
             case "open_loop":
                 return special.open_loop(chosen[0], [item.results for item in asked.values()], stem, title)
             case "losses":
-                return special.losses(chosen, drawing.metrics or (), stem, title)
+                return training.losses([_group(line) for line in chosen], stem, title, drawing.metrics)
             case "instructions":
                 return special.instructions(chosen[0].tasks, _encoder(chosen[0]), stem, title)
 
@@ -170,6 +173,11 @@ class Report:
             for evaluation in record.results.evaluations
             for task, stats in evaluation.tasks.items()
         ]
+
+
+def _group(line: Line) -> training.Group:
+    runs = [training.Told(record) for seed in line.seeds for record in line.records.get(seed, ())]
+    return training.Group(line.legend, runs, len(line.seeds))
 
 
 def _encoder(line: Line) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -16,6 +16,8 @@ from newt.runs.evaluations import EvaluationJob, EvaluationJobList
 from newt.runs.record import MetricsHistory, MetricsRow, Run, RunResults
 
 SUFFIX = ".run.json"
+_ROWS = 5_000  # of a page of the history
+_NAMED = 3  # runs on a picture; the others are counted
 
 
 class RunRecord(Record):
@@ -24,7 +26,7 @@ class RunRecord(Record):
     run: Run
     results: RunResults
     evaluations: list[EvaluationJob] = Field(default_factory=list, description="Evaluations of it that were asked for.")
-    metrics: list[MetricsRow] = Field(default_factory=list, description="The trainer's rows, where losses are drawn.")
+    metrics: list[MetricsRow] = Field(default_factory=list, description="Rows of its history, as far as they were wanted.")
 
 
 @dataclass
@@ -47,13 +49,16 @@ class Reader(Protocol):
         """GET; returns the decoded JSON."""
 
 
-def fetch(reader: Reader, run_ids: Iterable[str], *, metrics: bool = False) -> Loaded:
+Metrics = Literal["none", "trainer", "all"]
+
+
+def fetch(reader: Reader, run_ids: Iterable[str], metrics: Metrics = "none") -> Loaded:
     """Records of runs, from the learner.
 
     Args:
         reader: The REST API.
         run_ids: Which runs.
-        metrics: Whether the trainer's metrics are wanted as well.
+        metrics: Which rows of the history are wanted as well.
 
     Raises:
         NotFoundError: There is no such run.
@@ -65,23 +70,24 @@ def fetch(reader: Reader, run_ids: Iterable[str], *, metrics: bool = False) -> L
                 run=Run.model_validate(reader.get(f"/runs/{run_id}")),
                 results=RunResults.model_validate(reader.get(f"/runs/{run_id}/results")),
                 evaluations=EvaluationJobList.model_validate(reader.get("/evaluations", run_id=run_id)).evaluations,
-                metrics=_metrics(reader, run_id) if metrics else [],
+                metrics=[] if metrics == "none" else _metrics(reader, run_id, metrics),
             )
         except ValidationError as error:
             loaded.problems.append(f"run {run_id} cannot be read: {_first(error)}")
     return loaded
 
 
-def read_folder(folder: Path) -> Loaded:
-    """Records that `save` has written; files that cannot be read, those of another version say, are told of.
+def read_folder(place: Path) -> Loaded:
+    """Records that `save` has written, of a folder or a file; what cannot be read, of another version say, is told of.
 
     Raises:
         NotFoundError: There are none.
     """
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    paths = [place] if place.is_file() else sorted(place.glob(f"*{SUFFIX}"))
     if not paths:
         raise NotFoundError(
-            f"no records in {folder}: expected files *{SUFFIX}, as `newt report` leaves them in records/"
+            f"no records in {place}: expected files *{SUFFIX}, as `newt runs export --format json` writes them, and "
+            "`newt report` in records/"
         )
     loaded = Loaded()
     for path in paths:
@@ -102,13 +108,27 @@ def save(records: Sequence[RunRecord], folder: Path) -> None:
         (folder / f"{record.run.id}{SUFFIX}").write_text(content, encoding="utf-8")
 
 
-def _metrics(reader: Reader, run_id: str) -> list[MetricsRow]:
+def stamp(records: Iterable[RunRecord]) -> str:
+    """Of what runs, seeds and time a picture is: `run R, seed 1, 2026-11-28 12:00 UTC`."""
+    runs = [record.run for record in records]
+    if not runs:
+        return "no runs"
+    names = ", ".join(run.id for run in runs[:_NAMED]) + (f" and {len(runs) - _NAMED} more" if runs[_NAMED:] else "")
+    seeds = sorted({run.spec.seed for run in runs})
+    last = max(run.finished_at or run.started_at or run.created_at for run in runs)
+    words = f"run{'s' if runs[1:] else ''} {names}, seed{'s' if seeds[1:] else ''} {', '.join(map(str, seeds))}"
+    return f"{words}, {last:%Y-%m-%d %H:%M} UTC"
+
+
+def _metrics(reader: Reader, run_id: str, metrics: Metrics) -> list[MetricsRow]:
     rows: list[MetricsRow] = []
+    source = "trainer" if metrics == "trainer" else None
     while True:
         after = rows[-1].id if rows else None
-        page = MetricsHistory.model_validate(reader.get(f"/runs/{run_id}/metrics", after=after)).rows
+        told = reader.get(f"/runs/{run_id}/metrics", after=after, source=source, limit=_ROWS)
+        page = MetricsHistory.model_validate(told).rows
         if not page:
-            return [row for row in rows if row.source == "trainer"]
+            return rows
         rows.extend(page)
 
 

@@ -1,4 +1,4 @@
-"""Figures that are not scores of tasks: open loop, losses, embeddings of instructions."""
+"""Figures that are not scores of tasks: open loop, embeddings of instructions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from newt.report.lines import Line, domains_of
 from newt.report.statistics import Array
-from newt.report.style import COLOURS, MARKERS, Drawn, Row, axes_of, legend, new_figure, thousands
+from newt.report.style import COLOURS, MARKERS, Drawn, Row, axes_of, legend, new_figure
 from newt.runs.record import Evaluation
 from newt.tasks.domains import DOMAINS
 from newt.tasks.embeddings import embed_tasks
@@ -17,15 +17,6 @@ from newt.tasks.encoders import EncoderUnavailableError
 from newt.tasks.registry import get_task
 
 _MOST_NAMES = 40  # of tasks that are written beside their marks
-_GRID = 200  # points of a mean of loss curves
-_SPIKE = 20.0  # beyond so many medians, a linear axis shows a spike and nothing else
-_LOSSES = {
-    "consistency_loss": "prediction of latent states",
-    "reward_loss": "prediction of rewards",
-    "value_loss": "critics",
-    "policy_loss": "policy loss",
-    "total_loss": "model loss",
-}
 
 
 def open_loop(line: Line, jobs: Sequence[Mapping[str, Evaluation]], stem: str, title: str) -> Drawn:
@@ -74,46 +65,6 @@ def open_loop(line: Line, jobs: Sequence[Mapping[str, Evaluation]], stem: str, t
     panel.set_ylabel("open-loop return / closed-loop return")
     legend(figure, [panel], columns=4)
     return Drawn(stem, title, figure, rows, tuple(text))
-
-
-def losses(lines: Sequence[Line], metrics: Sequence[str], stem: str, title: str) -> Drawn:
-    """Metrics of the trainer over updates: the mean over seeds, with their lowest and highest as a band."""
-    figure = new_figure(3.6 * min(2, len(metrics)), 2.4 * -(-len(metrics) // 2) + 0.8)
-    panels = axes_of(figure, len(metrics), 2)
-    rows: list[Row] = []
-    for panel, metric in zip(panels, metrics, strict=True):
-        drawn: list[float] = []
-        for number, line in enumerate(lines):
-            told = [
-                [(row.updates, row.values[metric]) for row in record.metrics if metric in row.values]
-                for seed in line.seeds
-                for record in line.records.get(seed, ())
-            ]
-            series = [np.array(points, dtype=float) for points in told if len(points) > 1]
-            if len(series) < len(line.seeds) or not series:
-                panel.plot(
-                    [],
-                    [],
-                    color=COLOURS[number % len(COLOURS)],
-                    label=f"{line.title} ({len(series)} of {len(line.seeds)} seeds)",
-                )
-                continue
-            x = np.linspace(max(s[0, 0] for s in series), min(s[-1, 0] for s in series), _GRID)
-            values = np.stack([np.interp(x, s[:, 0], s[:, 1]) for s in series])
-            colour = COLOURS[number % len(COLOURS)]
-            panel.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.16, linewidth=0)
-            drawn += values.mean(axis=0).tolist()
-            panel.plot(x, values.mean(axis=0), color=colour, linewidth=1.5, label=line.legend)
-            for at, v in zip(x.tolist(), values.T, strict=True):
-                row: Row = {"metric": metric, "variant": line.name, "updates": at, "mean": float(v.mean())}
-                rows.append(row | {"low": float(v.min()), "high": float(v.max()), "seeds": len(series)})
-        panel.set_title(_LOSSES.get(metric, metric.replace("_", " ")), fontsize=9.5)
-        panel.xaxis.set_major_formatter(thousands)
-        if drawn and min(drawn) > 0 and max(drawn) > _SPIKE * float(np.median(drawn)):
-            panel.set_yscale("log")
-    legend(figure, panels, columns=3)
-    figure.supxlabel("updates, pretraining included", fontsize=9)
-    return Drawn(stem, title, figure, rows)
 
 
 def instructions(tasks: Sequence[str], encoder: str, stem: str, title: str) -> Drawn:

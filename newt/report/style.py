@@ -30,6 +30,7 @@ _SETTINGS = {
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "newt",
+    "text.parse_math": False,  # names of others may have a $
 }
 DPI = 130
 
@@ -97,14 +98,33 @@ def thousands(value: float, _: object = None) -> str:
     return f"{value:g}"
 
 
-def write(drawn: Drawn, folder: Path) -> None:
-    """Writes STEM.png, STEM.svg and STEM.csv."""
+def write(drawn: Drawn, folder: Path, stamp: str) -> list[Path]:
+    """Writes STEM.png and STEM.svg, if there is a figure, and STEM.csv; returns them.
+
+    Args:
+        drawn: What to write.
+        folder: Where.
+        stamp: Of what runs, seeds and time it is; stands on the picture.
+    """
+    paths = [folder / f"{drawn.stem}.csv"]
     if drawn.figure is not None:
+        paths = [folder / f"{drawn.stem}.png", folder / f"{drawn.stem}.svg", *paths]
         with mpl.rc_context(_SETTINGS):
+            _stamp(drawn.figure, stamp)
             drawn.figure.savefig(folder / f"{drawn.stem}.png", dpi=DPI)
             # No date: the same numbers make the same file.
             drawn.figure.savefig(folder / f"{drawn.stem}.svg", metadata={"Date": None})
     write_csv(folder / f"{drawn.stem}.csv", drawn.rows)
+    return paths
+
+
+def _stamp(figure: Figure, text: str) -> None:
+    """Writes a line below everything."""
+    share = 0.2 / float(figure.get_figheight())
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, share, 1, 1 - share))  # type: ignore[call-arg]  # of constrained layout, which all have
+    figure.text(0.008, 0.25 * share, text, fontsize=7.5, color="#666666", va="bottom")
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from newt.report.rewinds import superseded
 from newt.report.thinning import thinned
 from newt.runs.record import MetricsRow
 from newt.runs.series import Series, Source
@@ -101,8 +102,7 @@ class Columns:
         for source in set(self._sources):
             rows = np.flatnonzero(sources == source)
             counter = np.array(self._updates if source == "trainer" else self._env_steps)[rows]
-            least_from_here = np.minimum.accumulate(counter[::-1])[::-1]
-            found[rows[:-1]] = least_from_here[1:] < counter[:-1]
+            found[rows] = superseded(counter)
         return found
 
     def _append(self, name: str, source: Source, row: int, value: float) -> None:

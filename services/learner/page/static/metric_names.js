@@ -16,6 +16,8 @@ export const TRAINER = {
   policy_scaled_entropy: ["Entropy of the policy", "scaled, nats"],
   td_target: ["Targets of the critics", "return"],
   scale: ["Scale of values in the policy loss", "return"],
+  scale_min: ["Smallest scale of a task", "return"],
+  scale_max: ["Largest scale of a task", "return"],
   grad_norm: ["Gradient of the model, before clipping", "norm"],
   policy_grad_norm: ["Gradient of the policy, before clipping", "norm"],
   updates_behind: ["Behind the steps taken", "updates"],
