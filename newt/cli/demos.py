@@ -52,9 +52,12 @@ def list_sets(json: JsonOption = False, url: UrlOption = None) -> None:
 
 
 @demos_app.command()
-def show(name: str, url: UrlOption = None) -> None:
+def show(name: str, json: JsonOption = False, url: UrlOption = None) -> None:
     """Show a demonstration set task by task."""
     info = DemoSetInfo.model_validate(Api(url).get(f"/demos/{name}"))
+    if json:
+        print_json(info)
+        return
     console.print(f"{info.name}: {_state(info)}, {_origin(info.collection)}")
     if info.collection and info.collection.error:
         console.print(f"[red]{info.collection.error}[/red]")

@@ -55,7 +55,9 @@ def draw(chosen: Sequence[RunRecord], folder: Path, metrics: Sequence[str] | Non
     known = set().union(*(told.names for group in groups for told in group.runs))
     for name in metrics or ():
         if name not in known:
-            raise InvalidInputError("--metric", f"got {name!r}, expected one of {', '.join(sorted(known)) or 'none yet'}")
+            raise InvalidInputError(
+                "--metric", f"got {name!r}, expected one of {', '.join(sorted(known)) or 'none yet'}"
+            )
     drawings = [
         training.scores(groups, "scores", "Scores while training"),
         training.losses(groups, "losses", "Metrics of training", metrics),

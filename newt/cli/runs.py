@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from newt.cli import plots, watch
+from newt.cli import exports, plots, watch
 from newt.cli.rest import Api, UrlOption
 from newt.cli.stack import pythons_of
 from newt.cli.terminal import JsonOption, console, line, list_table, name_table, print_broken, print_json, print_whole
@@ -37,7 +37,8 @@ SetOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(train)
-    runs_app.command()(plots.plot)
+    for command in (plots.plot, exports.export, exports.follow):
+        runs_app.command()(command)
     app.add_typer(runs_app, name="runs")
 
 
@@ -212,6 +213,7 @@ def checkpoints(
     run_id: str,
     download: Annotated[str | None, typer.Option(help="Name of a checkpoint to download, newest or best.")] = None,
     to: Annotated[Path | None, typer.Option(help="File to write. Default: RUN-CHECKPOINT in this folder.")] = None,
+    json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """List a run's checkpoints with the scores of its own evaluations, or download one."""
@@ -221,8 +223,12 @@ def checkpoints(
         api.download(f"/runs/{run_id}/checkpoints/{download}", target)
         console.print(str(target))
         return
+    listed = api.get(f"/runs/{run_id}/checkpoints")
+    if json:
+        print_json(listed)
+        return
     table = name_table("checkpoint", "score", "env steps", "updates", "MB", "written")
-    for item in api.get(f"/runs/{run_id}/checkpoints")["checkpoints"]:
+    for item in listed["checkpoints"]:
         size = f"{item['size_bytes'] / 1e6:.1f}"
         score = "-" if item["score"] is None else f"{item['score']:.3f}{' best' if item['best'] else ''}"
         table.add_row(item["name"], score, f"{item['env_steps']:,}", f"{item['updates']:,}", size, item["created_at"])

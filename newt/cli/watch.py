@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -41,9 +41,14 @@ def follow(api: Api, run_id: str, console: Console) -> Run:
 
 
 def _follow(api: Api, run_id: str, show: Callable[[Run], None]) -> Run:
-    for run in events.follow(api, f"/runs/{run_id}", Run.model_validate, _advanced, lambda run: run.state.finished):
+    for run in states(api, run_id):
         show(run)
     return run
+
+
+def states(api: Api, run_id: str) -> Iterator[Run]:
+    """A run now, and whenever it changes, until it has ended. Raises what `events.follow` does."""
+    return events.follow(api, f"/runs/{run_id}", Run.model_validate, _advanced, lambda run: run.state.finished)
 
 
 def _advanced(run: Run, told: dict[str, Any]) -> Run:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newt.errors import InvalidInputError, NotFoundError, UnavailableError
+from newt.errors import InvalidInputError, NotFoundError
+from newt.extras import require
 
 if TYPE_CHECKING:
     from newt.recordings.recorded import Reader
@@ -83,14 +83,3 @@ def _write_published(path: Path, episodes: Iterable[Episode]) -> int:
     whole = list(episodes)
     write_demos(path, whole)
     return len(whole)
-
-
-def require(module: str, extra: str) -> None:
-    """Says what to install where an optional library is missing.
-
-    Raises:
-        UnavailableError: It is.
-    """
-    if util.find_spec(module) is None:
-        raise UnavailableError(f"this needs the library {module}, which is not installed: pip install 'newt[{extra}]'")
-    import_module(module)

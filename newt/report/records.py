@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ from newt.errors import NotFoundError
 from newt.runs.base import Record
 from newt.runs.evaluations import EvaluationJob, EvaluationJobList
 from newt.runs.record import MetricsHistory, MetricsRow, Run, RunResults
+from newt.runs.series import Source
 
 SUFFIX = ".run.json"
 _ROWS = 5_000  # of a page of the history
@@ -26,7 +27,9 @@ class RunRecord(Record):
     run: Run
     results: RunResults
     evaluations: list[EvaluationJob] = Field(default_factory=list, description="Evaluations of it that were asked for.")
-    metrics: list[MetricsRow] = Field(default_factory=list, description="Rows of its history, as far as they were wanted.")
+    metrics: list[MetricsRow] = Field(
+        default_factory=list, description="Rows of its history, as far as they were wanted."
+    )
 
 
 @dataclass
@@ -100,12 +103,13 @@ def read_folder(place: Path) -> Loaded:
     return loaded
 
 
-def save(records: Sequence[RunRecord], folder: Path) -> None:
-    """Writes a file for each run."""
+def save(records: Sequence[RunRecord], folder: Path) -> list[Path]:
+    """Writes a file for each run; returns them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for record in records:
-        content = json.dumps(record.model_dump(mode="json"), indent=1)
-        (folder / f"{record.run.id}{SUFFIX}").write_text(content, encoding="utf-8")
+    paths = [folder / f"{record.run.id}{SUFFIX}" for record in records]
+    for record, path in zip(records, paths, strict=True):
+        path.write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
+    return paths
 
 
 def stamp(records: Iterable[RunRecord]) -> str:
@@ -120,16 +124,20 @@ def stamp(records: Iterable[RunRecord]) -> str:
     return f"{words}, {last:%Y-%m-%d %H:%M} UTC"
 
 
-def _metrics(reader: Reader, run_id: str, metrics: Metrics) -> list[MetricsRow]:
-    rows: list[MetricsRow] = []
-    source = "trainer" if metrics == "trainer" else None
+def pages(reader: Reader, run_id: str, after: str = "-", source: Source | None = None) -> Iterator[list[MetricsRow]]:
+    """The rows of a run's history behind one, oldest first, as far as there are any."""
     while True:
-        after = rows[-1].id if rows else None
         told = reader.get(f"/runs/{run_id}/metrics", after=after, source=source, limit=_ROWS)
-        page = MetricsHistory.model_validate(told).rows
-        if not page:
-            return rows
-        rows.extend(page)
+        rows = MetricsHistory.model_validate(told).rows
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].id
+
+
+def _metrics(reader: Reader, run_id: str, metrics: Metrics) -> list[MetricsRow]:
+    source: Source | None = "trainer" if metrics == "trainer" else None
+    return [row for rows in pages(reader, run_id, source=source) for row in rows]
 
 
 def _first(error: ValidationError) -> str:

@@ -306,6 +306,4 @@ def _milestones(panel: Axes, found: Mapping[str, float], end: float) -> None:
         if kind in found:
             panel.axhline(found[kind], color=colour, linestyle=line, linewidth=width, alpha=0.5)
             label = _LABELS.get(kind, f"{kind}, evaluated")
-            panel.plot(
-                [place * end], [found[kind]], marker, color=colour, linestyle=line, linewidth=width, label=label
-            )
+            panel.plot([place * end], [found[kind]], marker, color=colour, linestyle=line, linewidth=width, label=label)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +10,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, StreamingResponse
 
-from newt.errors import NotFoundError
+from newt.errors import InvalidInputError, NotFoundError
+from newt.extras import missing
 from newt.processes import last_words
 from newt.runs.logs import RunLog, RunLogs
+from newt.runs.metrics_files import csv_of, jsonl_of, parquet_of
 from newt.runs.record import MetricsHistory, MetricsRow, RunResults
 from newt.runs.series import RunSeries, Source
 from services.learner.processes.learner import Learner
@@ -25,11 +25,12 @@ from services.learner.rest.files import VIDEO, Responses, video_response
 ROWS = 1000
 """Of a page of the history."""
 MAX_LOG_LINES, MAX_LOG_LINE = 1000, 4000
-COLUMNS = ("id", "time", "source", "env_steps", "updates", "name", "value")
-_TEXT = {"schema": {"type": "string"}}
+_TEXT, _BINARY = {"schema": {"type": "string"}}, {"schema": {"type": "string", "format": "binary"}}
+_PARQUET = "application/vnd.apache.parquet"
 _METRICS: Responses = {
-    200: {"description": "Rows", "content": {"text/csv": _TEXT, "application/x-ndjson": _TEXT}},
+    200: {"description": "Rows", "content": {"text/csv": _TEXT, "application/x-ndjson": _TEXT, _PARQUET: _BINARY}},
 }
+_FILES = {"csv": (csv_of, "text/csv"), "jsonl": (jsonl_of, "application/x-ndjson"), "parquet": (parquet_of, _PARQUET)}
 _Name = Annotated[str, Query(max_length=256)]
 
 
@@ -49,8 +50,8 @@ def history_routes(learner: Learner) -> APIRouter:
         ] = "-",
         limit: Annotated[int, Query(ge=1, le=10_000, description="Most rows; of json alone.")] = ROWS,
         format: Annotated[
-            Literal["json", "csv", "jsonl"],
-            Query(description="csv, a line for each value, and jsonl, a line for each row, have all rows."),
+            Literal["json", "csv", "jsonl", "parquet"],
+            Query(description="csv and parquet, a line for each value, and jsonl, a line for each row, have all rows."),
         ] = "json",
     ) -> Any:
         """The metrics history, oldest first."""
@@ -68,9 +69,12 @@ def history_routes(learner: Learner) -> APIRouter:
 
         if format == "json":
             return MetricsHistory(rows=page(after, limit))
-        text, media_type = (_csv, "text/csv") if format == "csv" else (_jsonl, "application/x-ndjson")
+        lacking = missing("pyarrow", "parquet") if format == "parquet" else None
+        if lacking is not None:
+            raise InvalidInputError("format", f"{lacking} where the learner runs; csv and jsonl need nothing")
+        content, media_type = _FILES[format]
         headers = {"Content-Disposition": f'attachment; filename="{run_id}-metrics.{format}"'}
-        return StreamingResponse(text(rows()), media_type=media_type, headers=headers)
+        return StreamingResponse(content(rows()), media_type=media_type, headers=headers)
 
     @router.get("/runs/{run_id}/series")
     def get_series(
@@ -123,19 +127,3 @@ def _log(path: Path, lines: int) -> RunLog:
     words = [line[:MAX_LOG_LINE] for line in last_words(path, lines=lines)]
     modified = datetime.fromtimestamp(stat.st_mtime, UTC)
     return RunLog(process=path.stem, size_bytes=stat.st_size, modified_at=modified, lines=words)
-
-
-def _csv(pages: Iterator[list[MetricsRow]]) -> Iterator[str]:
-    yield ",".join(COLUMNS) + "\n"
-    for rows in pages:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for row in rows:
-            place = (row.id, row.time.isoformat(), row.source, row.env_steps, row.updates)
-            writer.writerows((*place, name, value) for name, value in row.values.items())
-        yield text.getvalue()
-
-
-def _jsonl(pages: Iterator[list[MetricsRow]]) -> Iterator[str]:
-    for rows in pages:
-        yield "".join(f"{row.model_dump_json()}\n" for row in rows)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Commands
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.main import get_command
 
 import newt
 from newt.cli import tasks, terminal, watch
@@ -64,6 +68,19 @@ def test_lists_are_there_for_programs() -> None:
     assert len(facts) == 49
     assert facts[0]["instruction"]
     assert "pendulum-spin" in json.loads(Commands(app).succeed("tasks", "--sets", "--json"))["tour"]
+
+
+def test_every_command_that_lists_has_json() -> None:
+    def walk(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        yield path, command
+        for name, below in getattr(command, "commands", {}).items():
+            yield from walk(below, f"{path} {name}".strip())
+
+    listing = {path: one for path, one in walk(get_command(app)) if re.match("List|Show", one.help or "")}
+    assert {"runs", "runs checkpoints", "evaluations", "tasks list", "demos list", "demos show"} <= set(listing)
+    words_of_people = {"logs", "runs note"}
+    lacking = {path for path, one in listing.items() if not any("--json" in option.opts for option in one.params)}
+    assert lacking == words_of_people
 
 
 def test_a_row_of_a_list_is_one_line_however_long_the_note_is() -> None:

@@ -33,11 +33,11 @@ def pairs(curve: Points) -> list[tuple[float, float]]:
     return list(zip(curve.x.tolist(), curve.y.tolist(), strict=True))
 
 
-def record(tasks: list[str], steps: int, *, seed: int = 0, lr: float = 1e-3, at: str = "r", name: str = "") -> RunRecord:
+def record(
+    tasks: list[str], steps: int, *, seed: int = 0, lr: float = 1e-3, at: str = "r", name: str = ""
+) -> RunRecord:
     """A run whose trainer went back once, from update 30 to 20, if it came that far."""
-    spec = RunSpec.model_validate(
-        {"tasks": tasks, "preset": "laptop", "seed": seed, "train": {"lr": lr}, "name": name}
-    )
+    spec = RunSpec.model_validate({"tasks": tasks, "preset": "laptop", "seed": seed, "train": {"lr": lr}, "name": name})
     names = [task.name for task in spec.task_list()]
     run = Run(
         id=at,
@@ -63,9 +63,7 @@ def record(tasks: list[str], steps: int, *, seed: int = 0, lr: float = 1e-3, at:
             ("collector", {f"score/{names[0]}": 0.5}),
         )
     ]
-    return RunRecord(
-        run=run, results=RunResults.build(run.id, run.state, run.tasks, evaluations, {}), metrics=rows
-    )
+    return RunRecord(run=run, results=RunResults.build(run.id, run.state, run.tasks, evaluations, {}), metrics=rows)
 
 
 def test_a_line_is_the_mean_of_the_last_five_episodes() -> None:

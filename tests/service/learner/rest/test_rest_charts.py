@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from api_server import Api
+from commands import Commands
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from newt.cli.main import app
+from newt.errors import NotFoundError, UnavailableError
+from newt.runs.metrics_files import COLUMNS
 from newt.runs.record import EpisodeStats, Evaluation, EvaluationKind, RunState
 from services.learner.records.progress import CollectorProgress, TaskProgress
 from services.learner.records.writer import RunWriter
 
+TENSORBOARD = ("--to", "tensorboard")
 TASKS = ["mujoco-reacher", "mujoco-walker"]
 RUN: dict[str, Any] = {
     "tasks": TASKS,
@@ -119,9 +130,10 @@ def test_metrics_come_as_columns_and_grow(api: Api) -> None:
     assert api.http.get("/runs/none-12345678/series").status_code == 404
 
 
-def test_metrics_are_taken_home_whole(api: Api) -> None:
-    writer = start(api)
-    for step in range(2500):
+def test_metrics_are_taken_home_whole(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, commands = start(api), Commands(app)
+    at, kept = ("--url", str(api.http.base_url)), ("--output", tmp_path)
+    for step in range(1200):
         writer.metrics("trainer", step, step, {"loss": step / 2, "grad": 1.0})
     path = f"/runs/{writer.run_id}/metrics"
     assert len(api.http.get(path).json()["rows"]) == 1000
@@ -129,10 +141,54 @@ def test_metrics_are_taken_home_whole(api: Api) -> None:
     assert table.headers["content-type"].startswith("text/csv")
     assert f'filename="{writer.run_id}-metrics.csv"' in table.headers["content-disposition"]
     rows = list(csv.DictReader(table.text.splitlines()))
-    assert len(rows) == 2500
-    assert (rows[-1]["name"], rows[-1]["value"], rows[-1]["updates"]) == ("loss", "1249.5", "2499")
+    assert len(rows) == 1200
+    assert (rows[-1]["name"], rows[-1]["value"], rows[-1]["updates"]) == ("loss", "599.5", "1199")
     lines = [json.loads(line) for line in api.http.get(path, params={"format": "jsonl"}).text.splitlines()]
-    assert (len(lines), lines[9]["values"]) == (2500, {"loss": 4.5, "grad": 1.0})
+    assert (len(lines), lines[9]["values"]) == (1200, {"loss": 4.5, "grad": 1.0})
+
+    whole = api.http.get(path, params={"format": "parquet"})
+    assert whole.headers["content-type"] == "application/vnd.apache.parquet"
+    table = pq.read_table(io.BytesIO(whole.content))
+    assert (table.num_rows, table.column_names) == (2400, list(COLUMNS))
+    assert table.slice(2398).to_pylist()[0]["value"] == 599.5
+    monkeypatch.setattr("newt.extras.util.find_spec", lambda module: None)
+    refused = api.http.get(path, params={"format": "parquet"})
+    assert refused.status_code == 422
+    assert "pip install 'newt[parquet]'" in refused.json()["fields"][0]["message"]
+    assert "newt[tensorboard]" in commands.refused(UnavailableError, "runs", "follow", writer.run_id, *TENSORBOARD, *at)
+    assert not Path("tensorboard").exists()
+    monkeypatch.undo()
+
+    for format, there in (("csv", 2401), ("jsonl", 1200), ("parquet", None)):
+        commands.succeed("runs", "export", writer.run_id, "--format", format, *kept, *at)
+        content = (tmp_path / f"{writer.run_id}-metrics.{format}").read_bytes()
+        assert content == whole.content if there is None else content.count(b"\n") == there
+    assert "none-12345678" in commands.refused(NotFoundError, "runs", "export", "none-12345678", *kept, *at)
+    commands.succeed("runs", "export", writer.run_id, "--format", "json", *kept, *at)
+    record = tmp_path / f"{writer.run_id}.run.json"
+    said = commands.succeed("runs", "plot", "--from", record, "--output", tmp_path / "drawn")  # without the learner
+    assert "losses.svg" in said
+    for listing in (("runs",), ("runs", "checkpoints", writer.run_id), ("evaluations",), ("checkpoints", "list")):
+        assert isinstance(json.loads(commands.succeed(*listing, "--json", *at)), dict), listing
+
+
+def test_tensorboard_is_told_what_a_run_tells(api: Api, tmp_path: Path) -> None:
+    writer = start(api)
+    writer.metrics("trainer", 30, 3, {"loss": 0.5})
+    writer.metrics("collector", 40, 3, {"score/mujoco-walker": 0.25})
+    command = ("runs", "follow", writer.run_id, "--to", "tensorboard", "--output", tmp_path)
+    with ThreadPoolExecutor() as pool:
+        said = pool.submit(Commands(app).succeed, *command, "--url", str(api.http.base_url))
+        while not list(tmp_path.rglob("events.*")):
+            time.sleep(0.05)
+        writer.metrics("trainer", 60, 9, {"loss": 0.125})
+        api.http.post(f"/runs/{writer.run_id}/cancel")
+        assert f"3 rows of {writer.run_id} told to tensorboard\n" in said.result(60)
+    found = EventAccumulator(str(tmp_path / writer.run_id)).Reload()
+    assert set(found.Tags()["scalars"]) == {"trainer/loss", "collector/score/mujoco-walker"}
+    assert [(point.step, point.value) for point in found.Scalars("trainer/loss")] == [(3, 0.5), (9, 0.125)]
+    rows = api.http.get(f"/runs/{writer.run_id}/metrics").json()["rows"]
+    assert found.Scalars("trainer/loss")[0].wall_time == datetime.fromisoformat(rows[0]["time"]).timestamp()
 
 
 def test_the_best_score_of_each_task_is_known(api: Api) -> None:
