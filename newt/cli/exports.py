@@ -39,8 +39,8 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="csv, parquet (a line for each value), jsonl (for each row): all metrics. json: the whole record, from "
-            "which `newt runs plot --from` and `newt report --from` draw without a learner.",
+            help="csv, parquet (a line for each value), jsonl (for each row): all metrics. json: the whole record, "
+            "from which `newt runs plot --from` and `newt report --from` draw without a learner.",
         ),
     ] = Format.CSV,
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("."),

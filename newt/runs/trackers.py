@@ -59,8 +59,8 @@ class TensorBoard:
 class WandbLike:
     """A run of Weights & Biases, or of Trackio, which has its interface; as their own settings and variables say.
 
-    Their steps must not go back, as those of a resumed run do: `env_steps`, `updates` and `wall_time` are values beside the
-    others, to be chosen as x axis.
+    Their steps must not go back, as those of a resumed run do: `env_steps`, `updates` and `wall_time` are values
+    beside the others, to be chosen as x axis.
     """
 
     def __init__(self, run: Run, module: str) -> None:
