@@ -19,6 +19,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "arcade": ("bench.arcade", "the games of MiniArcade, in process"),
     "robot": ("bench.robot", "a robot at 20 Hz, through a planner that is far away"),
     "weights": ("bench.weights", "from publishing weights to planning with them"),
+    "page": ("bench.page", "the page in Chromium; the API while pages are open"),
     "loop": ("bench.loop", "the whole training loop"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +36,10 @@ def report(
     seeds: SeedsOption = None,
     variant: VariantOption = None,
     folder: FolderOption = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also report.html: all of it in one file, which opens without a server.")
+    ] = False,
+    text: Annotated[Path | None, typer.Option(help="Markdown file with words of yours, to begin the report.")] = None,
     url: UrlOption = None,
 ) -> None:
     """Draw runs, or an experiment, from their records: PNG, SVG, CSV and report.md."""
@@ -60,12 +65,21 @@ def report(
         if source is None:
             loaded = records.fetch(Api(url), run_ids or ())
         made = _of_runs(run_ids, loaded)
-    files = made.write(output)
+    if text is not None:
+        made = replace(made, introduction=[_read(text), "", *made.introduction])
+    files = made.write(output, one_file=html)
     if source is None:
         records.save(list(loaded.records.values()), output / "records")
     for problem in (*loaded.problems, *made.missing()):
         console.print(f"missing: {line(problem)}", highlight=False, soft_wrap=True)
     console.print(str(files[0]), highlight=False, soft_wrap=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InvalidInputError("--text", f"cannot read {path} as text: {error}") from error
 
 
 def _standing(experiment: Experiment, numbers: list[int], variant: list[str] | None, loaded: Loaded) -> Standing:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from newt.report import bars, curves, special, style, training
+from newt.report import bars, curves, html, special, style, training
 from newt.report.bars import Asked
 from newt.report.lines import Line
 from newt.report.records import stamp
@@ -50,8 +50,13 @@ class Report:
     comparable: bool = False
     notes: Sequence[str] = ()
 
-    def write(self, folder: Path) -> list[Path]:
-        """Draws everything into a folder; returns the files, report.md first."""
+    def write(self, folder: Path, *, one_file: bool = False) -> list[Path]:
+        """Draws everything into a folder; returns the files, report.md first.
+
+        Args:
+            folder: Where.
+            one_file: Whether report.html, which has all of it inside, is written as well, and is the first then.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         page = [f"# {self.title}", "", *self.introduction, ""]
         page += self._gaps()
@@ -66,8 +71,14 @@ class Report:
             page += [f"Numbers: [{drawn.stem}.csv]({drawn.stem}.csv)", ""]
         page += self._published() + self._runs()
         style.write_csv(folder / "scores.csv", self._scores())
-        (folder / "report.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
-        return [folder / "report.md", folder / "scores.csv", *files]
+        text = "\n".join(page).rstrip() + "\n"
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        files = [folder / "report.md", folder / "scores.csv", *files]
+        if not one_file:
+            return files
+        whole = html.page(self.title, text, {path.name: path.read_bytes() for path in files})
+        (folder / "report.html").write_text(whole, encoding="utf-8")
+        return [folder / "report.html", *files]
 
     def missing(self) -> list[str]:
         """Everything that is expected and not there."""

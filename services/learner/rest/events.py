@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, NamedTuple
+from weakref import WeakValueDictionary
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Query
@@ -34,17 +35,39 @@ STREAM: Responses = {
 
 
 class Look(NamedTuple):
-    """What there is to tell about a record.
+    """How things are with a record.
 
     Attributes:
-        messages: Events since the last look.
-        state: How things are, as JSON.
+        state: As JSON.
         ended: Whether nothing will change any more.
     """
 
-    messages: list[str]
     state: str
     ended: bool
+
+
+class SharedLooks:
+    """Looks at records for many who follow them: those who ask at about the same time share one look.
+
+    What one is told is never older than the question: who asks while somebody looks waits for the next look.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, asyncio.Future[Look]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def look(self, record: str, look: Callable[[], Look]) -> Look:
+        """How things are now. Raises what `look` does."""
+        coming = self._next.get(record)
+        if coming is None:
+            coming = self._next[record] = asyncio.ensure_future(self._look(record, look))
+            coming.add_done_callback(lambda done: done.exception())  # heard, also if all have left
+        return await asyncio.shield(coming)  # one who leaves does not end it for the others
+
+    async def _look(self, record: str, look: Callable[[], Look]) -> Look:
+        async with self._locks.setdefault(record, asyncio.Lock()):
+            del self._next[record]
+            return await anyio.to_thread.run_sync(look)
 
 
 def event_routes(learner: Learner, changes: Changes) -> APIRouter:
@@ -67,16 +90,24 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
         position = last_event_id or after
 
         def look() -> Look:
+            run = records.runs.get(run_id)
+            state = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
+            return Look(state, run.state.finished)
+
+        def news() -> list[str]:
             nonlocal position
-            run = records.runs.get(run_id)  # before the events, so that the last ones are not lost
             events = records.history.events(run_id, position)
             position = events[-1].id if events else position
+<<<<<<< HEAD
             messages = [message(event.kind, event.model_dump_json(), event.id) for event in events]
             state = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
             return Look(messages, state, run.state.finished)
+=======
+            return [_message(event.kind, event.model_dump_json(), event.id) for event in events]
+>>>>>>> f4dd1ad (Reports as one HTML file; followers share looks at a run; zoom in a run's address; bench page)
 
         await anyio.to_thread.run_sync(records.runs.get, run_id)
-        return streams.respond(keys.record("run", run_id), look)
+        return streams.respond(keys.record("run", run_id), look, news)
 
     @router.get(
         "/evaluations/{job_id}/events", tags=["evaluations"], response_class=StreamingResponse, responses=STREAM
@@ -86,7 +117,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
 
         def look() -> Look:
             job = records.evaluations.get(job_id)
-            return Look([], job.model_dump_json(), not job.under_way)
+            return Look(job.model_dump_json(), not job.under_way)
 
         await anyio.to_thread.run_sync(look)
         return streams.respond(keys.record(records.evaluations.kind, job_id), look)
@@ -97,7 +128,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
 
         def look() -> Look:
             collection = records.demos.get(name)
-            return Look([], collection.model_dump_json(), not collection.under_way)
+            return Look(collection.model_dump_json(), not collection.under_way)
 
         await anyio.to_thread.run_sync(look)
         return streams.respond(keys.record(records.demos.kind, name), look)
@@ -109,23 +140,27 @@ class _Streams:
     """Streams for a bounded number of clients."""
 
     def __init__(self, changes: Changes) -> None:
-        self._changes = changes
+        self._changes, self._looks = changes, SharedLooks()
         self._clients = 0
 
-    def respond(self, record: str, look: Callable[[], Look]) -> StreamingResponse:
-        """Tells one client what `look` finds whenever the record changes. Raises ExhaustedError."""
+    def respond(self, record: str, look: Callable[[], Look], news: Callable[[], list[str]] = list) -> StreamingResponse:
+        """Tells one client what `look` finds whenever the record changes, and the news, which are its own.
+
+        Raises ExhaustedError.
+        """
         if self._clients >= MAX_CLIENTS:
             raise ExhaustedError(f"{MAX_CLIENTS} clients follow events already, which is the limit; try again later")
-        return StreamingResponse(self._stream(record, look), media_type="text/event-stream")
+        return StreamingResponse(self._stream(record, look, news), media_type="text/event-stream")
 
-    async def _stream(self, record: str, look: Callable[[], Look]) -> AsyncIterator[str]:
+    async def _stream(self, record: str, look: Callable[[], Look], news: Callable[[], list[str]]) -> AsyncIterator[str]:
         self._clients += 1
         try:
             with self._changes.watch(record) as watch:
                 last, changed, answered = "", True, time.monotonic()
                 while True:
                     try:
-                        found = await anyio.to_thread.run_sync(look)
+                        found = await self._looks.look(record, look)  # before the news, so that the last are not lost
+                        messages = await anyio.to_thread.run_sync(news)
                     except UnavailableError as error:
                         if time.monotonic() - answered > PATIENCE_S:
                             return
@@ -139,16 +174,21 @@ class _Streams:
                         yield message("broken", json.dumps({"message": str(error)}))
                         return
                     answered = time.monotonic()
+<<<<<<< HEAD
                     for told in found.messages:
                         yield told
+=======
+                    for message in messages:
+                        yield message
+>>>>>>> f4dd1ad (Reports as one HTML file; followers share looks at a run; zoom in a run's address; bench page)
                     if found.state != last:
                         last = found.state
                         yield message("progress", last)
                     elif not changed:
                         yield ": nothing new\n\n"  # a comment, so that no proxy takes the silence for death
-                    if found.ended and not found.messages:
+                    if found.ended and not messages:
                         return
-                    if not found.messages:  # else there may be more than one look shows
+                    if not messages:  # else there may be more than one look shows
                         await asyncio.sleep(LEAST_INTERVAL_S)
                         changed = await watch.changed(HEARTBEAT_S)
         finally:

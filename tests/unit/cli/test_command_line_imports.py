@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = {"pydantic-settings": "pydantic_settings"}
-PACKAGES = {"yaml": "pyyaml"}
+PACKAGES = {"yaml": "pyyaml", "markdown_it": "markdown-it-py"}
 EVERYWHERE = {requirement.split(">")[0] for requirement in PROJECT["dependencies"]}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,31 @@ def test_the_numbers_of_a_report(shelf: Path) -> None:
     for stem in ("bars", "curves", "task-curves", "domains"):
         assert (output / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         assert (output / f"{stem}.svg").read_text().startswith("<?xml")
+
+
+def test_a_report_is_one_file_in_which_words_stay_words(shelf: Path) -> None:
+    words = shelf.parent / "words.md"
+    words.write_text(
+        "It **works**: [see](javascript:alert(1)), [there](https://example.org), ![x](http://elsewhere.example/x.png) "
+        "<script>alert(2)</script>\n\n<img src=x onerror=alert(3)>\n"
+    )
+    records = records_of(Shelf(shelf).load("mini/tiny"))
+    output, said = drawn(shelf, records, "mini/tiny", "--html", "--text", str(words))
+    assert said.strip().endswith("report.html")
+    page = (output / "report.html").read_text()
+    assert "<strong>works</strong>" in page
+    assert '<a href="https://example.org" rel=' in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"<script|<img[^>]* onerror|src=\"http|href=\"javascript", page)
+    pictures = re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)">', page)
+    assert [alt for _, alt in pictures] == ["Final", "Final", "Learning", "By task", "By domain"]
+    assert b64decode(pictures[0][0]) == (output / "bars.svg").read_bytes()
+    assert 'download="bars.csv"' in page
+    assert "default-src &#x27;none&#x27;" in page
+    refused = Commands(app).refused(
+        InvalidInputError, "report", "--from", shelf.parent / "kept", "--text", output, "--output", output
+    )
+    assert "--text" in refused
 
 
 def test_published_numbers_stand_beside_ours_at_their_scale(shelf: Path) -> None:

@@ -176,6 +176,19 @@ export class Chart {
     else replace(this.legend, ...shown);
   }
 
+  /** The chart as an element for a file, seen or not. @returns {Promise<HTMLElement | null>} */
+  async picture() {
+    const seen = this.visible;
+    this.visible = true;
+    this.draw();
+    this.visible = seen;
+    await new Promise(requestAnimationFrame); // uPlot draws a little later
+    if (!this.plot) return null;
+    const { canvas } = this.plot.ctx;
+    const image = h("img", { src: canvas.toDataURL(), width: Math.round(canvas.width / devicePixelRatio), alt: this.place.getAttribute("aria-label") });
+    return h("figure", {}, h("h2", {}, this.options.title), this.legend.cloneNode(true), image, h("figcaption", { class: "small" }, [this.options.unit, this.note.textContent].filter(Boolean).join(". ")));
+  }
+
   size() {
     return { width: Math.max(120, this.place.clientWidth), height: Math.max(80, this.place.clientHeight) };
   }

@@ -16,6 +16,17 @@ export function keep(values) {
   history.replaceState(null, "", rest ? `${place}?${rest}` : place);
 }
 
+/** A part of the x axis. @typedef {[number, number] | null} Zoom */
+
+/** The zoom that the address has. @param {URLSearchParams} query @returns {Zoom} */
+export function zoomOf(query) {
+  const ends = (query.get("zoom") ?? "").split(",").map(Number);
+  return ends.length === 2 && ends.every(Number.isFinite) && ends[0] < ends[1] ? [ends[0], ends[1]] : null;
+}
+
+/** @param {Zoom} zoom */
+export const keepZoom = (zoom) => keep({ zoom: zoom ? zoom.map((value) => Math.round(value)).join() : null });
+
 /**
  * The state that the address has, and its elements.
  * @param {URLSearchParams} query @param {() => void} changed @param {import("./curves.js").Axis} [fallback]

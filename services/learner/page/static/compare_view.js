@@ -1,11 +1,14 @@
 // Runs and groups of seeds beside each other: what is set differently, evaluation scores with bands, any metric.
 import * as api from "./api.js";
 import { Chart } from "./chart.js";
-import { chartControls, keep } from "./chart_controls.js";
+import { chartControls, keep, keepZoom, zoomOf } from "./chart_controls.js";
 import { pieces, smoothed } from "./curves.js";
 import { h, replace } from "./dom.js";
 import { count, score } from "./format.js";
+import { markdown } from "./markdown.js";
 import { title, unit } from "./metric_names.js";
+import { attempt } from "./notices.js";
+import { reportFile, save, table } from "./report_file.js";
 import { finished } from "./run_actions.js";
 import { whileOpen } from "./visible.js";
 
@@ -27,7 +30,7 @@ export async function view(root, path, query, signal) {
   }
   let statistic = query.get("statistic") === "mean" ? "mean" : "iqm";
   let metric = query.get("metric") ?? "score";
-  const zoom = query.get("zoom")?.split(",").map(Number);
+  let zoom = zoomOf(query);
   /** @type {any} */
   let found = null;
   /** @type {Map<string, import("./curves.js").Series | undefined>} */
@@ -47,8 +50,8 @@ export async function view(root, path, query, signal) {
     refresh().catch(() => {});
   });
   const controls = chartControls(query, draw);
-  /** @param {[number, number] | null} range */
-  const zoomed = (range) => keep({ zoom: range ? range.map((value) => Math.round(value)).join() : null });
+  /** @param {import("./chart_controls.js").Zoom} range */
+  const zoomed = (range) => keepZoom((zoom = range));
   const scores = new Chart({ title: "Evaluation score", unit: "over all tasks, with 95% bootstrap bands over seeds", big: true, fixed: [-0.02, 1.02], zoomed }, signal);
   const lines = new Chart({ title: "Training metric", big: true }, signal);
   const differences = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings that are different" });
@@ -63,7 +66,31 @@ export async function view(root, path, query, signal) {
     h("section", { class: "card" }, h("h2", {}, "Final scores"), finals),
     h("div", { class: "toolbar" }, h("label", {}, "Metric", metrics), controls.element),
     lines.element,
+    reportCard(report),
   );
+
+  /** @param {string} name @param {string} text */
+  async function report(name, text) {
+    const points = found.groups.flatMap((/** @type {any} */ group, /** @type {number} */ place) => group.curve.map((/** @type {any} */ point) => [names[place], point.env_steps, point.value, point.low, point.high, point.seeds]));
+    const members = groups.flatMap((ids, place) => ids.map((id) => ({ id, name: names[place], ...known.get(id) })));
+    const listed = members.map(({ id, name: group, seed, state }) => h("tr", {}, ...[group, id, seed, state].map((value) => h("td", {}, value))));
+    const head = h("tr", {}, ...["Group", "Run", "Seed", "State"].map((word) => h("th", {}, word)));
+    const whole = await Promise.all(members.filter((run) => run.notes).map(({ id }) => api.get(`runs/${encodeURIComponent(id)}`, {}, signal)));
+    const noted = whole.flatMap(({ id, notes }) => [h("h3", {}, `Notes of ${id}`), markdown(notes)]);
+    const parts = [
+      h("h2", {}, "What is different"),
+      differenceTable(found.differences, names),
+      await scores.picture(),
+      table("scores.csv", [["group", "env_steps", "value", "low", "high", "seeds"], ...points]),
+      h("h2", {}, "Final scores"),
+      finalTable(found.groups, names),
+      await lines.picture(),
+      h("h2", {}, "Runs"),
+      h("table", {}, head, ...listed),
+      ...noted,
+    ];
+    save("report.html", reportFile(name, text, parts));
+  }
 
   async function refresh() {
     const ids = groups.flat();
@@ -78,7 +105,6 @@ export async function view(root, path, query, signal) {
 
   function draw() {
     if (!found) return;
-    const range = zoom?.length === 2 && zoom.every(Number.isFinite) ? /** @type {[number, number]} */ (zoom) : null;
     scores.show(
       found.groups.map((/** @type {any} */ group, /** @type {number} */ place) => ({
         label: names[place],
@@ -88,7 +114,7 @@ export async function view(root, path, query, signal) {
         ...(group.runs.length > 1 ? { low: group.curve.map((/** @type {any} */ point) => point.low), high: group.curve.map((/** @type {any} */ point) => point.high) } : {}),
         dots: true,
       })),
-      { axis: "env_steps", log: false, range },
+      { axis: "env_steps", log: false, range: zoom },
       "Over env steps of a run. Drag to zoom, double-click for all.",
     );
     const { axis, smooth, log } = controls.state;
@@ -116,6 +142,19 @@ export async function view(root, path, query, signal) {
   await refresh();
   const active = groups.flat().some((id) => !finished(known.get(id)?.state ?? "succeeded"));
   if (active) whileOpen(EVERY_MS, refresh, signal);
+}
+
+/** Where a report is written. @param {(title: string, text: string) => Promise<void>} made */
+function reportCard(made) {
+  const name = h("input", { type: "text", id: "report-title", value: "Comparison of runs" });
+  const text = h("textarea", { id: "report-text", rows: 6 });
+  const save = h("button", { type: "button", class: "primary", on: { click: () => attempt(() => made(name.value, text.value)) } }, "Save as one HTML file");
+  return h(
+    "details",
+    { class: "card" },
+    h("summary", {}, "Report"),
+    h("div", { class: "inputs" }, h("label", { for: "report-title" }, "Title"), name, h("label", { for: "report-text" }, "Text (Markdown)"), text, h("p", { class: "muted small" }, "With it: what is different, both charts as they are now, the table, and the runs with their notes. The file opens without a server."), save),
+  );
 }
 
 /** What a group is called: what its labels or names say. @param {any[]} runs @param {string[]} ids */

@@ -1,6 +1,7 @@
 // The live curves of one run.
 import * as api from "./api.js";
 import { Chart } from "./chart.js";
+import { keepZoom } from "./chart_controls.js";
 import { append, none, pieces, smoothed } from "./curves.js";
 import { h, replace } from "./dom.js";
 import { EventLane } from "./event_lane.js";
@@ -15,10 +16,15 @@ const APPENDED = 1200;
 
 /** Curves that points are appended to. */
 export class RunCharts {
-  /** @param {string} id @param {import("./chart_controls.js").Controls} controls @param {AbortSignal} signal */
-  constructor(id, controls, signal) {
+  /**
+   * @param {string} id @param {import("./chart_controls.js").Controls} controls
+   * @param {import("./chart_controls.js").Zoom} zoom @param {AbortSignal} signal
+   */
+  constructor(id, controls, zoom, signal) {
     this.path = `runs/${encodeURIComponent(id)}/series`;
     this.controls = controls;
+    this.axis = controls.axis;
+    this.zoom = zoom;
     this.signal = signal;
     this.start = 0;
     this.appended = 0;
@@ -79,7 +85,7 @@ export class RunCharts {
   arrange() {
     const group = `run-${this.path}`;
     const panel = (/** @type {string} */ key, /** @type {any} */ options, /** @type {string[]} */ names, log = false) => {
-      if (!this.panels.has(key)) this.panels.set(key, { element: new Chart({ group, ...options }, this.signal), names, log });
+      if (!this.panels.has(key)) this.panels.set(key, { element: new Chart({ group, zoomed: (range) => keepZoom((this.zoom = range)), ...options }, this.signal), names, log });
       return /** @type {Panel} */ (this.panels.get(key)).element.element;
     };
     const main = [
@@ -108,11 +114,15 @@ export class RunCharts {
 
   /** Draws all charts anew. */
   show() {
+    if (this.axis !== this.controls.axis) {
+      this.axis = this.controls.axis;
+      keepZoom((this.zoom = null)); // its numbers are of the other axis
+    }
     for (const panel of this.panels.values()) {
       const found = panel.names.map((name) => this.series.get(name)).filter((series) => series !== undefined);
       const { log, axis } = this.controls;
       const lines = found.flatMap((series, colour) => this.lines(series, colour));
-      panel.element.show(lines, { axis, log: log && panel.log }, note(found));
+      panel.element.show(lines, { axis, log: log && panel.log, range: this.zoom }, note(found));
     }
   }
 

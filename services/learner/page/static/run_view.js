@@ -1,6 +1,6 @@
 // One run: how far it is, its curves, tasks, events, checkpoints and settings.
 import * as api from "./api.js";
-import { chartControls } from "./chart_controls.js";
+import { chartControls, zoomOf } from "./chart_controls.js";
 import { h, replace, say } from "./dom.js";
 import { ago, count, duration, moment, percent, score, short, size } from "./format.js";
 import { attempt } from "./notices.js";
@@ -15,9 +15,9 @@ import { videosCard } from "./run_videos.js";
 export async function view(root, [id], query, signal) {
   document.title = `${id} · Newt`;
   const path = `runs/${encodeURIComponent(id)}`;
-  const asked = [path, `${path}/results`, "tasks"].map((place) => api.get(place, {}, signal));
-  let [run, results, known] = await Promise.all(asked);
-  const domains = new Map([...known.tasks, ...run.task_facts].map((/** @type {any} */ task) => [task.name, task.domain]));
+  let [run, results] = await Promise.all([path, `${path}/results`].map((place) => api.get(place, {}, signal)));
+  /** By task; simulators are asked, which takes a while, and nothing else waits for it. @type {Map<string, string>} */
+  const domains = new Map();
 
   const state = h("span");
   const actions = h("div", { class: "buttons" });
@@ -26,7 +26,7 @@ export async function view(root, [id], query, signal) {
   const tiles = new Tiles();
   const early = !run.progress.env_steps && run.progress.total_pretrain_updates;
   const controls = chartControls(query, () => charts.show(), early ? "updates" : "env_steps");
-  const charts = new RunCharts(id, controls.state, signal);
+  const charts = new RunCharts(id, controls.state, zoomOf(query), signal);
   const grid = new TaskGrid(id, signal);
   const bars = h("div");
   const events = h("tbody");
@@ -69,7 +69,7 @@ export async function view(root, [id], query, signal) {
       random: results.tasks[name]?.random?.corrected_score ?? null,
       final: results.tasks[name]?.final?.corrected_score ?? null,
     }));
-    replace(bars, domainBars(tasks));
+    if (domains.size) replace(bars, domainBars(tasks));
     grid.update(tasks);
   }
 
@@ -126,9 +126,15 @@ export async function view(root, [id], query, signal) {
     }
   }
 
+  async function readDomains() {
+    const { tasks } = await api.get("tasks", {}, signal);
+    for (const task of [...tasks, ...run.task_facts]) domains.set(task.name, task.domain);
+    show();
+  }
+
   show();
   showActions();
-  await Promise.all([charts.load(), showCheckpoints(), showVideos()]);
+  await Promise.all([charts.load(), showCheckpoints(), showVideos(), readDomains()]);
   follow();
 }
 

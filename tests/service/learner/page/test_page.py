@@ -219,6 +219,22 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     page.get_by_role("button", name="Updates").click()
     assert "x=updates" in page.url
     expect(loss.locator("canvas")).to_be_attached()
+    loss.scroll_into_view_if_needed()
+    box = loss.locator(".u-over").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 40, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"zoom=\d+%2C\d+"))
+    low, high = (int(end) for end in re.findall(r"zoom=(\d+)%2C(\d+)", page.url)[0])
+    assert 1_500 < low < 2_500 < 3_500 < high < 4_500  # of 8,000
+    page.reload()
+    page.get_by_role("button", name="Env steps").wait_for()
+    expect(loss.locator("canvas")).to_be_attached()
+    assert f"zoom={low}%2C{high}" in page.url
+    page.get_by_role("button", name="Env steps").click()
+    expect(page).not_to_have_url(re.compile("zoom="))  # its numbers were of the other axis
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 3840)])
@@ -240,7 +256,7 @@ def test_it_fits_into_any_window_and_can_be_read_by_all(
     assert (red + green + blue < 150) == (scheme == "dark")
 
 
-def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api) -> None:
+def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api, tmp_path: Path) -> None:
     groups = []
     for iterations in (2, 4):
         members = [start(api, seed=seed, plan={"iterations": iterations}, name="compared") for seed in (1, 2, 3)]
@@ -262,6 +278,31 @@ def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api) -> None:
     assert "statistic=mean" in page.url
     page.reload()
     expect(page.get_by_label("Statistic")).to_have_value("mean")
+
+    notes = {"notes": f"{HOSTILE} and **bold**"}
+    api.http.patch(f"/runs/{groups[0][0]}", json=notes).raise_for_status()
+    page.reload()
+    page.locator("summary", has_text="Report").click()
+    page.get_by_label("Title").fill(HOSTILE)
+    page.get_by_label("Text (Markdown)").fill(f"# Found\n\n{HOSTILE} [bad](javascript:alert(1))")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as one HTML file").click()
+    report = visitor.page.context.new_page()
+    told: list[str] = []
+    report.on("request", lambda request: told.append(request.url))
+    report.on("console", lambda message: told.append(message.text))
+    download.value.save_as(tmp_path / "report.html")
+    report.goto((tmp_path / "report.html").as_uri())
+    expect(report.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+    assert report.locator("script, [onerror], [href^='javascript']").count() == 0
+    expect(report.get_by_role("row", name=re.compile("3 of 3")).first).to_contain_text("0.800 to 0.800")
+    expect(report.locator("strong", has_text="bold")).to_be_visible()
+    widths = report.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert len(widths) == 2
+    assert min(widths) > 400
+    assert [url for url in told if not url.startswith(("file:", "data:"))] == []
+    report.close()
+
     page.get_by_role("button", name=re.compile("Leave out")).first.click()
     expect(page.get_by_text("Add another run or group.")).to_be_visible()
 
