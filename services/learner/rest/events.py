@@ -98,13 +98,7 @@ def event_routes(learner: Learner, changes: Changes) -> APIRouter:
             nonlocal position
             events = records.history.events(run_id, position)
             position = events[-1].id if events else position
-<<<<<<< HEAD
-            messages = [message(event.kind, event.model_dump_json(), event.id) for event in events]
-            state = json.dumps({"state": run.state.value, **run.progress.model_dump(mode="json")})
-            return Look(messages, state, run.state.finished)
-=======
-            return [_message(event.kind, event.model_dump_json(), event.id) for event in events]
->>>>>>> f4dd1ad (Reports as one HTML file; followers share looks at a run; zoom in a run's address; bench page)
+            return [message(event.kind, event.model_dump_json(), event.id) for event in events]
 
         await anyio.to_thread.run_sync(records.runs.get, run_id)
         return streams.respond(keys.record("run", run_id), look, news)
@@ -174,13 +168,8 @@ class _Streams:
                         yield message("broken", json.dumps({"message": str(error)}))
                         return
                     answered = time.monotonic()
-<<<<<<< HEAD
-                    for told in found.messages:
+                    for told in messages:
                         yield told
-=======
-                    for message in messages:
-                        yield message
->>>>>>> f4dd1ad (Reports as one HTML file; followers share looks at a run; zoom in a run's address; bench page)
                     if found.state != last:
                         last = found.state
                         yield message("progress", last)

@@ -135,7 +135,7 @@ export class Chart {
         hooks: {
           draw: [(/** @type {any} */ plot) => this.options.drawn?.(plot)],
           setCursor: [(/** @type {any} */ plot) => this.tell(plot, lines, xText)],
-          setSelect: [(/** @type {any} */ plot) => plot.select.width > 4 && this.zoom(true, plot)],
+          setSelect: [(/** @type {any} */ plot) => plot.select.width > 4 && this.zoom(selected(plot))],
         },
       },
       columns,
@@ -145,17 +145,14 @@ export class Chart {
       this.plot.setScale("x", { min: range[0], max: range[1] });
       this.zoomed = true;
     }
-    this.plot.over.addEventListener("dblclick", () => this.zoom(false, this.plot));
+    this.plot.over.addEventListener("dblclick", () => this.zoom(null));
     this.tell(this.plot, lines, xText);
   }
 
-  /** Notes a zoom, once uPlot has made it. @param {boolean} zoomed @param {any} plot */
-  zoom(zoomed, plot) {
-    this.zoomed = zoomed;
-    queueMicrotask(() => {
-      const { min, max } = plot.scales.x;
-      this.options.zoomed?.(zoomed ? [min, max] : null);
-    });
+  /** Notes a zoom. @param {[number, number] | null} range */
+  zoom(range) {
+    this.zoomed = range !== null;
+    if (this.element.matches(":hover")) this.options.zoomed?.(range); // else another of the group was dragged, and tells
   }
 
   /** Writes the legend, with the values under the cursor. @param {any} plot @param {Line[]} lines @param {(value: number) => string} xText */
@@ -192,6 +189,12 @@ export class Chart {
   size() {
     return { width: Math.max(120, this.place.clientWidth), height: Math.max(80, this.place.clientHeight) };
   }
+}
+
+/** The part of the x axis that was dragged over; uPlot's scale is there a little later. @param {any} plot @returns {[number, number]} */
+function selected(plot) {
+  const { left, width } = plot.select;
+  return [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
 }
 
 /** Lines over one x axis, as uPlot takes them. @param {Line[]} lines @param {boolean} log */

@@ -71,12 +71,13 @@ export async function view(root, path, query, signal) {
 
   /** @param {string} name @param {string} text */
   async function report(name, text) {
+    if (!found) await refresh();
     const points = found.groups.flatMap((/** @type {any} */ group, /** @type {number} */ place) => group.curve.map((/** @type {any} */ point) => [names[place], point.env_steps, point.value, point.low, point.high, point.seeds]));
-    const members = groups.flatMap((ids, place) => ids.map((id) => ({ id, name: names[place], ...known.get(id) })));
-    const listed = members.map(({ id, name: group, seed, state }) => h("tr", {}, ...[group, id, seed, state].map((value) => h("td", {}, value))));
+    const records = await Promise.all(groups.flat().map((id) => api.get(`runs/${encodeURIComponent(id)}`, {}, signal)));
+    const group = (/** @type {string} */ id) => names[groups.findIndex((ids) => ids.includes(id))];
+    const listed = records.map(({ id, spec, state }) => h("tr", {}, ...[group(id), id, spec.seed, state].map((value) => h("td", {}, value))));
     const head = h("tr", {}, ...["Group", "Run", "Seed", "State"].map((word) => h("th", {}, word)));
-    const whole = await Promise.all(members.filter((run) => run.notes).map(({ id }) => api.get(`runs/${encodeURIComponent(id)}`, {}, signal)));
-    const noted = whole.flatMap(({ id, notes }) => [h("h3", {}, `Notes of ${id}`), markdown(notes)]);
+    const noted = records.filter((run) => run.notes).flatMap(({ id, notes }) => [h("h3", {}, `Notes of ${id}`), markdown(notes)]);
     const parts = [
       h("h2", {}, "What is different"),
       differenceTable(found.differences, names),

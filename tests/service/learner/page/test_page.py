@@ -220,6 +220,7 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     assert "x=updates" in page.url
     expect(loss.locator("canvas")).to_be_attached()
     loss.scroll_into_view_if_needed()
+    expect(loss.locator(".u-over")).to_be_visible()
     box = loss.locator(".u-over").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 40)
@@ -230,7 +231,7 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     low, high = (int(end) for end in re.findall(r"zoom=(\d+)%2C(\d+)", page.url)[0])
     assert 1_500 < low < 2_500 < 3_500 < high < 4_500  # of 8,000
     page.reload()
-    page.get_by_role("button", name="Env steps").wait_for()
+    loss.scroll_into_view_if_needed()
     expect(loss.locator("canvas")).to_be_attached()
     assert f"zoom={low}%2C{high}" in page.url
     page.get_by_role("button", name="Env steps").click()
@@ -297,9 +298,7 @@ def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api, tmp_path: Path
     assert report.locator("script, [onerror], [href^='javascript']").count() == 0
     expect(report.get_by_role("row", name=re.compile("3 of 3")).first).to_contain_text("0.800 to 0.800")
     expect(report.locator("strong", has_text="bold")).to_be_visible()
-    widths = report.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
-    assert len(widths) == 2
-    assert min(widths) > 400
+    assert report.locator("img").evaluate("image => image.naturalWidth") > 400  # there is no training metric to draw
     assert [url for url in told if not url.startswith(("file:", "data:"))] == []
     report.close()
 
