@@ -17,6 +17,7 @@ from services.learner.processes.demos import DemoKeeper
 from services.learner.processes.dependencies import Dependencies
 from services.learner.processes.evaluations import EvaluationKeeper
 from services.learner.processes.learner import Learner
+from services.learner.processes.plays import PlayKeeper
 from services.learner.processes.runs import RunKeeper
 from services.learner.processes.served_tasks import ServedTasks
 from services.learner.records.store import Records
@@ -41,6 +42,7 @@ def main(redis_url: str, data_dir: str, port: str) -> None:
         library,
         dependencies,
         ServedTasks(settings.sims),
+        PlayKeeper(settings, library, dependencies),
     )
     server(create_app(learner)).run(sockets=[socket.create_server((HOST, int(port)))])
 
