@@ -56,8 +56,9 @@ $(VENV)/.bench: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYT
 	@touch $@ $(VENV)/.local $(VENV)/.all-domains
 
 ##@ Check
-.PHONY: test lint type fmt tests
-test: lint type protos-check manifests-check docs-check tests ## Everything CI checks: lint, types, generated files, all tests
+.PHONY: test lint type fmt tests tests-long tests-engine test-all
+test: lint type protos-check manifests-check docs-check tests ## Lint, types, generated files, tests: within half an hour
+test-all: test tests-long tests-engine ## The same, and the tests that take long or need a Docker engine: what CI runs
 lint: $(VENV)/.dev ## Style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -65,7 +66,11 @@ lint: $(VENV)/.dev ## Style and formatting
 type: $(VENV)/.dev ## Types
 	$(VENV)/bin/mypy
 tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
-	@PYTHON=$(PYTHON) scripts/run-tests.sh
+	@PYTHON=$(PYTHON) scripts/run-tests.sh fast
+tests-long: $(VENV)/.dev ## Every task whole, all tasks in one run, generated code, several trainers: a quarter of an hour
+	@PYTHON=$(PYTHON) scripts/run-tests.sh long
+tests-engine: $(VENV)/.dev ## Images, compose, faults: on a Docker engine
+	@PYTHON=$(PYTHON) scripts/run-tests.sh engine
 fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .

@@ -27,7 +27,7 @@ from newt.wire.episodes import Behaviour
 from newt.wire.v1 import sim_pb2
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(set(installed_domains()) != set(DOMAINS), reason="needs newt[all-domains]"),
 ]

@@ -236,7 +236,7 @@ def running_stack(
         compose("--profile", "all", "down", "--volumes", "--timeout", "20", environment=environment, timeout_s=200)
 
 
-if __name__ == "__main__":  # `make tests` builds while other tests run; what fails here, the tests of images show
+if __name__ == "__main__":  # CI builds while other tests run; what fails here, the tests of images show
     if os.environ.get("NEWT_TEST_NO_DOCKER") is None and os.environ.get("NEWT_TEST_BUILD") != "0":
         # One after the other: twelve at once would take a good part of the processor, however low their priority is.
         for service in sizes.services():

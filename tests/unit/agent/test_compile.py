@@ -25,7 +25,7 @@ from newt.agent.world_model import WorldModel
 pytestmark = pytest.mark.timeout(600)
 
 PLAN = PlanConfig(num_samples=24, num_policy_trajectories=4, num_elites=6, iterations=2)
-SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
+LONG = [pytest.mark.long, pytest.mark.timeout(900)]
 FEW = {"encoder_layers": 1, "num_critics": 2}  # tracing takes as long as there are layers, in every step
 HORIZON = 2
 
@@ -56,7 +56,7 @@ def assert_equal(compiled: dict[str, Tensor], eager: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(
     ("backend", "value_scale", "horizon"),
-    [("aot_eager", "shared", HORIZON), pytest.param("inductor", "per_task", 1, marks=SLOW)],
+    [("aot_eager", "shared", HORIZON), pytest.param("inductor", "per_task", 1, marks=LONG)],
 )
 def test_updates_equal_eager_ones(backend: str, value_scale: Sharing, horizon: int) -> None:
     compiled, eager = updater(backend, value_scale, horizon), updater(None, value_scale, horizon)
@@ -126,7 +126,7 @@ def assert_same_plan(compiled: InferenceModel, eager: InferenceModel, rows: int)
         torch.testing.assert_close(getattr(mine, name), getattr(expected, name), rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "numbers"), [(Traced, (1, 2, 5, 3)), pytest.param(Generated, (2, 5, 3), marks=SLOW)])
+@pytest.mark.parametrize(("kind", "numbers"), [(Traced, (1, 2, 5, 3)), pytest.param(Generated, (2, 5, 3), marks=LONG)])
 def test_plans_equal_eager_ones_for_any_number_of_rows_and_new_weights(
     kind: type[CompiledInferenceModel], numbers: tuple[int, ...]
 ) -> None:

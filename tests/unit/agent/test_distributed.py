@@ -73,7 +73,7 @@ def test_two_replicas_are_identical_and_equal_one_process_on_the_whole_batch(
 @pytest.mark.parametrize(
     ("scenario", "within_s"),
     # torchrun gives a stopped process half a minute before it kills it.
-    [("die", 10.0), pytest.param("hang", 20.0, marks=pytest.mark.slow)],
+    [("die", 10.0), pytest.param("hang", 20.0, marks=pytest.mark.long)],
 )
 def test_a_lost_rank_ends_the_others_with_its_name(tmp_path: Path, scenario: str, within_s: float) -> None:
     done = torchrun(scenario, tmp_path)

@@ -23,23 +23,25 @@ def test_that_fails_once():
     seen.touch()
     assert again
 
+@pytest.mark.long
+def test_of_breadth(): assert {breadth}
+
 @pytest.mark.docker
 def test_of_the_engine(): assert {engine}
 """
 
 
 def run(
-    folder: Path, *, others: bool = True, engine: bool = True, most_again: str = "8"
+    folder: Path, *, others: bool = True, breadth: bool = True, engine: bool = True, most_again: str = "8"
 ) -> subprocess.CompletedProcess[str]:
-    for part in ("scripts", "tests/support"):
+    for part in ("scripts", "tests"):
         (folder / part).mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "run-tests.sh", folder / "scripts")
-    (folder / "tests/support/compose_stack.py").touch()
-    (folder / "tests/test_small.py").write_text(TESTS.format(others=others, engine=engine))
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    docker: of the engine\n")
+    (folder / "tests/test_small.py").write_text(TESTS.format(others=others, breadth=breadth, engine=engine))
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    docker: of the engine\n    long: of breadth\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(
-        [str(folder / "scripts" / "run-tests.sh")],
+        [str(folder / "scripts" / "run-tests.sh"), "fast", "long", "engine"],
         # Other plugins take a second to load each time.
         env={
             **environment,
@@ -61,14 +63,19 @@ def test_what_fails_by_accident_is_named_and_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "name"), [({"others": False}, "test_that_passes"), ({"engine": False}, "test_of_the_engine")]
+    ("broken", "name"),
+    [
+        ({"others": False}, "test_that_passes"),
+        ({"breadth": False}, "test_of_breadth"),
+        ({"engine": False}, "test_of_the_engine"),
+    ],
 )
 def test_what_fails_twice_has_failed(tmp_path: Path, broken: dict[str, bool], name: str) -> None:
-    """In whichever part; the other one is run all the same."""
+    """In whichever part; the others are run all the same."""
     done = run(tmp_path, **broken)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.count(f"{name} - assert False") == 2
-    assert "1 passed, 2 deselected" in done.stdout or "1 failed, 2 deselected" in done.stdout
+    assert "1 passed, 3 deselected" in done.stdout or "1 failed, 3 deselected" in done.stdout  # the engine's
 
 
 def test_many_failures_are_no_accident(tmp_path: Path) -> None:

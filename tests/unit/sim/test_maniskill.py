@@ -305,7 +305,7 @@ def test_the_goal_is_a_green_ball() -> None:
     env.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("task", ONE_OF_EACH)
 def test_every_kind_of_scene_can_be_drawn(task: str) -> None:
     env = build(task, rendering=True)
@@ -316,7 +316,7 @@ def test_every_kind_of_scene_can_be_drawn(task: str) -> None:
     env.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["ms-cartpole-balance", "ms-pull-cube-tool", "ms-anymal-reach", "ms-pick-mug"])
 def test_whole_episodes(task: str) -> None:
     facts, env = get_task(task), build(task)

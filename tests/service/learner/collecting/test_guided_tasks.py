@@ -74,6 +74,8 @@ def test_a_checkpoint_knows_its_guided_tasks_and_acts_accordingly(stack: Learner
         time.sleep(0.1)
         job = stack.get(f"/evaluations/{job['id']}")
     assert job["state"] == "succeeded", job["error"]
-    # So short a run never leaves its policy.
-    assert stack.get(f"/evaluations/{job['id']}/report")["constraint_weights"] == {SHOWN: 1, NEW: 0}
+    # So short a run hardly leaves its policy: by as many steps as its last episodes took it beyond the end.
+    weights = stack.get(f"/evaluations/{job['id']}/report")["constraint_weights"]
+    assert weights[NEW] == 0
+    assert 0.7 < weights[SHOWN] <= 1
     assert all(stats["score_std"] is not None for stats in job["result"]["tasks"].values())

@@ -17,7 +17,7 @@ from stored_runs import INTERVAL, last_checkpoint, stored_stack, submit, updates
 
 from newt.local import ports
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from test_whole_runs import PRETRAIN, _check_episodes, _with
 
 from newt.agent.checkpoints import load_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 trainers = partial(processes_of, role="trainer")

@@ -12,7 +12,7 @@ from services.sim.checks.isolation import for_each_task
 from services.sim.checks.play import check_task
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_every_task_is_as_registered(domain: str) -> None:
