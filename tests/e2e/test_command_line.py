@@ -214,7 +214,8 @@ def test_the_tour_leaves_everything_in_one_folder(installed: Path) -> None:
     (folder,) = (installed / "empty" / "runs").iterdir()
     assert folder.name.startswith("tour-")
     found = {path.name.partition("-")[0] for path in folder.iterdir()}
-    assert found == {"checkpoint", "losses.png", "results.json", "scores.png", "stack", "videos"}
+    pictures = {f"{name}.{kind}" for name in ("losses", "scores") for kind in ("png", "svg", "csv")}
+    assert found == {"checkpoint", "results.json", "stack", "videos", *pictures}
     assert list((folder / "videos").glob("*.mp4"))
     assert json.loads((folder / "results.json").read_text())["tasks"]["mujoco-reacher"]["final"]
     assert {path.name for path in (installed / "empty").iterdir()} == {"runs"}
