@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 import newt
-from newt.cli import checkpoints, demos, env, evaluations, experiments, play, reports, runs, serving, stack, tasks, tour
+from newt.cli import (
+    backups,
+    checkpoints,
+    demos,
+    env,
+    evaluations,
+    experiments,
+    play,
+    reports,
+    runs,
+    serving,
+    stack,
+    tasks,
+    tour,
+)
 from newt.errors import NewtError
 
 
@@ -38,6 +52,7 @@ def _options(
 
 
 stack.register(app)
+backups.register(app)
 serving.register(app)
 runs.register(app)
 app.command("eval")(evaluations.evaluate)

@@ -1,0 +1,50 @@
+"""`python -m newt.backup make|restore FOLDER`: what `newt backup` and `newt restore` do, in the learner's image.
+
+Redis and the data folder are the learner's, by its own settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from newt.backup import making, restoring
+from newt.errors import InvalidInputError, NewtError
+from newt.security import redis_address
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m newt.backup", description=__doc__)
+    parser.add_argument("action", choices=("make", "restore"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--keep", type=int, help="FOLDER is one of backups: add one, keep the newest so many")
+    options = parser.parse_args()
+    try:
+        url, data = redis_address(SecretStr(_setting("NEWT_LEARNER_REDIS_URL"))), _setting("NEWT_LEARNER_DATA_DIR")
+        if options.action == "restore":
+            print(f"restored {options.folder}: {restoring.restore(options.folder, url, Path(data)).summary()}")
+        elif options.keep is not None:
+            folder, done = making.make_kept(options.folder, options.keep, url, Path(data))
+            print(f"{folder}: {done.summary()}")
+        else:
+            print(f"{options.folder}: {making.make(options.folder, url, Path(data)).summary()}")
+    except (NewtError, OSError) as error:
+        print(f"newt: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _setting(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise InvalidInputError(name, "is not set; give the learner's")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

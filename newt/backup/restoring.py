@@ -1,0 +1,142 @@
+"""Puts a backup into an empty Redis and an empty data folder."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from newt.backup import commands, folders, manifest, redis_side
+from newt.backup.manifest import DATA, REDIS, Manifest
+from newt.errors import ExhaustedError, PreconditionError, UnavailableError
+
+_STAGE = ".restoring"
+_BATCH_BYTES = 8 * 2**20
+_BATCH_COMMANDS = 1_000
+
+
+def restore(folder: Path, redis_url: str, data: Path) -> Manifest:
+    """Restores a backup, all or nothing: it is read through before anything is written.
+
+    Args:
+        folder: A backup.
+        redis_url: Address of a Redis without anything of Newt, with its password.
+        data: Data folder of a learner that is not running; made if it is missing.
+
+    Returns:
+        What was restored.
+
+    Raises:
+        NotFoundError: It is no backup.
+        CorruptDataError: It is damaged.
+        PreconditionError: A later version has made it, or Redis or the data folder is not empty or in use.
+        UnavailableError: Redis cannot be reached.
+        ExhaustedError: There is no room. As with every error, what was written is removed.
+    """
+    found = manifest.read(folder)
+    manifest.verify(folder, found)
+    client = redis_side.connect(redis_url)
+    with _unused(data), redis_side.translated():
+        _require_empty(client, data)
+        _require_room(data, found)
+        try:
+            _copy_files(folder, found, data)
+            _run_commands(client, folder / REDIS)
+            _point_at(client, found, data)
+            for entry in (data / _STAGE).iterdir():
+                entry.rename(data / entry.name)  # onto an empty folder at most
+            (data / _STAGE).rmdir()
+        except BaseException as error:
+            told = _undo(client, data)
+            if isinstance(error, OSError):
+                why = f"{data} cannot be written: {error.strerror or error}"
+                raise ExhaustedError(f"{why}; {told}") from error
+            with redis_side.translated(told):
+                raise
+    client.close()
+    return found
+
+
+@contextmanager
+def _unused(data: Path) -> Iterator[None]:
+    """Keeps learners from the data folder meanwhile."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / folders.LEARNER_LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PreconditionError(
+                f"a learner works in {data}; stop the stack first, or restore into another folder. Nothing was changed"
+            ) from error
+        yield
+
+
+def _require_empty(client: Any, data: Path) -> None:
+    full = [name for name in (*folders.FOLDERS, _STAGE) if _has_files(data / name)]
+    if full:
+        raise PreconditionError(
+            f"{data} is not empty: it has {', '.join(full)}; restore into an empty folder, or move these away. "
+            "Nothing was changed"
+        )
+    key = next(client.scan_iter(match=redis_side.PATTERN, count=1_000), None)
+    if key is not None:
+        raise PreconditionError(
+            f"Redis is not empty: it has {key.decode(errors='replace')}; restore into one without keys newt:*. "
+            "Nothing was changed"
+        )
+
+
+def _has_files(path: Path) -> bool:
+    return path.is_file() or any(path.rglob("*"))
+
+
+def _require_room(data: Path, found: Manifest) -> None:
+    needed = found.size_bytes - found.files[REDIS].size_bytes
+    free = shutil.disk_usage(data).free
+    if needed > free:
+        raise ExhaustedError(f"{data} has room for {free} bytes, the backup's files have {needed}; nothing was changed")
+
+
+def _copy_files(folder: Path, found: Manifest, data: Path) -> None:
+    """Beside the places where the learner looks for them."""
+    (data / _STAGE).mkdir(exist_ok=True)
+    for name in found.files:
+        if name != REDIS:
+            folders.copy_file(folder / name, data / _STAGE / Path(name).relative_to(DATA))
+
+
+def _run_commands(client: Any, path: Path) -> None:
+    pipe, waiting, size = client.pipeline(transaction=False), 0, 0
+    for words in commands.read(path):
+        pipe.execute_command(*words)
+        waiting, size = waiting + 1, size + sum(map(len, words))
+        if waiting >= _BATCH_COMMANDS or size >= _BATCH_BYTES:
+            pipe.execute()
+            waiting = size = 0
+    pipe.execute()
+
+
+def _point_at(client: Any, found: Manifest, data: Path) -> None:
+    """Runs' records name their folders, for people."""
+    old, new = Path(found.data_dir), data.resolve()
+    for run_id in client.zrange(redis_side.RUNS, 0, -1):
+        key = redis_side.run_key(run_id.decode())
+        directory = Path((client.hget(key, "directory") or b"").decode())
+        if directory.is_relative_to(old):
+            client.hset(key, "directory", str(new / directory.relative_to(old)))
+
+
+def _undo(client: Any, data: Path) -> str:
+    """Takes back what was written; both were empty. Returns what is left, in words."""
+    for name in (*folders.FOLDERS, _STAGE):
+        shutil.rmtree(data / name, ignore_errors=True)
+    try:
+        with redis_side.translated():
+            for key in client.scan_iter(match=redis_side.PATTERN, count=1_000):
+                client.unlink(key)
+    except UnavailableError:
+        return "remove the keys newt:* from Redis before you try again"
+    return "nothing of it is left"
