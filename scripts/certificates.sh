@@ -47,7 +47,7 @@ chmod 700 "$folder"
 work=$(mktemp -d "$folder/.new-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-names=(localhost 127.0.0.1 ::1 replay planner learner)
+names=(localhost 127.0.0.1 ::1 replay planner learner backup)
 names+=(sim-{dmcontrol,dmcontrol-ext,metaworld,maniskill,mujoco,box2d,robodesk,ogbench,miniarcade,atari} "$@")
 alternatives=()
 for name in "${names[@]}"; do

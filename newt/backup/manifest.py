@@ -1,4 +1,4 @@
-"""The manifest of a backup: what is in it, and that it is whole. A folder without it, which comes last, is no backup."""
+"""The manifest of a backup: what is in it, and that it is whole. It comes last; a folder without it is no backup."""
 
 from __future__ import annotations
 

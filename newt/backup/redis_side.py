@@ -210,7 +210,7 @@ class _Space:
             missing += self._copy_episodes(range(max(next_, head), tail), meta)
             next_ = max(next_, tail)
             if all(number < head for number in missing):
-                break  # Others were evicted right after this moment, by a smaller capacity; or are lost in the original, too.
+                break  # Others were evicted right after this moment, by a smaller capacity; or the original lacks them.
         self._forget(range(first, head))
         self._out.add_many("SADD", f"{self._key}:ids", ids or order)
         self._out.add_many("RPUSH", f"{self._key}:order", order)

@@ -190,6 +190,19 @@ def test_a_run_on_a_domain_that_is_not_served_fails_with_the_remedy(home: Path) 
 
 
 @pytest.mark.slow
+def test_a_backup_of_the_running_stack_goes_into_another_home(home: Path, run_id: str, tmp_path: Path) -> None:
+    made = newt(home, "backup", str(tmp_path / "backup"))
+    assert made.returncode == 0, made.stderr
+    refused = newt(home, "restore", str(tmp_path / "backup"))
+    assert refused.returncode == 1
+    assert "a stack runs already" in refused.stderr
+    restored = newt(tmp_path / "other", "restore", str(tmp_path / "backup"))
+    assert restored.returncode == 0, restored.stderr
+    assert restored.stdout.splitlines()[0].removeprefix("restored ") == made.stdout.rstrip().partition("backup: ")[2]
+    assert (tmp_path / "other" / "data" / "runs" / run_id / "checkpoints" / "0.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_deleted(home: Path, run_id: str) -> None:
     result = newt(home, "runs", "delete", run_id, "--yes")
     assert result.returncode == 0, result.stderr

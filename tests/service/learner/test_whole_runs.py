@@ -14,7 +14,9 @@ import pytest
 from learner_stack import LearnerStack
 
 from newt.agent.checkpoints import load_checkpoint
+from newt.backup import making, restoring
 from newt.client.replay import ReplayClient
+from newt.local import redis_server
 from newt.runs.spec import RunSpec
 
 pytestmark = pytest.mark.slow
@@ -241,6 +243,36 @@ def test_a_cancelled_run_resumes_where_it_was(stack: LearnerStack) -> None:
     log = (lock / "logs" / "trainer.log").read_text()
     assert '"event": "resumed"' in log
     _check_episodes(stack, run_id)
+
+
+def test_a_run_goes_on_from_a_backup(stack: LearnerStack, tmp_path: Path) -> None:
+    """Of a stack at work into another one, which has never seen the run."""
+    run_id = stack.submit(_with({"seed": 6}))
+    before = stack.follow(run_id, lambda run: run["progress"]["updates"] >= 50)
+    assert before["state"] == "training", before["error"]
+    making.make(tmp_path / "backup", stack.redis.url, stack.home / "data")
+    stack.http.post(f"/runs/{run_id}/cancel")
+    (tmp_path / "home").mkdir()
+    redis = redis_server.start(tmp_path / "home" / "redis")
+    restoring.restore(tmp_path / "backup", redis.url, tmp_path / "home" / "data")
+    redis.stop()
+    other = LearnerStack(tmp_path / "home", ("replay", "planner"), {"SIMS": stack.settings["learner"]["SIMS"]})
+    try:
+        run = other.follow(run_id, lambda run: False)
+        assert run["state"] == "succeeded", run["error"]
+        folder = tmp_path / "home" / "data" / "runs" / run_id
+        assert Path(run["directory"]) == folder
+        lives = (folder / "logs" / "trainer.log").read_text().split('"event": "resumed"')
+        assert len(lives) == 2  # from the checkpoint
+        assert run["attempt"] == before["attempt"] + 1
+        assert run["progress"]["updates"] == run["progress"]["total_updates"]
+        assert run["progress"]["weights_version"] > before["progress"]["weights_version"]
+        _check_episodes(other, run_id)
+        listed = other.get("/runs")["runs"]
+        assert {entry["id"] for entry in listed} == {entry["id"] for entry in stack.get("/runs")["runs"]}
+        assert [entry["state"] for entry in listed if entry["id"] != run_id].count("training") == 0
+    finally:
+        other.stop()
 
 
 def test_a_diverging_run_stops_with_the_cause(stack: LearnerStack) -> None:

@@ -20,6 +20,7 @@ OVERLAYS = sorted(path.parent.name for path in (DEPLOY / "overlays").glob("*/kus
 
 # In the order in which docs/deployment.md lists them.
 COMPONENTS = (
+    "backup",
     "laptop",
     "multi-node",
     "gpu",
@@ -75,8 +76,11 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 
 def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """Whatever makes pods."""
-    return of_kind(manifests, "Deployment", "StatefulSet", "Job")
+    """Whatever makes pods; for a CronJob the Job that it makes."""
+    found = of_kind(manifests, "Deployment", "StatefulSet", "Job")
+    for name, cron in of_kind(manifests, "CronJob").items():
+        found[name] = {"kind": "Job", "metadata": cron["metadata"], **cron["spec"]["jobTemplate"]}
+    return found
 
 
 def bytes_of(quantity: str) -> int:

@@ -144,7 +144,7 @@ def test_no_pod_that_is_not_ready_holds_a_node(manifests: list[Manifest]) -> Non
 
 
 def test_every_container_is_probed(manifests: list[Manifest]) -> None:
-    jobs = of_kind(manifests, "Job")
+    jobs = of_kind(manifests, "Job", "CronJob")
     for name, pod, container in containers(manifests):
         if name in jobs:
             continue
@@ -305,7 +305,9 @@ def test_the_external_redis_overlay_has_no_redis() -> None:
     built = overlay("external-redis")
     assert not [item for item in built if item["metadata"]["name"] == "redis"]
     outside = of_kind(built, "NetworkPolicy")["external-redis"]["spec"]
-    callers = {component for component, peer, _ in arrows(combined("multi-node"), "Egress") if peer == "redis"}
+    callers = {
+        component for component, peer, _ in arrows(combined("backup", "multi-node"), "Egress") if peer == "redis"
+    }
     assert set(components(outside["podSelector"])) == callers
     for name in ("replay", "learner"):
         container = workloads(built)[name]["spec"]["template"]["spec"]["containers"][0]
@@ -356,6 +358,32 @@ def test_the_multi_node_overlay_lets_trainers_meet_and_share_the_checkpoints() -
     assert mounts["data"] == environment(built, container)["NEWT_LEARNER_DATA_DIR"]
     host, _, port = environment(built, container)["NEWT_LEARNER_RENDEZVOUS"].rpartition(":")
     assert int(port) in {entry["port"] for entry in of_kind(built, "Service")[host]["spec"]["ports"]}
+
+
+def test_the_backup_overlay_reads_what_the_learner_has_and_no_more() -> None:
+    built = overlay("backup")
+    reads = ("backup", "redis", 6379)
+    assert arrows(built, "Ingress") == ARROWS | SCRAPED | {reads}
+    assert arrows(built, "Egress") == ARROWS | NAMES | {reads, ("backup", "kube-system", 53)}
+    restoring = yaml.safe_load((DEPLOY / "components" / "backup" / "restore.yaml").read_text())
+    test_pods_meet_the_restricted_profile([restoring])
+    (claim,) = workloads(built)["learner"]["spec"]["volumeClaimTemplates"]
+    read_only = []
+    for job in (workloads(built)["backup"], restoring):
+        assert job["spec"]["template"]["metadata"]["labels"][COMPONENT] == "backup"
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"] == workloads(built)["learner"]["spec"]["template"]["spec"]["containers"][0]["image"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert volumes["data"]["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-learner-0"
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        values = environment(built, container)
+        assert mounts["data"]["mountPath"] == values["NEWT_LEARNER_DATA_DIR"]
+        assert values["NEWT_LEARNER_REDIS_URL"] == "redis://redis:6379/0"
+        assert container["command"][2:5] == ["python", "-m", "newt.backup"]
+        assert container["command"][6].startswith(mounts["backups"]["mountPath"])
+        read_only.append([name for name, mount in mounts.items() if mount.get("readOnly")])
+    assert read_only == [["data"], ["backups"]]
 
 
 def test_own_kustomizations_combine_what_the_overlays_have() -> None:

@@ -6,7 +6,8 @@ import copy
 
 import kubernetes_validate
 import pytest
-from manifests import COMPONENTS, OVERLAYS, Manifest, base, combined, overlay
+import yaml
+from manifests import COMPONENTS, DEPLOY, OVERLAYS, Manifest, base, combined, overlay
 
 VERSIONS = ("1.29.0", "1.34.0")
 # Their schemas come with their operators.
@@ -42,6 +43,11 @@ def test_overlays(name: str, version: str) -> None:
 def test_all_components_together(version: str) -> None:
     plain = base()
     validate([manifest for manifest in combined(*COMPONENTS) if manifest not in plain], version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_restores_a_backup(version: str) -> None:
+    validate([yaml.safe_load((DEPLOY / "components" / "backup" / "restore.yaml").read_text())], version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
