@@ -196,7 +196,7 @@ def test_a_backup_of_the_running_stack_goes_into_another_home(home: Path, run_id
     refused = newt(home, "restore", str(tmp_path / "backup"))
     assert refused.returncode == 1
     assert "a stack runs already" in refused.stderr
-    restored = newt(tmp_path / "other", "restore", str(tmp_path / "backup"))
+    restored = newt(home, "restore", str(tmp_path / "backup"), "--home", str(tmp_path / "other"))
     assert restored.returncode == 0, restored.stderr
     assert restored.stdout.splitlines()[0].removeprefix("restored ") == made.stdout.rstrip().partition("backup: ")[2]
     assert (tmp_path / "other" / "data" / "runs" / run_id / "checkpoints" / "0.safetensors").is_file()
