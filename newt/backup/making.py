@@ -127,9 +127,9 @@ def _make(folder: Path, redis_url: str, data: Path) -> Manifest:
 
 def _require_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "a backup already" if (folder / manifest.NAME).is_file() else "not empty"
-        if (folder / REDIS).is_file() and what == "not empty":
-            what = "a backup that was not finished"
+        what = "a backup that was not finished" if (folder / DATA).is_dir() else "not an empty folder"
+        if (folder / manifest.NAME).is_file():
+            what = "a backup already"
         raise AlreadyExistsError(f"{folder} is {what}; choose another folder, or remove it")
 
 

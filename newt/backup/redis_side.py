@@ -49,7 +49,9 @@ return {redis.call('HGETALL', KEYS[1]), ids, order}
 
 def connect(url: str) -> Any:
     """A client of a Redis; give its errors to `translated`."""
-    return redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=5.0)
+    return redis.Redis.from_url(
+        url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=5.0, encoding_errors="surrogateescape"
+    )
 
 
 @contextmanager
@@ -93,9 +95,9 @@ class Known:
     @staticmethod
     def read(client: Any) -> Known:
         """Looks into Redis."""
-        runs = {_text(run_id): score for run_id, score in client.zrange(RUNS, 0, -1, withscores=True)}
+        runs = {text_of(run_id): score for run_id, score in client.zrange(RUNS, 0, -1, withscores=True)}
         lives = {run_id: Life(*client.hmget(run_key(run_id), Life._fields)) for run_id in runs}
-        jobs = {kind: {_text(k): v for k, v in client.hgetall(key).items()} for kind, key in JOBS.items()}
+        jobs = {kind: {text_of(k): v for k, v in client.hgetall(key).items()} for kind, key in JOBS.items()}
         return Known(runs, lives, jobs)
 
 
@@ -130,9 +132,9 @@ def copy(client: Any, known: Known, out: CommandFile) -> Copied:
     evaluations = {
         job_id: text
         for job_id, text in client.hgetall(JOBS["evaluations"]).items()
-        if _text(job_id) in known.jobs["evaluations"]
+        if text_of(job_id) in known.jobs["evaluations"]
     }
-    copied.evaluations = {_text(job_id): text for job_id, text in evaluations.items()}
+    copied.evaluations = {text_of(job_id): text for job_id, text in evaluations.items()}
     for run_id in known.runs:
         life = _copy_run(client, run_id, out)
         if life is not None:
@@ -149,7 +151,7 @@ def copy(client: Any, known: Known, out: CommandFile) -> Copied:
 
 
 def _members(client: Any, key: str) -> dict[str, float]:
-    return {_text(member): score for member, score in client.zrange(key, 0, -1, withscores=True)}
+    return {text_of(member): score for member, score in client.zrange(key, 0, -1, withscores=True)}
 
 
 def _copy_run(client: Any, run_id: str, out: CommandFile) -> Life | None:
@@ -164,18 +166,18 @@ def _copy_run(client: Any, run_id: str, out: CommandFile) -> Life | None:
         while rows := client.xrange(f"{key}:{stream}", after, "+", count=_PAGE):
             for row_id, values in rows:
                 out.add("XADD", f"{key}:{stream}", row_id, *chain(*values.items()))
-            after = f"({_text(rows[-1][0])}"
+            after = f"({text_of(rows[-1][0])}"
     out.add_many("RPUSH", f"{key}:evaluations", client.lrange(f"{key}:evaluations", 0, -1))
     return Life(record.get(b"state"), record.get(b"attempt"))
 
 
 def _copy_spaces(client: Any, known: Known, out: CommandFile, copied: Copied) -> None:
     """Buffers first: the demo sets that they use cannot be deleted before they are."""
-    young = {_text(run_id) for run_id in client.zrange(RUNS, 0, -1)} - known.runs.keys()
+    young = {text_of(run_id) for run_id in client.zrange(RUNS, 0, -1)} - known.runs.keys()
     done = []
     for kind in ("buffer:", "demos:"):
         for space in sorted(client.smembers(SPACES)):
-            name = _text(space)
+            name = text_of(space)
             if not name.startswith(kind) or name.removeprefix("buffer:") in young:
                 continue
             episodes = _Space(client, name, out).copy()
@@ -248,5 +250,6 @@ def _number(meta: dict[bytes, bytes], name: bytes) -> int:
     return int(value) if re.fullmatch(rb"[0-9]{1,16}", value) else 0
 
 
-def _text(value: bytes) -> str:
+def text_of(value: bytes) -> str:
+    """A name out of Redis; `connect`'s clients send it as what it was."""
     return value.decode("utf-8", "surrogateescape")

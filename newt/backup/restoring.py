@@ -123,8 +123,8 @@ def _point_at(client: Any, found: Manifest, data: Path) -> None:
     """Runs' records name their folders, for people."""
     old, new = Path(found.data_dir), data.resolve()
     for run_id in client.zrange(redis_side.RUNS, 0, -1):
-        key = redis_side.run_key(run_id.decode())
-        directory = Path((client.hget(key, "directory") or b"").decode())
+        key = redis_side.run_key(redis_side.text_of(run_id))
+        directory = Path(redis_side.text_of(client.hget(key, "directory") or b""))
         if directory.is_relative_to(old):
             client.hset(key, "directory", str(new / directory.relative_to(old)))
 

@@ -21,7 +21,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from newt.backup import making, manifest, redis_side, restoring
+from newt.backup import folders, making, manifest, redis_side, restoring
 from newt.cli.main import app
 from newt.errors import (
     AlreadyExistsError,
@@ -407,5 +407,5 @@ def test_the_names_are_those_of_the_services() -> None:
     assert {*redis_side.STREAMS, "evaluations"} == set(keys.PARTS)
     folder = DataFolder(Path("/data"))
     kept = {folder.runs, folder.imported, folder.evaluation("x").parent, folder.demos_log("x").parent}
-    assert {Path("/data") / name for name in making.folders.FOLDERS} == kept
-    assert folder.lock == Path("/data") / making.folders.LEARNER_LOCK
+    assert {Path("/data") / name for name in folders.FOLDERS} == kept
+    assert folder.lock == Path("/data") / folders.LEARNER_LOCK
