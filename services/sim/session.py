@@ -88,6 +88,8 @@ class Session:
         next_step: bool = False,
     ) -> None:
         self.tasks = list(tasks)
+        for task in self.tasks:
+            metrics.NOT_FINITE.labels(task.name)  # shown as 0 before there is one
         self._rgb, self._same_step, self._with_expert = rgb, same_step, with_expert
         self._next_step = next_step
         self._pool, self._timeout_s = pool, timeout_s

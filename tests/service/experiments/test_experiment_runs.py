@@ -178,7 +178,7 @@ def test_its_report_is_drawn_from_the_records(place: Place) -> None:
     assert [row["env_steps_of_a_task"] for row in rows(output / "curves.csv") if row["variant"] == "a"] == ["0", "600"]
     assert {row["series"] for row in rows(output / "evaluations.csv")} == {"a/policy"}
     assert all(row["value"] for row in rows(output / "evaluations.csv"))
-    assert {row["variant"] for row in rows(output / "losses.csv")} == {"a", "b"}
+    assert {row["runs"] for row in rows(output / "losses.csv")} == {"A", "B"}
     page = (output / "report.md").read_text()
     assert all(run["id"] in page for run in api["runs"])
     # again, without the learner

@@ -50,7 +50,7 @@ def test_an_older_torch_compiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
         return model
 
     monkeypatch.setattr(torch, "compile", older)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
-    assert compilation._compile(max, "eager", dynamic=True) is max
+    with torch._dynamo.config.patch(recompile_limit=8):
+        assert compilation._compile(max, "eager", dynamic=True) is max
+        assert torch._dynamo.config.recompile_limit > 8
     assert seen == {"fullgraph": True, "dynamic": True, "backend": "eager"}
-    assert torch._dynamo.config.recompile_limit > 8

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from api_server import Api, build, serving
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, FloatRect, Locator, expect
 from tiny_agents import write_agent
 from visitor import Visitor
 
@@ -202,6 +202,15 @@ def large(api: Api) -> RunWriter:
     return writer
 
 
+def box_of(locator: Locator) -> FloatRect:
+    """Where it is; a chart that is drawn again is nowhere for a moment."""
+    for _ in range(50):
+        if (box := locator.bounding_box()) is not None:
+            return box
+        locator.page.wait_for_timeout(100)
+    raise AssertionError(f"{locator} is nowhere")
+
+
 def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: Visitor, large: RunWriter) -> None:
     page = visitor.open(f"run/{large.run_id}")
     loss = page.get_by_role("region", name="Model loss, all terms")
@@ -221,8 +230,7 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     expect(loss.locator("canvas")).to_be_attached()
     loss.scroll_into_view_if_needed()
     expect(loss.locator(".u-over")).to_be_visible()
-    box = loss.locator(".u-over").bounding_box()
-    assert box is not None
+    box = box_of(loss.locator(".u-over"))
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 40)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 40, steps=4)
