@@ -1,0 +1,42 @@
+"""Memory that a process gives back: seen from within one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from newt.memory import ARENAS
+
+# Threads that are at work at once each take a heap of the allocator, if there is one left for them.
+THREADS = """
+import ctypes, re, sys, tempfile, threading
+from newt.memory import return_large_blocks
+if sys.argv[1] == "kept":
+    return_large_blocks()
+together = threading.Barrier(8)
+def work():
+    together.wait()
+    blocks = [bytes(100_000) for _ in range(50)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile() as told:
+    stream = ctypes.c_void_p(libc.fopen(told.name.encode(), b"w"))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(len(re.findall("<heap nr", told.read().decode())))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_threads_share_few_heaps() -> None:
+    def heaps(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert heaps("kept") <= ARENAS < heaps("plain")
