@@ -247,8 +247,9 @@ def test_a_cancelled_run_resumes_where_it_was(stack: LearnerStack) -> None:
 
 def test_a_run_goes_on_from_a_backup(stack: LearnerStack, tmp_path: Path) -> None:
     """Of a stack at work into another one, which has never seen the run."""
-    run_id = stack.submit(_with({"seed": 6}))
-    before = stack.follow(run_id, lambda run: run["progress"]["updates"] >= 50)
+    schedule = {"pretrain_updates": 10, "checkpoint_every_updates": 20}
+    run_id = stack.submit(_with({"seed": 6, "schedule": schedule, "evaluation": {"episodes_per_task": 0}}))
+    before = stack.follow(run_id, lambda run: run["progress"]["updates"] >= 30)
     assert before["state"] == "training", before["error"]
     making.make(tmp_path / "backup", stack.redis.url, stack.home / "data")
     stack.http.post(f"/runs/{run_id}/cancel")
