@@ -38,6 +38,10 @@ class LostError(NewtError):
     """Work was lost and cannot be recovered inside the call: start the episode again."""
 
 
+class ForbiddenError(NewtError):
+    """The caller may not do this; the message says who may."""
+
+
 class ExhaustedError(NewtError):
     """A limit is reached; the message names the limit and its size."""
 

@@ -14,6 +14,7 @@ from newt.errors import NewtError
 
 # RFC 6750, section 2.1; the length keeps guessing hopeless.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
+TOKEN_EXPECTED = "expected at least 16 out of letters, digits and ._~+/- (for example from `openssl rand -hex 32`)"
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -39,6 +40,11 @@ class SecuritySettings(BaseSettings):
         None, description="Turns the REST API's bearer token on; the command line sends it. At least 16 characters."
     )
     api_token_file: Path | None = Field(None, description="File with that token, in place of it.")
+    api_tokens_file: Path | None = Field(
+        None,
+        description="Of the learner, in place of the one token: a TOML file with a token for each person "
+        "(docs/security.md).",
+    )
     redis_password_file: Path | None = Field(
         None, description="File with the password of the user in replay's and the learner's REDIS_URL."
     )
@@ -63,12 +69,25 @@ class SecuritySettings(BaseSettings):
         token = self.api_token
         if self.api_token_file is not None:
             token = _read("NEWT_API_TOKEN_FILE", self.api_token_file)
-        if token is not None and not _TOKEN.fullmatch(token.get_secret_value()):
+        if token is not None and not is_token(token):
             raise SecurityError(
-                f"the API token (NEWT_API_TOKEN or its file) has {len(token)} characters; expected at least 16 out of "
-                "letters, digits and ._~+/- (for example from `openssl rand -hex 32`)"
+                f"the API token (NEWT_API_TOKEN or its file) has {len(token)} characters; {TOKEN_EXPECTED}"
             )
         return token
+
+    def tokens_of_learner(self) -> SecretStr | Path | None:
+        """What REST requires: the one token, or one of those in a file; None for nothing.
+
+        Raises:
+            SecurityError: The token cannot be read, or is no good token; or there is a file with tokens beside it.
+        """
+        token = self.token()
+        if token is not None and self.api_tokens_file is not None:
+            raise SecurityError(
+                "both NEWT_API_TOKENS_FILE and NEWT_API_TOKEN (or its file) are set for the learner; give one, and "
+                "name whoever had the one token in the file, as operator"
+            )
+        return token if self.api_tokens_file is None else self.api_tokens_file
 
     def redis_password(self) -> SecretStr | None:
         """The password of Redis; None if it is in the address, or there is none.
@@ -77,6 +96,11 @@ class SecuritySettings(BaseSettings):
             SecurityError: It cannot be read.
         """
         return None if self.redis_password_file is None else _read("NEWT_REDIS_PASSWORD_FILE", self.redis_password_file)
+
+
+def is_token(token: SecretStr) -> bool:
+    """Whether it may be a bearer token: nobody guesses it, and headers can carry it."""
+    return _TOKEN.fullmatch(token.get_secret_value()) is not None
 
 
 def redis_address(url: SecretStr) -> str:

@@ -128,12 +128,14 @@ def list_runs(context: typer.Context, json: JsonOption = False, url: UrlOption =
     if json:
         print_json(listed)
         return
-    table = list_table("run", "state", "tasks", "env steps", note="stage, or error")
+    owned = any(run.owner for run in listed.runs)
+    table = list_table("run", *(["owner"] if owned else []), "state", "tasks", "env steps", note="stage, or error")
     for run in listed.runs:
         progress = run.progress
         steps = f"{watch.count(progress.env_steps)}/{watch.count(progress.total_env_steps)}"
         note = run.error or ("" if run.state.finished else progress.stage)
-        table.add_row(run.id, run.state.value, str(len(run.tasks)), steps, line(note))
+        whose = [run.owner or ""] if owned else []
+        table.add_row(run.id, *whose, run.state.value, str(len(run.tasks)), steps, line(note))
     print_whole(table)
     print_broken(listed.broken)
 

@@ -30,7 +30,7 @@ MODELS_FOLDER = "models"
 STOP_GRACE_S = 20.0
 # The switches of security in our own environment: those that all services get, those that only the learner gets.
 PASSED_ON = ("NEWT_TLS_DIR", "NEWT_REDIS_PASSWORD_FILE")
-LEARNER_ONLY = ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
+TOKENS_FILE, ONE_TOKEN = "NEWT_API_TOKENS_FILE", ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
 # Variables that name files; the services run in another folder than the caller.
 _PATHS = re.compile(r"NEWT_\w+_(DIR|FILE|ENCODER)|PYTHONPATH|HF_\w+|MS_ASSET_DIR|VK_ICD_FILENAMES")
 # Of planner and trainers, unless NEWT_*_TORCH_THREADS says otherwise: threads that wait for each other on cores which
@@ -190,9 +190,11 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         "SIMS": json.dumps({**{name: f"{ports.HOST}:{port}" for name, port in sims.items()}, **config.sims}),
         "DATA_DIR": str(config.home / "data"),
     }
+    # With names, a token beside them is the command line's own.
+    switches = (TOKENS_FILE,) if TOKENS_FILE in os.environ else ONE_TOKEN
     env = {
         **_settings("services.learner", values, TORCH_THREADS),
-        **{name: os.environ[name] for name in LEARNER_ONLY if name in os.environ},
+        **{name: os.environ[name] for name in switches if name in os.environ},
     }
     specs.append(ServiceSpec("learner", [python, "-m", "services.learner"], rest, "http", env))
     values = {"HUB": f"{ports.HOST}:{hub}", "MODELS_DIR": str(config.home / MODELS_FOLDER)}

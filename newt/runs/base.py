@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+OWNER = "Who asked for it; null where tokens have no names, and in records of before they had."
+
 
 def now() -> datetime:
     """The present, in UTC."""
@@ -27,6 +29,6 @@ class Record(BaseModel):
 class BrokenRecord(Record):
     """A stored record that cannot be read. Everything else goes on without it; DELETE removes it."""
 
-    kind: str = Field(description="run, evaluation or demonstrations.")
+    kind: str = Field(description="run, evaluation or demonstrations; people: the file of tokens.")
     id: str
     error: str = Field(description="What is wrong with it, and how to remove it.")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from newt.runs.base import Record
+from newt.runs.base import OWNER, Record
 
 
 class Job(Record):
@@ -24,6 +24,7 @@ class Job(Record):
     run_id: str | None = Field(None, description="Run whose checkpoint it uses; null without one.")
     created_at: datetime
     finished_at: datetime | None = None
+    owner: str | None = Field(None, description=OWNER)
     request_id: str | None = Field(
         None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
     )

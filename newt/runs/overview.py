@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from newt.runs.base import BrokenRecord, Record
+from newt.runs.base import OWNER, BrokenRecord, Record
 from newt.runs.record import Run, RunState
 
 EXCERPT = 300
@@ -23,6 +23,7 @@ class RunOverview(Record):
     error: str | None = Field(description="Why it failed.")
     group: str = Field(description="The same for runs with the same settings but for their seed.")
     seed: int
+    owner: str | None = Field(None, description=OWNER)
     labels: dict[str, str]
     tags: list[str] = Field(default_factory=list)
     notes: str = Field("", description=f"The first {EXCERPT} characters of them.")
@@ -65,6 +66,7 @@ class RunOverview(Record):
             error=run.error,
             group=group,
             seed=spec.seed,
+            owner=run.owner,
             labels=spec.labels,
             tags=run.tags,
             notes=run.notes[:EXCERPT],

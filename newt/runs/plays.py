@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from newt.runs.base import Record
+from newt.runs.base import OWNER, Record
 from newt.runs.evaluations import MAX_PLAN_STEPS
 from newt.tasks.registry import Task
 
@@ -95,6 +95,7 @@ class Play(Record):
     """A play that is under way."""
 
     id: str
+    owner: str | None = Field(None, description=OWNER)
     task: str
     checkpoint: str | None = Field(description="In full, RUN/NAME or imported/NAME; null: no model.")
     actors: list[PlayActor] = Field(description="Who can act in it.")

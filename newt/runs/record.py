@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, StringConstraints, model_validator
 
-from newt.runs.base import BrokenRecord, Record, now
+from newt.runs.base import OWNER, BrokenRecord, Record, now
 from newt.runs.facts import read_facts
 from newt.runs.spec import RunSpec, stored_tasks
 from newt.tasks.registry import Task
@@ -46,7 +46,7 @@ class RunState(StrEnum):
 
 
 FINISHED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.DELETING})
-
+RESUMABLE = frozenset({RunState.CANCELLED, RunState.FAILED})
 
 ACTIVE = frozenset({RunState.PRETRAINING, RunState.TRAINING, RunState.EVALUATING})
 
@@ -246,6 +246,7 @@ class Run(Record):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = Field(None, description="Why the run failed.")
+    owner: str | None = Field(None, description=OWNER)
     tags: list[str] = Field(default_factory=list, description="Words that people have put on it.")
     notes: str = Field("", description="What people have written about it, in Markdown.")
     request_id: str | None = Field(

@@ -29,6 +29,7 @@ _CODES: dict[type[errors.NewtError], grpc.StatusCode] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LostError: grpc.StatusCode.ABORTED,
+    errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.CorruptDataError: grpc.StatusCode.DATA_LOSS,

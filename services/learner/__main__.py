@@ -6,6 +6,7 @@ import fcntl
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import structlog
@@ -19,6 +20,7 @@ from newt.wire.metrics import BUILD
 from newt.wire.server import PortInUseError, Server, why_not_bound
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.checkpoints.library import CheckpointLibrary
+from services.learner.people import People
 from services.learner.processes.demo_sets import DemoSets
 from services.learner.processes.demos import DemoKeeper
 from services.learner.processes.dependencies import Dependencies
@@ -41,7 +43,10 @@ def main() -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
     try:
         settings = LearnerSettings()
-        token, redis_url = SecuritySettings().token(), redis_address(settings.redis_url)
+        redis_url = redis_address(settings.redis_url)
+        records = Records.connect(redis_url)
+        found = SecuritySettings().tokens_of_learner()
+        tokens = People(found, records.broken) if isinstance(found, Path) else found
     except ValueError as error:
         print(f"learner: bad settings: {error}", file=sys.stderr)
         return 2
@@ -55,7 +60,6 @@ def main() -> int:
         log.error("start_failed", error=str(error))
         return 1
     settings = settings.model_copy(update={"hub_port": hub_server.port, "port": rest.getsockname()[1]})
-    records = Records.connect(redis_url)
     hub = WeightsHub(expected=_living_models(records))
     weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, hub_server.grpc)
     hub_server.start()
@@ -74,9 +78,9 @@ def main() -> int:
     served = ServedTasks(settings.sims)
     parts = (runs, evaluations, demos, demo_sets, library, dependencies, served, plays)
     learner = Learner(settings, redis_url, records, *parts)
-    app = create_app(learner, token=token is not None)
-    if token is not None:
-        require_token(app, token)
+    app = create_app(learner, token=tokens is not None)
+    if tokens is not None:
+        require_token(app, tokens)
     BUILD.info({"version": __version__, "service": "learner"})
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
@@ -85,7 +89,9 @@ def main() -> int:
         keeper.start()
     if containers is not None:
         containers.start()
-    log.info("server_started", service="rest", address=host_port(settings.host, settings.port), token=token is not None)
+    address = host_port(settings.host, settings.port)
+    named = isinstance(tokens, People)
+    log.info("server_started", service="rest", address=address, token=tokens is not None, names=named)
     try:
         server(app).run(sockets=[rest])
     finally:

@@ -29,6 +29,7 @@ from newt.runs.facts import tasks_of
 from newt.runs.record import Run
 from newt.runs.sections import SCRIPTED_SET_NAME
 from newt.tasks.registry import Task, select_tasks
+from services.learner import acting
 from services.learner.checkpoints.folder import NEWEST, CheckpointFolder
 from services.learner.checkpoints.modes import check_mode, trained_mode
 from services.learner.processes.demo_sets import DemoSets
@@ -188,6 +189,7 @@ class DemoKeeper(StoredJobKeeper[DemoCollection]):
             tasks=[task.name for task in tasks],
             task_facts=tasks,
             created_at=now(),
+            owner=acting.owner(),
             request_id=trace.request_id(),
             **origin,
         )

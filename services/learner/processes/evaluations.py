@@ -11,6 +11,7 @@ from newt.errors import InvalidInputError, UnavailableError
 from newt.runs.base import now
 from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.tasks.registry import knowing, select_tasks
+from services.learner import acting
 from services.learner.checkpoints.files import facts_of
 from services.learner.checkpoints.library import CheckpointLibrary, hold
 from services.learner.checkpoints.modes import check_mode, trained_mode
@@ -75,6 +76,7 @@ class EvaluationKeeper(StoredJobKeeper[EvaluationJob]):
             task_facts=tasks,
             checkpoint_sha256=checkpoint.header.sha256,
             created_at=now(),
+            owner=acting.owner(),
             request_id=trace.request_id(),
         )
         return self.add(job, lambda: hold(checkpoint.path, self._settings.folder.evaluation_checkpoint(job.id)))

@@ -21,6 +21,7 @@ import structlog
 from newt.errors import ExhaustedError, NewtError, NotFoundError, UnavailableError
 from newt.processes import RestartBudget
 from newt.runs.base import now
+from services.learner import acting
 from services.learner.processes.child import Child, end
 from services.learner.records.broken import BrokenRecordError
 from services.learner.records.jobs import J, JobStore
@@ -418,6 +419,7 @@ class StoredJobKeeper(JobKeeper, Generic[J]):
             prepare()
             self._ours.add(job.job_id)
             self._store.put(job)
+        acting.about(job.job_id)
         self.wake()
         return job
 

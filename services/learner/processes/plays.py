@@ -32,6 +32,7 @@ from newt.errors import (
 from newt.runs.plays import Play, PlayChanges, PlayImagine, PlayRequest, PlayReset, actors_of
 from newt.tasks.keys import keys_of
 from newt.tasks.registry import Task, all_tasks, knowing
+from services.learner import acting
 from services.learner.checkpoints.files import AnyHeader, facts_of, plans
 from services.learner.checkpoints.library import CheckpointLibrary, Resolved, hold
 from services.learner.checkpoints.modes import trained_mode
@@ -199,6 +200,7 @@ class PlayKeeper:
         keys = keys_of(task)
         facts = Play(
             id=secrets.token_hex(16),
+            owner=acting.owner(),
             task=task.name,
             checkpoint=None if resolved is None else resolved.reference,
             actors=actors,
@@ -221,6 +223,7 @@ class PlayKeeper:
             "instruction": request.instruction,
         }
         self._begin(_Running(facts), wanted, resolved)
+        acting.about(_short(facts.id))
         log.info("play_started", play=_short(facts.id), task=task.name, checkpoint=facts.checkpoint)
         return facts
 

@@ -14,9 +14,11 @@ from newt.tasks.encoders import EncoderUnavailableError, has_weights
 from newt.tasks.registry import Task, table_tasks
 from newt.tasks.text_lengths import READ, tokens
 from newt.vision.encoder import REMEDY as IMAGE_REMEDY
+from services.learner import acting
 from services.learner.checkpoints.fine_tuning import adopt
 from services.learner.checkpoints.library import hold
 from services.learner.processes.learner import Learner
+from services.learner.processes.quotas import within_quotas
 from services.learner.records.runs import new_id
 
 log = structlog.get_logger(__name__)
@@ -33,6 +35,7 @@ def start_run(learner: Learner, spec: RunSpec) -> Run:
         InvalidInputError: Simulators, demonstrations or weights that it needs are not there; names the field.
         NotFoundError: The checkpoint that it starts from is not there.
         PreconditionError: That checkpoint's agent cannot act here.
+        ExhaustedError: It would exceed a quota of whoever asks.
         UnavailableError: Redis or replay does not answer.
         OSError: The data folder cannot be written.
     """
@@ -54,9 +57,11 @@ def start_run(learner: Learner, spec: RunSpec) -> Run:
     if spec.image_dim() and not has_weights(settings.image_encoder):
         raise InvalidInputError("obs", f"no image encoder weights at {settings.image_encoder}: {IMAGE_REMEDY}")
     run_id = new_id(spec)
-    if source is not None:
-        hold(source.path, settings.folder.run_initial(run_id))
-    run = records.runs.create(run_id, spec, settings.folder.run(run_id))
+    with within_quotas(learner, spec):
+        if source is not None:
+            hold(source.path, settings.folder.run_initial(run_id))
+        run = records.runs.create(run_id, spec, settings.folder.run(run_id))
+    acting.about(run.id)
     log.info("run_created", run=run.id)
     learner.runs.wake()
     return run

@@ -21,8 +21,9 @@ from newt import trace
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.runs.base import now
 from newt.runs.facts import plain_facts, read_facts
-from newt.runs.record import ACTIVE, FINISHED, Evaluation, Run, RunChanges, RunState
+from newt.runs.record import ACTIVE, FINISHED, RESUMABLE, Evaluation, Run, RunChanges, RunState
 from newt.runs.spec import RunSpec, stored_tasks
+from services.learner import acting
 from services.learner.records import keys
 from services.learner.records.broken import BrokenRecordError, BrokenRecords, Listing, decoding, first_problem
 from services.learner.records.history import MAX_EVENTS, History, NewEvent
@@ -83,7 +84,7 @@ class RunStore:
         self._redis, self._history, self._broken = client, history, broken
 
     def create(self, run_id: str, spec: RunSpec, directory: Path) -> Run:
-        """Stores a new run in state queued, with the request that is being followed (newt.trace).
+        """Stores a new run in state queued, with its owner and the request that is being followed (newt.trace).
 
         Its tasks are stored by name and with their facts: what a glob stands for may change with the version, what a
         name stands for with the simulators; a run's task table may not.
@@ -107,6 +108,7 @@ class RunStore:
             "task_facts": json.dumps(plain_facts(spec.task_list())),
             "created_at": created.isoformat(),
             "directory": str(directory),
+            "owner": acting.owner() or "",
             "request_id": trace.request_id() or "",
         }
         run = _read_back(run_id, fields, spec)
@@ -208,9 +210,8 @@ class RunStore:
     def resume(self, run_id: str) -> None:
         """Queues a cancelled or failed run again. Raises PreconditionError for others."""
         state = self.get(run_id).state  # one that cannot be read would never start
-        allowed = [RunState.CANCELLED, RunState.FAILED]
         fields: dict[str, str | int] = {"error": "", "finished_at": "", "request_id": trace.request_id() or ""}
-        if not self.transition(run_id, RunState.QUEUED, allowed, message="queued again", fields=fields):
+        if not self.transition(run_id, RunState.QUEUED, RESUMABLE, message="queued again", fields=fields):
             raise PreconditionError(f"run {run_id} is {state}; only a cancelled or failed run can be resumed")
 
     def fail(self, run_id: str, error: str, *, attempt: int | None = None) -> bool:
@@ -390,6 +391,7 @@ def _decode(run_id: str, fields: Any) -> Run:
             started_at=_date(fields.get("started_at")),
             finished_at=_date(fields.get("finished_at")),
             error=fields.get("error") or None,
+            owner=fields.get("owner") or None,
             tags=json.loads(fields.get("tags") or "[]"),
             notes=fields.get("notes") or "",
             request_id=fields.get("request_id") or None,

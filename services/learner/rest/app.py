@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 
 import newt
@@ -15,6 +15,7 @@ from services.learner.page import serving as page
 from services.learner.processes.learner import Learner
 from services.learner.records.changes import Changes
 from services.learner.rest import errors
+from services.learner.rest.audit import Audited
 from services.learner.rest.checkpoints import checkpoint_routes
 from services.learner.rest.comparison import comparison_routes
 from services.learner.rest.connections import MAX_HEAD_BYTES, PromptProtocol
@@ -27,6 +28,8 @@ from services.learner.rest.guard import BodyLimit, OwnNames
 from services.learner.rest.history import history_routes
 from services.learner.rest.operations import operation_routes
 from services.learner.rest.overview import overview_routes
+from services.learner.rest.people import people_routes
+from services.learner.rest.permissions import permitted
 from services.learner.rest.plays import play_routes
 from services.learner.rest.requests import Followed
 from services.learner.rest.runs import run_routes
@@ -61,9 +64,11 @@ def create_app(learner: Learner, *, token: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(permitted(learner))],
         responses=dict.fromkeys((400, 403, 404, 408, 409, 413, 421, 422, 429, 503), ERROR),
         middleware=[
             Middleware(Followed),
+            Middleware(Audited),
             Middleware(OwnNames, host=settings.host, allowed=settings.allowed_hosts, token=token),
             Middleware(BodyLimit, max_upload_bytes=settings.max_checkpoint_bytes),
         ],
@@ -82,6 +87,7 @@ def create_app(learner: Learner, *, token: bool = False) -> FastAPI:
         play_routes(learner),
         task_routes(learner),
         operation_routes(learner),
+        people_routes(),
         docs_routes(TITLE),
         page.routes(),
     ):

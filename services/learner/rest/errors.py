@@ -19,6 +19,7 @@ from newt.runs.record import ApiError, FieldError
 
 _STATUS: dict[type[errors.NewtError], int] = {
     errors.InvalidInputError: 422,
+    errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
     errors.AlreadyExistsError: 409,
     errors.PreconditionError: 409,

@@ -27,7 +27,7 @@ MAX_JSON_BYTES = 1 << 20
 BODY_TIMEOUT_S = 30.0
 # Asked by whoever starts containers or collects metrics, under any name; they neither change nor tell anything.
 ANY_HOST_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
 
 
@@ -70,7 +70,7 @@ class OwnNames:
                 "NEWT_LEARNER_ALLOWED_HOSTS",
             )
         origin = headers.get("origin")
-        if scope["method"] in _SAFE_METHODS or origin is None or _place(origin) == host.lower():
+        if scope["method"] in SAFE_METHODS or origin is None or _place(origin) == host.lower():
             return None
         return _refused(
             403,

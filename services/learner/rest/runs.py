@@ -14,6 +14,7 @@ from newt.runs.record import MAX_TAGS, Deleted, Run, RunChanges, RunList, RunSta
 from newt.runs.spec import RunSpec
 from services.learner.processes.deletion import delete_run, delete_run_episodes
 from services.learner.processes.learner import Learner
+from services.learner.processes.quotas import within_quotas
 from services.learner.processes.starting import start_run
 from services.learner.rest.described import knows_tasks
 from services.learner.rest.errors import DISK_ERRORS
@@ -36,16 +37,20 @@ def run_routes(learner: Learner) -> APIRouter:
         label: Annotated[list[str], Query(max_length=MAX_LABELS, default_factory=list)],
         tag: Annotated[list[str], Query(max_length=MAX_TAGS, default_factory=list)],
         state: RunState | None = None,
+        owner: str | None = None,
     ) -> RunList:
-        """All runs, oldest first; or those in a state, or with all of some labels (NAME=VALUE, repeated) or tags."""
+        """All runs, oldest first; or somebody's, those in a state, or with all of some labels (NAME=VALUE) or tags."""
         wanted, found = parse_selector(label), records.list_all()
         runs = [
             run
             for run in found.records
-            if state in (None, run.state) and wanted.items() <= run.spec.labels.items() and set(tag) <= set(run.tags)
+            if state in (None, run.state)
+            and owner in (None, run.owner)
+            and wanted.items() <= run.spec.labels.items()
+            and set(tag) <= set(run.tags)
         ]
         runs = [run.model_copy(update={"task_facts": facts_to_tell(run.task_facts)}) for run in runs]
-        return RunList(runs=runs, broken=found.broken if state is None and not wanted and not tag else [])
+        return RunList(runs=runs, broken=[] if state or owner or wanted or tag else found.broken)
 
     @router.get("/runs/{run_id}")
     def get_run(run_id: str) -> Run:
@@ -72,7 +77,9 @@ def run_routes(learner: Learner) -> APIRouter:
         """Queues a cancelled or failed run again; it goes on from its newest checkpoint, with the settings it has."""
         if body not in (None, {}):
             raise InvalidInputError("body", "a run is resumed with the settings it has; start a new one for others")
-        records.resume(run_id)
+        run = records.get(run_id)
+        with within_quotas(learner, run.spec, again=run):
+            records.resume(run_id)
         log.info("run_resumed", run=run_id)
         keeper.wake()
         return records.get(run_id)

@@ -14,6 +14,7 @@ import httpx
 from pydantic import SecretStr
 
 from services.learner.checkpoints.library import CheckpointLibrary
+from services.learner.people import People
 from services.learner.processes.demo_sets import DemoSets
 from services.learner.processes.demos import DemoKeeper
 from services.learner.processes.dependencies import Dependencies
@@ -61,12 +62,12 @@ class Api:
 
 
 @contextlib.contextmanager
-def serving(learner: Learner, token: str | None = None) -> Iterator[Api]:
+def serving(learner: Learner, tokens: str | People | None = None) -> Iterator[Api]:
     """Serves on a free port, to everybody or to those who have a token."""
     bound = socket.create_server(("127.0.0.1", 0))
-    app = create_app(learner, token=token is not None)
-    if token is not None:
-        require_token(app, SecretStr(token))
+    app = create_app(learner, token=tokens is not None)
+    if tokens is not None:
+        require_token(app, SecretStr(tokens) if isinstance(tokens, str) else tokens)
     running = server(app)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     thread.start()

@@ -26,6 +26,7 @@ KNOWN: dict[str, errors.NewtError] = {
     "exists": errors.AlreadyExistsError("in use"),
     "state": errors.PreconditionError("newer version held"),
     "lost": errors.LostError("start again"),
+    "barred": errors.ForbiddenError("learners alone"),
     "full": errors.ExhaustedError("8 of 8 models"),
     "away": errors.UnavailableError("warming up"),
     "corrupt": errors.CorruptDataError("checksum differs"),

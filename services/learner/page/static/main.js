@@ -1,6 +1,8 @@
 // Shows the view that the address names, and whether the learner has what it needs.
 import * as api from "./api.js";
 import { h, replace, say } from "./dom.js";
+import { count } from "./format.js";
+import * as token from "./token.js";
 import { whileOpen } from "./visible.js";
 
 /**
@@ -60,6 +62,17 @@ async function showHealth() {
   say(place, ready ? "Ready" : `Missing: ${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}`);
 }
 
+/** Who one is, where tokens have names. */
+async function showCaller() {
+  const place = /** @type {HTMLElement} */ (document.getElementById("caller"));
+  const { name, role, quotas } = await api.get("whoami");
+  if (!name) return;
+  const limits = Object.entries(quotas).filter(([, most]) => most !== null).map(([what, most]) => `${what.replace("_", " ")}: ${count(most)}`);
+  const leave = h("button", { type: "button", class: "link small", on: { click: token.forget } }, "Leave");
+  replace(place, h("span", { title: limits.join("\n") }, `${name} · ${role}`), " ", leave);
+}
+
 window.addEventListener("hashchange", show);
 show();
+showCaller().catch(() => {});
 whileOpen(10_000, showHealth, new AbortController().signal);

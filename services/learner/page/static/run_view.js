@@ -35,7 +35,7 @@ export async function view(root, [id], query, signal) {
   replace(
     root,
     h("div", { class: "heading" }, h("div", { class: "title" }, h("h1", {}, id), state), actions),
-    labels(run.spec.labels),
+    labels(run.owner ? { by: run.owner, ...run.spec.labels } : run.spec.labels),
     new RunNotes(path, run).element,
     failure,
     waits,

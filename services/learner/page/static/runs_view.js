@@ -27,7 +27,7 @@ export async function view(root, path, query, signal) {
   const search = h("input", {
     type: "search",
     id: "search",
-    placeholder: "Search id, tag, note, label, domain…",
+    placeholder: "Search id, owner, tag, note, label, domain…",
     "aria-label": "Search runs",
     value: query.get("q") ?? "",
     on: { input: arrange },
@@ -167,6 +167,7 @@ class Row {
       run.algorithm,
       `size ${run.model}`,
       `seed ${run.seed}`,
+      ...(run.owner ? [`by ${run.owner}`] : []),
     ];
     this.when = h("span");
     this.written = h("div");
@@ -197,7 +198,7 @@ class Row {
   /** @param {any} run */
   update(run) {
     const { parts } = this;
-    const facts = [run.id, run.name, run.state, run.algorithm, run.model, run.preset, ...run.domains];
+    const facts = [run.id, run.name, run.state, run.algorithm, run.model, run.preset, run.owner ?? "", ...run.domains];
     this.words = [...facts, ...Object.entries(run.labels).flat(), ...run.tags, run.notes].join(" ").toLowerCase();
     const told = JSON.stringify([run.tags, run.notes]);
     if (told !== this.told) {

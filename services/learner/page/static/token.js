@@ -14,6 +14,12 @@ export function authorization() {
 /** Whether requests carry one, so that a plain link would not do. */
 export const needed = () => sessionStorage.getItem(KEY) !== null;
 
+/** Lets go of it, so that somebody else may enter theirs. */
+export function forget() {
+  sessionStorage.removeItem(KEY);
+  location.reload();
+}
+
 /** Asks for the token; those who ask meanwhile wait for the same answer. @param {string} why @returns {Promise<void>} */
 export function ask(why) {
   asking ??= new Promise((resolve) => {
@@ -23,7 +29,7 @@ export function ask(why) {
       { method: "dialog" },
       h("h2", { id: "token-title" }, "This learner wants a token"),
       h("p", { class: "muted" }, why),
-      h("label", { for: "token" }, "Token (NEWT_API_TOKEN)"),
+      h("label", { for: "token" }, "Token"),
       input,
       h("div", { class: "buttons" }, h("button", { class: "primary", type: "submit" }, "Continue")),
       h("p", { class: "muted small" }, "It is kept until this tab is closed."),
