@@ -68,7 +68,7 @@ async function showCaller() {
   const { name, role, quotas } = await api.get("whoami");
   if (!name) return;
   const limits = Object.entries(quotas).filter(([, most]) => most !== null).map(([what, most]) => `${what.replace("_", " ")}: ${count(most)}`);
-  const leave = h("button", { type: "button", class: "link small", on: { click: token.forget } }, "Leave");
+  const leave = h("button", { type: "button", class: "plain", on: { click: token.forget } }, "Leave");
   replace(place, h("span", { title: limits.join("\n") }, `${name} · ${role}`), " ", leave);
 }
 
