@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import httpx
 import pytest
 from api_server import Api, build, serving
-from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Mount, Route
 
 from newt.local.redis_server import RedisServer
 from newt.runs.base import now
@@ -54,8 +54,17 @@ def start(api: Api, name: str, **spec: object) -> httpx.Response:
 
 def changing(learner: Learner) -> list[str]:
     """Every route of the API that changes something, as the rules name them."""
-    routes = [route for route in create_app(learner).routes if isinstance(route, APIRoute)]
-    return sorted(f"{method} {route.path}" for route in routes for method in route.methods - SAFE_METHODS)
+    routes = walk(create_app(learner).routes)
+    return sorted(f"{method} {route.path}" for route in routes for method in (route.methods or set()) - SAFE_METHODS)
+
+
+def walk(routes: Iterable[BaseRoute]) -> Iterator[Route]:
+    """The routes of an application and of the routers in it."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route
+        elif not isinstance(route, Mount):  # files, which answer GET alone
+            yield from walk(route.original_router.routes)  # type: ignore[attr-defined]
 
 
 def at(route: str, **parameters: str) -> tuple[str, str]:
