@@ -18,6 +18,7 @@ from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.runs.record import RunState
 from services.learner.people import People
 from services.learner.processes.learner import Learner
+from services.learner.records import keys
 from services.learner.rest.app import create_app
 from services.learner.rest.guard import SAFE_METHODS
 from services.learner.rest.permissions import MAKING, OPERATING, OWNING
@@ -139,7 +140,7 @@ def test_users_change_their_own_and_operators_all(api: Api, learner: Learner) ->
 
 def test_what_is_older_than_names_has_no_owner_and_is_for_operators(api: Api, learner: Learner) -> None:
     run_id = start(api, "ada").json()["id"]
-    learner.records.client.hdel(f"newt:run:{run_id}", "owner")
+    learner.records.client.hdel(keys.run(run_id), "owner")
     assert ask(api, "ada", "GET", f"/runs/{run_id}").json()["owner"] is None
     refused = ask(api, "ada", "POST", f"/runs/{run_id}/cancel")
     assert refused.status_code == 403
@@ -151,9 +152,9 @@ def test_a_quota_that_is_reached_is_told_and_room_comes_back(api: Api) -> None:
     many = start(api, "bob", tasks=["mujoco-reacher", "mujoco-hopper"], collect={"envs_per_task": 2})
     assert many.status_code == 429
     assert "bob may have 3 simulator instances and has 0; this run would add 4" in many.json()["message"]
-    # Nobody has ended yet, so that replay, which is not there, is not asked.
     large = start(api, "bob", schedule={"total_env_steps": 4_001})
-    assert large.status_code in (429, 503)
+    assert large.status_code == 429
+    assert "bob may have 4,000 rows in replay and has 0; this run would add 4,001" in large.json()["message"]
     first, second = start(api, "bob").json()["id"], start(api, "bob").json()["id"]
     third = start(api, "bob")
     assert (third.status_code, third.json()["error"]) == (429, "Exhausted")
@@ -162,6 +163,9 @@ def test_a_quota_that_is_reached_is_told_and_room_comes_back(api: Api) -> None:
     assert [run["id"] for run in listed] == [first, second]
     assert start(api, "ada").status_code == 201  # quotas are each one's own
     assert ask(api, "bob", "POST", f"/runs/{first}/resume").status_code == 409  # no matter of quotas
+    assert ask(api, "bob", "POST", f"/runs/{first}/cancel").status_code == 200
+    # What the ended one has left there, replay alone knows, which is not here.
+    assert (start(api, "bob").status_code, len(ask(api, "bob", "GET", "/runs?owner=bob").json()["runs"])) == (503, 2)
 
 
 def test_everybody_learns_who_they_are(api: Api, learner: Learner) -> None:
