@@ -368,7 +368,7 @@ def test_where_tokens_have_names_the_page_says_whose_it_has_and_whose_runs(
         guarded.http.headers["authorization"] = f"Bearer {TOKEN}"
         writer = start(guarded)
         page = Visitor(browser.new_page(), f"http://127.0.0.1:{guarded.port}").open("?q=ada")
-        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("textbox", name="Token").fill(TOKEN)
         page.keyboard.press("Enter")
         expect(page.get_by_text("ada · user")).to_have_attribute("title", "runs: 4")
         expect(page.get_by_role("row", name=writer.run_id)).to_contain_text("by ada")
