@@ -24,6 +24,7 @@ from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
 from newt.tasks.registry import get_task
 from newt.videos import Frame, write_mp4
+from services.learner.people import People
 from services.learner.records import keys
 from services.learner.records.progress import CollectorProgress, TrainerProgress
 from services.learner.records.writer import RunWriter
@@ -355,6 +356,25 @@ def test_the_token_is_asked_for_once_and_is_in_no_address(
         context.close()
     assert not [url for url in visitor.asked if TOKEN in url]
     assert [told for told in visitor.wrong if "401" not in told] == []
+
+
+def test_where_tokens_have_names_the_page_says_whose_it_has_and_whose_runs(
+    browser: Browser, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.toml"
+    file.write_text(f'[ada]\nrole = "user"\ntoken = "{TOKEN}"\nquotas = {{runs = 4}}\n')
+    learner = build(shared_redis.url, tmp_path)
+    with serving(learner, People(file, learner.records.broken)) as guarded:
+        guarded.http.headers["authorization"] = f"Bearer {TOKEN}"
+        writer = start(guarded)
+        page = Visitor(browser.new_page(), f"http://127.0.0.1:{guarded.port}").open("?q=ada")
+        page.get_by_role("textbox", name="Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("ada · user")).to_have_attribute("title", "runs: 4")
+        expect(page.get_by_role("row", name=writer.run_id)).to_contain_text("by ada")
+        page.get_by_role("button", name="Leave").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.close()
 
 
 def test_an_agent_is_watched_and_a_game_is_played_by_keys_and_kept(
