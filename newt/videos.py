@@ -14,10 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Drawing a frame without a GPU takes 0.1 s and more, so the video of a long episode shows one step in a few.
 MAX_FRAMES = 100
-# About the pace of the simulators' own clocks (0.01 to 0.1 s per step): a video is as long as its episode.
-STEPS_PER_S = 25
 _LINE_PX, _MARGIN_PX, _FONT_PX = 15, 3, 12
 _HOLD_S = 1  # how long the end stays
+_MAX_DENOMINATOR = 1_000_000  # of a frame rate: the encoder takes 32 bits
 
 Picture = npt.NDArray[np.uint8]
 
@@ -44,20 +43,21 @@ def frame_stride(episode_length: int) -> int:
     return -(-episode_length // MAX_FRAMES)
 
 
-def write_mp4(path: Path, task: str, frames: Sequence[Frame], episode_length: int) -> None:
-    """Encodes an episode; the file appears whole or not at all.
+def write_mp4(path: Path, task: str, frames: Sequence[Frame], episode_length: int, steps_per_s: float) -> None:
+    """Encodes an episode in real time; the file appears whole or not at all.
 
     Args:
         path: File to write; its folder is made.
         task: Name to write below the picture.
         frames: Frames in order, at least one, every `frame_stride(episode_length)` steps.
         episode_length: Steps that the episode was planned to have.
+        steps_per_s: Steps that are a second, as `newt.tasks.pace.real_time` has it.
     """
     import av  # only where there is a video to write: every collector and evaluator imports this module
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")
-    rate = Fraction(STEPS_PER_S, frame_stride(episode_length))
+    rate = (Fraction(steps_per_s) / frame_stride(episode_length)).limit_denominator(_MAX_DENOMINATOR)
     shown = [*frames, *[frames[-1]] * math.ceil(_HOLD_S * rate)]
     with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast"})

@@ -24,6 +24,7 @@ from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFou
 from newt.local import control
 from newt.recordings.formats import EXPORTS, FOLDERS, PUBLISHED, open_recording, writer_of
 from newt.runs.sections import SET_NAME
+from newt.tasks.pace import DEFAULT_STEPS_PER_S, real_time
 from newt.tasks.registry import Task
 
 if TYPE_CHECKING:
@@ -184,7 +185,6 @@ def export_file(
     place = FOLDERS.get(kind)
     if out.exists() and not (out.is_file() if place is None else (out / place).is_file()):
         raise AlreadyExistsError(f"{out} is not what --force could replace: no {kind} recording; choose another name")
-    write = writer_of(kind)
     with ReplayClient(_replay_address(replay)) as client:
         (held,) = client.list_demo_sets(set_)
         there = [one.task for one in held.tasks]
@@ -192,8 +192,17 @@ def export_file(
             raise NotFoundError(f"set {set_!r} has no episodes of {task}; it has {', '.join(there) or 'none'}")
         if task is None and kind == "pt" and len(there) != 1:
             raise InvalidInputError("--task", f"a published file has one task, the set has {', '.join(there)}")
+        write = writer_of(kind, _pace(there if task is None else [task]))
         count = write(out, client.read_episodes(demo_set=set_, task=task or ""))
     console.print(f"{count} episodes of {task or ', '.join(there)} written to {out}")
+
+
+def _pace(tasks: Sequence[str]) -> float:
+    names = TaskNames()
+    try:
+        return real_time([names.get(task) for task in tasks])
+    except InvalidInputError:  # a task of somebody's own, whose simulator is not here to tell
+        return DEFAULT_STEPS_PER_S
 
 
 def _encoder(source: str, device: str) -> ImageEncoder:

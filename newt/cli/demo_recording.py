@@ -16,6 +16,7 @@ from newt.errors import NewtError, NotFoundError
 from newt.local import control
 from newt.local.state import default_home
 from newt.tasks import demo_rule
+from newt.tasks.pace import real_time
 
 if TYPE_CHECKING:
     from newt.recordings.playing import Player
@@ -37,7 +38,9 @@ def record(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Whole episodes to play.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others have those after it.")] = 0,
-    fps: Annotated[float, typer.Option(min=0.1, help="Steps per second of a person.")] = 15.0,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, help="Steps per second of a person. Default: the task in real time.")
+    ] = None,
     sim: Annotated[str | None, typer.Option(help="Simulator service, HOST:PORT. Default: the local stack's.")] = None,
     all_episodes: Annotated[bool, typer.Option("--all-episodes", help="Keep what is not good enough.")] = False,
     force: ForceOption = False,
@@ -51,7 +54,7 @@ def record(
     failure: NewtError | None = None
     with (
         RemoteEnv(task, address=sim or _simulator_of(task), render_mode="rgb_array", timeout_s=_TIMEOUT_S) as env,
-        _player(policy, task, env.task.action_dim, fps) as player,
+        _player(policy, task, env.task.action_dim, fps or real_time([env.task])) as player,
     ):
         try:
             for episode in play(env, player, episodes, seed):

@@ -17,6 +17,7 @@ _TOLD = (
     "has_expert",
     "discount",
     "score_rule",
+    "steps_per_s",
 )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from newt.client.vector_env import RENDER_FPS, RemoteVectorEnv
+from newt.client.vector_env import RemoteVectorEnv
+from newt.tasks.pace import DEFAULT_STEPS_PER_S
 
 
 class RemoteEnv(gymnasium.Env[Any, npt.NDArray[np.float32]]):
@@ -37,7 +38,7 @@ class RemoteEnv(gymnasium.Env[Any, npt.NDArray[np.float32]]):
         NewtError: What the server says: unknown task, no room, unreachable, ...
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}  # noqa: RUF012  # Gymnasium's
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": DEFAULT_STEPS_PER_S}  # noqa: RUF012  # Gymnasium's
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class RemoteEnv(gymnasium.Env[Any, npt.NDArray[np.float32]]):
             timeout_s=timeout_s,
         )
         self.task = self._envs.tasks[0]
+        self.metadata = {**self.metadata, "render_fps": self._envs.metadata["render_fps"]}
         self.render_mode = render_mode
         self.observation_space = self._envs.single_observation_space
         self.action_space = self._envs.single_action_space

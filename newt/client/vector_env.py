@@ -15,11 +15,10 @@ from newt.client.addresses import sim_address
 from newt.client.sim import AutoReset, ObsMode, SimClient
 from newt.client.steps import Observation, Step
 from newt.errors import PreconditionError
+from newt.tasks.pace import real_time
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from newt.wire.numbers import MAX_UINT64, whole
 
-RENDER_FPS = 25
-"""Frames per second at which videos of tasks look natural; tasks tell no rate of their own."""
 _AUTO_RESET = {mode: AutoReset[mode.name] for mode in AutoresetMode}
 _FRAME_SHAPE = (3, 224, 224)
 
@@ -108,7 +107,7 @@ class RemoteVectorEnv(VectorEnv[Any, npt.NDArray[Any], npt.NDArray[Any]]):
         self.render_mode = "rgb_array"
         self.metadata = {
             "render_modes": ["rgb_array"],
-            "render_fps": RENDER_FPS,
+            "render_fps": real_time(self.tasks),
             "autoreset_mode": autoreset_mode,
         }
         self.autoreset_mode = autoreset_mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,12 @@ def open_recording(source: str) -> Reader:
     raise InvalidInputError(source, "expected FILE.npz, .hdf5, .h5 or .pt, minari:ID, or a folder of Minari or LeRobot")
 
 
-def writer_of(kind: str) -> Callable[[Path, Iterable[Episode]], int]:
+def writer_of(kind: str, steps_per_s: float) -> Callable[[Path, Iterable[Episode]], int]:
     """What writes episodes in a format (of `EXPORTS`): all of them or nothing; it returns how many.
+
+    Args:
+        kind: The format.
+        steps_per_s: Steps that are a second, for a format with a clock.
 
     Raises:
         UnavailableError: The library that writes it is not installed.
@@ -73,7 +78,7 @@ def writer_of(kind: str) -> Callable[[Path, Iterable[Episode]], int]:
         require("pyarrow", "lerobot")
         from newt.recordings.lerobot_writing import write_lerobot
 
-        return write_lerobot
+        return partial(write_lerobot, steps_per_s=steps_per_s)
     return _write_published
 
 

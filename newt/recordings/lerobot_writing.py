@@ -17,17 +17,15 @@ from newt.recordings.lerobot_folders import EPISODES, FACTS_COLUMN, FINAL_COLUMN
 from newt.recordings.recorded import Array, Facts, one_width
 from newt.wire.episodes import Episode
 
-FPS = 30
-"""Frames per second of the timestamps: tasks have no clock, LeRobot wants one."""
 _PATH = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _FILES_PER_CHUNK = 1000
 _FILE_BYTES = 100_000_000
 
 
-def write_lerobot(path: Path, episodes: Iterable[Episode]) -> int:
+def write_lerobot(path: Path, episodes: Iterable[Episode], steps_per_s: float) -> int:
     """Writes episodes as a dataset folder, all of them or nothing; returns how many.
 
-    Image features are not part of it.
+    Image features are not part of it. A dataset has one clock, of whole frames per second: `steps_per_s`, rounded.
 
     Raises:
         InvalidInputError: Their widths differ.
@@ -35,7 +33,7 @@ def write_lerobot(path: Path, episodes: Iterable[Episode]) -> int:
     """
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as work:
         folder = Path(work) / path.name
-        writer = _Writer(folder)
+        writer = _Writer(folder, steps_per_s)
         try:
             for episode in one_width(episodes):
                 writer.add(episode)
@@ -52,8 +50,8 @@ def write_lerobot(path: Path, episodes: Iterable[Episode]) -> int:
 class _Writer:
     """A dataset that grows by an episode at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, steps_per_s: float) -> None:
+        self._folder, self._fps = folder, max(1, round(steps_per_s))
         self.episodes: list[dict[str, Any]] = []
         self._tasks: dict[str, int] = {}
         self._frames = self._file_frames = self._files = 0
@@ -75,7 +73,7 @@ class _Writer:
                 **{name: _column(values) for name, values in arrays.items()},
                 "next.done": last,
                 "next.terminated": last & episode.terminated,
-                "timestamp": (np.arange(T) / FPS).astype(np.float32),
+                "timestamp": (np.arange(T) / self._fps).astype(np.float32),
                 "frame_index": np.arange(T),
                 "episode_index": np.full(T, number),
                 "index": np.arange(self._frames, self._frames + T),
@@ -145,7 +143,7 @@ class _Writer:
             "chunks_size": _FILES_PER_CHUNK,
             "data_files_size_in_mb": _FILE_BYTES // 1_000_000,
             "video_files_size_in_mb": 200,
-            "fps": FPS,
+            "fps": self._fps,
             "splits": {"train": f"0:{len(self.episodes)}"},
             "data_path": f"data/{_PATH}",
             "video_path": None,

@@ -8,12 +8,13 @@ from pydantic import ConfigDict, Field
 
 from newt.runs.base import OWNER, Record
 from newt.runs.evaluations import MAX_PLAN_STEPS
+from newt.tasks.pace import real_time
 from newt.tasks.registry import Task
 
 PlayActor = Literal["planner", "policy", "random", "expert", "keys"]
 MIN_IMAGINED = 3
 MAX_INSTRUCTION = 1_000
-MAX_STEPS_PER_S = 60.0
+MIN_STEPS_PER_S, MAX_STEPS_PER_S = 1.0, 60.0
 _ACTORS = (
     "planner and policy: the model; random; expert: the scripted one; keys: whoever sends actions, such as a person."
 )
@@ -32,6 +33,11 @@ def actors_of(task: Task, plans: bool | None) -> list[PlayActor]:
     if plans is not None:
         actors.insert(0, "policy")
     return ["planner", *actors] if plans else actors
+
+
+def pace_of(task: Task) -> float:
+    """Env steps per second that a play begins with: real time, as far as a play goes."""
+    return min(max(real_time([task]), MIN_STEPS_PER_S), MAX_STEPS_PER_S)
 
 
 class PlayRequest(Record):
@@ -69,7 +75,9 @@ class PlayChanges(Record):
         max_length=64,
         description="What keys stands for until the next one: a number in [-1, 1] for each of the task's columns.",
     )
-    steps_per_s: float | None = Field(None, ge=1, le=MAX_STEPS_PER_S, description="Most env steps per second.")
+    steps_per_s: float | None = Field(
+        None, ge=MIN_STEPS_PER_S, le=MAX_STEPS_PER_S, description="Most env steps per second."
+    )
 
 
 class PlayReset(Record):
@@ -102,6 +110,7 @@ class Play(Record):
     instruction: str = Field(description="What the task's own instruction is.")
     action_dim: int
     episode_length: int
+    steps_per_s: float = Field(description="Most env steps per second that it begins with: the task in real time.")
     keys: dict[str, list[float]] | None = Field(
         description="By name of a key, what it stands for; keys held together add up. null: too many columns."
     )

@@ -355,6 +355,9 @@ class TaskInfo(Record):
     instruction: str
     discount: float
     score_rule: str = Field(description="How an episode's score comes about; empty where it is published.")
+    steps_per_s: float | None = Field(
+        None, description="Env steps per second of simulated time; null where the task does not say."
+    )
     simulator: Literal["reachable", "unreachable", "not configured"]
     picture: bool = Field(False, description="Whether GET /tasks/{name}/picture has one, or can have it drawn now.")
 

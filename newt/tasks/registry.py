@@ -53,6 +53,8 @@ class Task:
         corrected_score: What reports show instead of the published score, and why; None for nearly all tasks.
         score_rule: How an episode's score in [0, 1] comes about, in words; empty where the domain's README says it.
         digest: SHA-256 of the code that plays it, as hex; empty where Newt's version tells.
+        steps_per_s: Agent steps per second of simulated time; None where the task does not say. Who shows tasks asks
+            `newt.tasks.pace`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Task:
     corrected_score: CorrectedScore | None = field(default=None, repr=False)
     score_rule: str = ""
     digest: str = ""
+    steps_per_s: float | None = None
 
     @property
     def instruction(self) -> str:
@@ -240,5 +243,6 @@ def _parse(rows: Iterable[Mapping[str, str]]) -> dict[str, Task]:
             corrected_score=CORRECTED_SCORES.get(name),
             embodiment=text.embodiment,
             goal=text.goal,
+            steps_per_s=float(row["steps_per_s"]),
         )
     return tasks

@@ -7,6 +7,7 @@ from typing import cast
 from newt.errors import InvalidInputError
 from newt.own.declaration import MAX_EPISODE_LENGTH, MAX_TEXT, NAME
 from newt.tasks import discounts
+from newt.tasks.pace import MAX_STEPS_PER_S, MIN_STEPS_PER_S
 from newt.tasks.registry import Split, Task
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from newt.wire.v1 import sim_pb2
@@ -17,7 +18,8 @@ _SAID = ("embodiment", "goal", "discount", "split", "score_rule", "digest")
 
 def to_message(task: Task) -> sim_pb2.SimTask:
     """A task as a simulator describes it."""
-    return sim_pb2.SimTask(**{name: getattr(task, name) for name in (*_COPIED, *_SAID)})
+    told = {name: getattr(task, name) for name in (*_COPIED, *_SAID)}
+    return sim_pb2.SimTask(**told, steps_per_s=task.steps_per_s or 0.0)
 
 
 def from_message(message: sim_pb2.SimTask) -> Task:
@@ -35,6 +37,7 @@ def from_message(message: sim_pb2.SimTask) -> Task:
         split=cast(Split, message.split or "train"),
         score_rule=message.score_rule,
         digest=message.digest,
+        steps_per_s=message.steps_per_s or None,
     )
 
 
@@ -64,6 +67,10 @@ def check(task: Task) -> None:
         raise InvalidInputError("goal", "got a blank text, expected what the agent is to do")
     if len(task.instruction) > MAX_TEXT + 1:  # a space between the two
         raise InvalidInputError("goal", f"{len(task.instruction)} characters with the embodiment; at most {MAX_TEXT}")
+    if task.steps_per_s is not None and not MIN_STEPS_PER_S <= task.steps_per_s <= MAX_STEPS_PER_S:
+        raise InvalidInputError(
+            "steps_per_s", f"got {task.steps_per_s}, expected {MIN_STEPS_PER_S:g} to {MAX_STEPS_PER_S:g}, or 0 if unknown"
+        )
     if task.split not in ("train", "test", "extra"):
         raise InvalidInputError("split", f"got {task.split[:80]!r}, expected train, test or extra")
 

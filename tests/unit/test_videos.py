@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from newt.videos import MAX_FRAMES, STEPS_PER_S, Frame, captioned, frame_stride, write_mp4
+from newt.videos import MAX_FRAMES, Frame, captioned, frame_stride, write_mp4
 
 RANDOM = np.random.default_rng(0)
 
@@ -17,18 +17,20 @@ def frame(step: int, size: tuple[int, int] = (224, 224), success: float = float(
     return Frame(RANDOM.integers(0, 256, (*size, 3), np.uint8), step, reward, success)
 
 
-@pytest.mark.parametrize("length", [1, 50, 100, 101, 500, 1000])
-def test_a_video_is_as_long_as_its_episode(tmp_path: Path, length: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "pace"), [(1, 25), (50, 40), (100, 2.5), (101, 62.5), (500, 50), (500, 100 / 3), (1000, 0.1)]
+)
+def test_a_video_is_as_long_as_its_episode(tmp_path: Path, length: int, pace: float) -> None:
     frames = [frame(step) for step in range(0, length, frame_stride(length))]
     assert len(frames) <= MAX_FRAMES
-    write_mp4(tmp_path / "folder" / "task.mp4", "walker-walk", frames, length)
+    write_mp4(tmp_path / "folder" / "task.mp4", "walker-walk", frames, length, pace)
     with av.open(str(tmp_path / "folder" / "task.mp4")) as container:
         assert container.duration is not None
         seconds = container.duration / av.time_base
         decoded = [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
     # The end stays for a second or the time of one frame, whichever is longer.
-    stride_s = frame_stride(length) / STEPS_PER_S
-    assert length / STEPS_PER_S + 0.9 <= seconds <= length / STEPS_PER_S + 1 + 2 * stride_s
+    stride_s = frame_stride(length) / pace
+    assert length / pace + 0.9 <= seconds <= length / pace + 1 + 2 * stride_s
     assert len(decoded) > len(frames)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["task.mp4"]
 

@@ -25,7 +25,8 @@ class ReacherEnv(gymnasium.Env[Floats, Floats]):
     """An arm with two links of length 1 on a table. The tip is to touch a point."""
 
     # Newt asks for pictures of the kind "rgb_array": for videos, and for agents that see. They may be left out.
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as Gymnasium has it
+    # render_fps is how many steps a second is long: videos are as long as what happens in them.
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as Gymnasium has it
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode

@@ -188,6 +188,7 @@ class SimTask(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     SCORE_RULE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    STEPS_PER_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among all simulators of a learner, which refuses a name that two of them have."""
     domain: _builtins.str
@@ -216,6 +217,8 @@ class SimTask(_message.Message):
     """How an episode's score in [0, 1] comes about, in words; empty where it is published."""
     digest: _builtins.str
     """SHA-256 of the code that plays the task, as hex: a run that is resumed says when it is another one. Empty: unknown."""
+    steps_per_s: _builtins.float
+    """Agent steps per second of simulated time: at this pace a video or a person is in real time. 0: the task does not say."""
     def __init__(
         self,
         *,
@@ -233,10 +236,11 @@ class SimTask(_message.Message):
         split: _builtins.str = ...,
         score_rule: _builtins.str = ...,
         digest: _builtins.str = ...,
+        steps_per_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_repeat", b"action_repeat", "digest", b"digest", "discount", b"discount", "domain", b"domain", "embodiment", b"embodiment", "episode_length", b"episode_length", "goal", b"goal", "has_expert", b"has_expert", "has_success", b"has_success", "name", b"name", "obs_dim", b"obs_dim", "score_rule", b"score_rule", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_repeat", b"action_repeat", "digest", b"digest", "discount", b"discount", "domain", b"domain", "embodiment", b"embodiment", "episode_length", b"episode_length", "goal", b"goal", "has_expert", b"has_expert", "has_success", b"has_success", "name", b"name", "obs_dim", b"obs_dim", "score_rule", b"score_rule", "split", b"split", "steps_per_s", b"steps_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

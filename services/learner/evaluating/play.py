@@ -20,6 +20,7 @@ from newt.client.sim import AutoReset, SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import EpisodeStats
+from newt.tasks.pace import real_time
 from newt.tasks.registry import Task
 from newt.videos import Frame, frame_stride, write_mp4
 from newt.wire.episodes import Episode
@@ -350,7 +351,8 @@ def _write_videos(plan: EvaluationPlan, episodes: Sequence[PlannedEpisode]) -> d
                 name = f"{plan.video_prefix}{episode.task.name}.mp4"
                 length = plan.length(episode.task)
                 end = Frame(episode.frames[-1].picture, episode.steps, episode.reward, episode.success)
-                write_mp4(plan.video_folder / name, episode.task.name, [*episode.frames, end], length)
+                pace = real_time([episode.task])
+                write_mp4(plan.video_folder / name, episode.task.name, [*episode.frames, end], length, pace)
                 written[episode.task.name] = name
                 episode.frames = []
     return written

@@ -29,7 +29,6 @@ from services.learner.live.agent import Floats, LiveAgent, Seen
 from services.learner.playing.sight import Sight
 
 FRAMES_PER_S = 15.0
-STEPS_PER_S = 15.0
 MAX_CRASHES = 3
 """In one episode; then it is the simulator that is broken."""
 LOST_S = 10.0
@@ -56,6 +55,7 @@ class LiveSession:
         agent: The agent; None for a play without a model.
         actors: Who can act, the first one first.
         seed: Seed of the first episode.
+        steps_per_s: Most env steps per second.
         tell: Tells an event and its facts.
         paused: Wait before the first step.
     """
@@ -67,6 +67,7 @@ class LiveSession:
         agent: LiveAgent | None,
         actors: Sequence[str],
         seed: int,
+        steps_per_s: float,
         tell: Tell,
         *,
         paused: bool = False,
@@ -75,7 +76,7 @@ class LiveSession:
         self._task = session.tasks[0]
         self._actors, self._actor = list(actors), actors[0]
         self._paused, self._watched = paused, False
-        self._steps_per_s, self._due, self._drawn = STEPS_PER_S, 0.0, 0.0
+        self._steps_per_s, self._due, self._drawn = steps_per_s, 0.0, 0.0
         self._keyed: Floats = np.zeros(self._task.action_dim, np.float32)
         self._stage = EpisodeStage([self._task], sight.encoder_name)
         self._random = np.random.default_rng()

@@ -48,7 +48,7 @@ def play(settings: LearnerSettings, wanted: dict[str, Any], commands: Commands, 
     Args:
         settings: Of the learner.
         wanted: What to play: `task`, `domain` and `sim` (its simulator), `expert` (whether it has one), `actors` (the
-            first one acts first), `seed`, `paused`, `instruction` and `checkpoint` (a path), or null.
+            first one acts first), `seed`, `steps_per_s`, `paused`, `instruction` and `checkpoint` (a path), or null.
         commands: Commands of the parent.
         lines: Where events go.
 
@@ -82,8 +82,8 @@ def play(settings: LearnerSettings, wanted: dict[str, Any], commands: Commands, 
             from services.learner.live.agent import live_agent
 
             agent = live_agent(checkpoint, session.tasks[0], wanted["instruction"], settings.device)
-        seen, seed, paused = Sight(vision, 1), wanted["seed"], wanted["paused"]
-        LiveSession(session, seen, agent, wanted["actors"], seed, lines.tell, paused=paused).run(commands)
+        seen, seed, pace, paused = Sight(vision, 1), wanted["seed"], wanted["steps_per_s"], wanted["paused"]
+        LiveSession(session, seen, agent, wanted["actors"], seed, pace, lines.tell, paused=paused).run(commands)
 
 
 def _read(commands: Commands) -> None:

@@ -29,7 +29,7 @@ from newt.errors import (
     PreconditionError,
     UnavailableError,
 )
-from newt.runs.plays import Play, PlayChanges, PlayImagine, PlayRequest, PlayReset, actors_of
+from newt.runs.plays import Play, PlayChanges, PlayImagine, PlayRequest, PlayReset, actors_of, pace_of
 from newt.tasks.keys import keys_of
 from newt.tasks.registry import Task, all_tasks, knowing
 from services.learner import acting
@@ -207,6 +207,7 @@ class PlayKeeper:
             instruction=task.instruction,
             action_dim=task.action_dim,
             episode_length=task.episode_length,
+            steps_per_s=pace_of(task),
             keys=None if keys is None else dict(keys.keys),
             idle=[0.0] * task.action_dim if keys is None else keys.idle,
             lease_s=LEASE_S,
@@ -220,6 +221,7 @@ class PlayKeeper:
             "actors": [actor, *(other for other in actors if other != actor)],
             "seed": request.seed,
             "paused": request.paused,
+            "steps_per_s": facts.steps_per_s,
             "instruction": request.instruction,
         }
         self._begin(_Running(facts), wanted, resolved)

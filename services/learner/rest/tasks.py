@@ -27,6 +27,7 @@ _COPIED = (
     "has_expert",
     "discount",
     "score_rule",
+    "steps_per_s",
 )
 _PICTURE = binary("image/webp", "The picture")
 

@@ -126,7 +126,7 @@ class Check:
     def _build(self, say: Say) -> OwnEnv:
         with _within():
             env = OwnEnv(self._own)
-        task: Task = facts(self._own, digest(self._source, env.env), env.observation.dim, env.action.dim)
+        task: Task = facts(self._own, digest(self._source, env.env), env)
         self._emit({"facts": asdict(task)})
         say(
             f"observation {_short(env.env.observation_space)}: {task.obs_dim} columns; action "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from newt.errors import InvalidInputError
+from newt.tasks.pace import DEFAULT_STEPS_PER_S
 from newt.videos import Frame, frame_stride, write_mp4
 from services.sim.checks.answering import answer
 from services.sim.checks.own import actions
@@ -21,7 +22,7 @@ from services.sim.domains.own.sources import load
 if TYPE_CHECKING:
     from newt.agent import Agent
 
-_WINDOW, _FPS = 672, 25
+_WINDOW = 672
 UNTRAINED = ("random", "zero", "expert")
 
 
@@ -57,7 +58,7 @@ def record(source: str, task: str | None, agent: str, seed: int, out: Path, wind
             break
     env.close()
     if show is None:
-        write_mp4(out, own.name, frames, own.episode_length)
+        write_mp4(out, own.name, frames, own.episode_length, env.steps_per_s or DEFAULT_STEPS_PER_S)
     return {
         "video": "" if window else str(out),
         "task": own.name,
@@ -72,11 +73,11 @@ def _window(name: str, env: OwnEnv) -> Callable[[int, float], bool]:
     from newt.miniarcade.play import open_window, pygame, show_picture  # pygame
 
     surface, clock = open_window(_WINDOW), pygame.time.Clock()
-    fps = env.env.metadata.get("render_fps") or _FPS
+    steps_per_s = env.steps_per_s or DEFAULT_STEPS_PER_S
 
     def show(step: int, total: float) -> bool:
         show_picture(surface, env.render(), f"{name}: step {step}, return {total:.2f}; Escape ends")
-        clock.tick(fps)
+        clock.tick(steps_per_s)
         events = pygame.event.get()
         return not any(
             event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE)

@@ -15,6 +15,7 @@ import newt.client.envs  # noqa: F401  # registers the ids
 from newt.client import RemoteEnv, RemoteVectorEnv
 from newt.client.addresses import sim_address
 from newt.errors import InvalidInputError, NotFoundError
+from newt.tasks.pace import DEFAULT_STEPS_PER_S
 from newt.tasks.registry import table_tasks
 from services.sim.domains.noop import RAISE
 
@@ -41,7 +42,7 @@ def test_gymnasiums_checker_accepts_a_single_environment(settings: dict[str, Any
 def test_a_single_environment_step_by_step() -> None:
     with gymnasium.make("newt/task-v0", task="noop-short") as env:
         assert isinstance(env.unwrapped, RemoteEnv)
-        assert env.metadata["render_fps"] > 0
+        assert env.metadata["render_fps"] == DEFAULT_STEPS_PER_S  # it says none
         first, info = env.reset(seed=3)
         assert info == {"episode_seed": 3}
         for step in range(5):

@@ -21,6 +21,7 @@ from sim_running import RunningServer
 
 from newt.client import RemoteVectorEnv
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError, UnavailableError
+from newt.tasks.pace import DEFAULT_STEPS_PER_S
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.sim import domains
 from services.sim.domains.noop import DIE, RAISE
@@ -254,6 +255,7 @@ def test_mixed_tasks_are_padded(remote: Make) -> None:
     assert np.isnan(info["success"]).tolist() == [True, False]
     same = remote(["walker-walk", "walker-run"])
     assert same.single_observation_space.shape == (24,)
+    assert (envs.metadata["render_fps"], same.metadata["render_fps"]) == (DEFAULT_STEPS_PER_S, 20)
 
 
 def test_frames_and_rendering(remote: Make) -> None:

@@ -1,4 +1,4 @@
-"""The registered dimensions and lengths against the live simulators of the implemented domains."""
+"""The registered dimensions, lengths and pace against the live simulators of the implemented domains."""
 
 import gymnasium
 import numpy as np
@@ -32,6 +32,7 @@ def test_dmcontrol(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(int(np.prod(spec.shape)) for spec in env.observation_spec().values()) == task.obs_dim
     assert env.action_spec().shape == (task.action_dim,)
     assert env._step_limit == task.episode_length * task.action_repeat
+    assert 1 / (env.control_timestep() * task.action_repeat) == pytest.approx(task.steps_per_s)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -42,6 +43,7 @@ def test_mujoco(task: Task) -> None:
     assert env.action_space.shape == (task.action_dim,)
     assert env.spec is not None
     assert env.spec.max_episode_steps == task.episode_length * task.action_repeat
+    assert 1 / (env.unwrapped.dt * task.action_repeat) == pytest.approx(task.steps_per_s)  # type: ignore[attr-defined]
     env.close()
 
 
@@ -52,4 +54,5 @@ def test_metaworld(task: Task) -> None:
     assert env.action_space.shape == (task.action_dim,)
     # Stays clear of the library's own limit, of which one step is spent on reset.
     assert task.episode_length * task.action_repeat + 1 <= env.max_path_length
+    assert 1 / (env.dt * task.action_repeat) == pytest.approx(task.steps_per_s)
     assert task.has_expert == (f"{task.name.removeprefix('mw-')}-v3" in ENV_POLICY_MAP)

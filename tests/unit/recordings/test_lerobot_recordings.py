@@ -71,20 +71,22 @@ def theirs(folder: Path, columns: dict[str, Any] | None = None, info: dict[str, 
 
 def test_what_is_exported_is_imported_equal(tmp_path: Path) -> None:
     made = [*episodes("walker-walk", 3), *episodes("walker-run", 2)]
-    assert write_lerobot(tmp_path / "out", made) == 5
+    assert write_lerobot(tmp_path / "out", made, 20.0) == 5
     assert same(imported(tmp_path / "out"), made)
     info = json.loads((tmp_path / "out/meta/info.json").read_text())
     assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (5, 34, 2)
     frames = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet")
     assert frames["index"].to_pylist() == list(range(34))
     assert set(frames.column_names) == set(info["features"])
+    assert info["fps"] == 20
+    assert frames["timestamp"].to_pylist()[:3] == pytest.approx([0, 0.05, 0.1])
     np.testing.assert_array_equal(np.float32(frames["observation.state"].to_pylist()[7]), made[1].obs[1])
     statistics = json.loads((tmp_path / "out/meta/stats.json").read_text())["action"]
     actions = np.concatenate([episode.action for episode in made])
     np.testing.assert_allclose(statistics["std"], actions.std(0), rtol=1e-4)
     np.testing.assert_allclose(statistics["max"], actions.max(0))
     with pytest.raises(InvalidInputError, match="export one task"):
-        write_lerobot(tmp_path / "mixed", [*made, *episodes("reacher-easy", 1)])
+        write_lerobot(tmp_path / "mixed", [*made, *episodes("reacher-easy", 1)], 20.0)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -92,7 +94,7 @@ def test_long_datasets_have_several_files(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(lerobot_writing, "_FILE_BYTES", 1000)
     monkeypatch.setattr(lerobot_writing, "_FILES_PER_CHUNK", 2)
     made = episodes("walker-walk", 6, length=12)
-    write_lerobot(tmp_path / "out", made)
+    write_lerobot(tmp_path / "out", made, 20.0)
     files = [str(path.relative_to(tmp_path / "out/data")) for path in sorted((tmp_path / "out/data").glob("*/*"))]
     assert files[:3] == ["chunk-000/file-000.parquet", "chunk-000/file-001.parquet", "chunk-001/file-000.parquet"]
     assert same(imported(tmp_path / "out"), made)

@@ -282,6 +282,7 @@ def test_the_body_is_in_the_middle_of_the_frame(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_random_policy_plays_a_whole_episode_the_same_way_twice(task: str) -> None:
     facts, env = get_task(task), build(task)
+    assert 1 / (env._env.control_timestep() * facts.action_repeat) == pytest.approx(facts.steps_per_s)
     actions = np.random.default_rng(1).uniform(-1, 1, (facts.episode_length, facts.action_dim)).astype(np.float32)
     finals = []
     for _ in range(2):

@@ -43,6 +43,15 @@ def test_every_task_has_a_variant() -> None:
     assert sorted(VARIANTS) == sorted(TASKS)
 
 
+def test_pace() -> None:
+    from services.sim.domains.maniskill.scenes import scene_class
+
+    for task in map(get_task, TASKS):  # Without building them, for which some lack meshes here.
+        scene_type = scene_class(task.name)
+        rate = scene_type._default_sim_config.fget(object.__new__(scene_type)).control_freq
+        assert rate / task.action_repeat == task.steps_per_s, task.name
+
+
 @pytest.mark.parametrize(
     ("task", "hand", "goal", "item", "terms"),
     [("ms-pick-cube", 19, 26, 29, 5), ("ms-pick-cube-xarm6", 25, 32, 35, 5), ("ms-pick-banana", 18, 25, 32, 6)],

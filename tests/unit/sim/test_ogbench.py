@@ -54,6 +54,14 @@ def test_the_stock_maze_moves_as_the_package_has_it(task: str, tmp_path: Path, m
     theirs.close()
 
 
+@pytest.mark.parametrize("task", ["og-ant", "og-antball", "og-point-arena", "og-ant-arena"])
+def test_pace(task: str) -> None:
+    env: Any = build(task)
+    env.reset(0)
+    env.step(random_actions(task, 1)[0])
+    assert 1 / env.data.time == pytest.approx(get_task(task).steps_per_s)
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [

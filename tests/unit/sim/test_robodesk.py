@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from sim_building import build
 
+from newt.tasks.registry import get_task
 from services.sim.domains.robodesk import _observe
 
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("robodesk_recorded.json").read_text())
@@ -40,8 +41,9 @@ def _put_into(env: Any, qpos: list[float], qvel: list[float]) -> npt.NDArray[np.
 
 
 def test_an_episode() -> None:
-    env = build("rd-open-drawer")
+    env: Any = build("rd-open-drawer")
     obs = env.reset(2)
+    began = env._env.physics.data.time
     rng = np.random.default_rng(2)
     # No positions of objects: their velocities stand there, too.
     np.testing.assert_array_equal(obs[3:29], obs[38:64])
@@ -51,6 +53,7 @@ def test_an_episode() -> None:
         assert result.truncated == (step == 100)
         assert not result.terminated
         assert result.score == result.success
+    assert get_task("rd-open-drawer").steps_per_s == pytest.approx(100 / (env._env.physics.data.time - began))
     env.close()
 
 

@@ -33,7 +33,7 @@ export class PlaySession {
     this.tiles = h("dl", { class: "card flush tiles" });
     this.rewards = new Chart({ title: "Reward", unit: "per step", group: "play" }, signal);
     this.values = new Chart({ title: "Value", unit: "critics' estimate", group: "play" }, signal);
-    const rate = h("input", { type: "range", min: 1, max: 60, value: 15, "aria-label": "Steps per second" });
+    const rate = h("input", { type: "range", min: 1, max: 60, value: play.steps_per_s, "aria-label": "Steps per second" });
     rate.addEventListener("change", () => attempt(() => this.change({ steps_per_s: Number(rate.value) })));
     this.parts = h(
       "div",

@@ -25,6 +25,12 @@ _OWN_CLASSES = {
 }
 
 
+def scene_class(task: str) -> Any:
+    """Which of ManiSkill's environments, or of ours, a task is."""
+    variant = VARIANTS[task]
+    return REGISTERED_ENVS[variant.env_id].cls if variant.kind == "upstream" else _OWN_CLASSES[variant.kind]
+
+
 def build_scene(task: str, device: Any = None, **kwargs: Any) -> Any:
     """A ManiSkill environment without any wrapper, for one instance on the CPU.
 
@@ -46,10 +52,9 @@ def build_scene(task: str, device: Any = None, **kwargs: Any) -> Any:
         "model_id": variant.model_id,
     }
     kwargs |= {name: value for name, value in arguments.items() if value is not None}
-    # Not gymnasium's make: time limits are ours, and it would ask on the terminal for missing assets.
-    maker = REGISTERED_ENVS[variant.env_id].cls if variant.kind == "upstream" else _OWN_CLASSES[variant.kind]
     with _drawing_on(device):
-        return maker(num_envs=1, sim_backend="physx_cpu", render_backend="none", **kwargs)
+        # Not gymnasium's make: time limits are ours, and it would ask on the terminal for missing assets.
+        return scene_class(task)(num_envs=1, sim_backend="physx_cpu", render_backend="none", **kwargs)
 
 
 @contextmanager

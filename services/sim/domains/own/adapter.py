@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import gymnasium
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from newt.errors import InvalidInputError
 from newt.own import OwnTask, Returns, Success
+from newt.tasks.pace import MAX_STEPS_PER_S, MIN_STEPS_PER_S
 from services.sim.domains.base import FRAME_SIZE, RenderingError, SimEnv, StepResult
 from services.sim.domains.own.spaces import ObservationColumns, action_columns, observation_columns
 
@@ -78,6 +80,13 @@ class OwnEnv(SimEnv):
         self.action = action_columns(self.env.action_space)
         self._last: Any = None
         self._steps, self._return = 0, 0.0
+
+    @property
+    def steps_per_s(self) -> float | None:
+        """What its metadata say in `render_fps`; None where they say nothing, or what cannot be."""
+        said = self.env.metadata.get("render_fps")
+        possible = isinstance(said, Real) and MIN_STEPS_PER_S <= said <= MAX_STEPS_PER_S
+        return float(said) if possible else None
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """Resets with the seed, folded to 31 bits."""

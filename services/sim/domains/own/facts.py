@@ -5,17 +5,18 @@ from __future__ import annotations
 from newt.own import OwnTask, Success
 from newt.tasks.discounts import discount
 from newt.tasks.registry import Task
+from services.sim.domains.own.adapter import OwnEnv
 
 DOMAIN = "own"
 
 
-def facts(own: OwnTask, digest: str, obs_dim: int, action_dim: int) -> Task:
-    """The facts: those of the declaration, and what the environment's spaces and its code bring."""
+def facts(own: OwnTask, digest: str, env: OwnEnv) -> Task:
+    """The facts: those of the declaration, and what the environment and its code bring."""
     return Task(
         name=own.name,
         domain=DOMAIN,
-        obs_dim=obs_dim,
-        action_dim=action_dim,
+        obs_dim=env.observation.dim,
+        action_dim=env.action.dim,
         episode_length=own.episode_length,
         action_repeat=1,
         has_success=isinstance(own.score, Success),
@@ -25,4 +26,5 @@ def facts(own: OwnTask, digest: str, obs_dim: int, action_dim: int) -> Task:
         goal=own.goal.strip(),
         score_rule="none: always 0" if own.score is None else str(own.score),
         digest=digest,
+        steps_per_s=env.steps_per_s,
     )

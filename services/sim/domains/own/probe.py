@@ -26,7 +26,7 @@ def main() -> int:
     try:
         for own in load(source):
             env = OwnEnv(own)
-            tasks.append(asdict(facts(own, digest(source, env.env), env.observation.dim, env.action.dim)))
+            tasks.append(asdict(facts(own, digest(source, env.env), env)))
             env.close()
         answer: dict[str, object] = {"tasks": tasks}
     except NewtError as error:

@@ -163,7 +163,7 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
     )
     api.learner.records.evaluations.put(early)
     for videos in (folder.run(writer.run_id), folder.evaluation("early")):
-        write_mp4(videos / "videos" / "reacher.mp4", "mujoco-reacher", frames, 9)
+        write_mp4(videos / "videos" / "reacher.mp4", "mujoco-reacher", frames, 9, steps_per_s=50.0)
     page = visitor.open(f"run/{writer.run_id}")
     expect(page.get_by_role("alert")).to_have_text(HOSTILE)
     page.locator("summary", has_text="Logs").click()

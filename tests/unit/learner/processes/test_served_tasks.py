@@ -37,7 +37,9 @@ def test_a_name_that_two_have_is_refused_and_both_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("obs_dim", 129), ("action_dim", 0), ("episode_length", 0), ("discount", 1.5), ("name", "a/b"), ("goal", " ")],
+    [("obs_dim", 129), ("action_dim", 0), ("episode_length", 0), ("discount", 1.5), ("name", "a/b"), ("goal", " "),
+        ("steps_per_s", 0.01), ("steps_per_s", float("nan")),
+    ],
 )
 def test_facts_that_make_no_sense_cost_this_task_alone(field: str, value: object) -> None:
     bad = replace(OWN, **{"name": "bad", "embodiment": "", field: value})
@@ -47,13 +49,13 @@ def test_facts_that_make_no_sense_cost_this_task_alone(field: str, value: object
 
 
 def test_all_facts_travel() -> None:
-    task = replace(OWN, split="test", score_rule="success", digest="ab" * 32)
+    task = replace(OWN, split="test", score_rule="success", digest="ab" * 32, steps_per_s=12.5)
     assert from_message(to_message(task)) == task
 
 
 def test_a_server_of_before_describes_no_texts() -> None:
     task = from_message(sim_pb2.SimTask(name="old", domain="d", obs_dim=1, action_dim=1, episode_length=100))
-    assert (task.instruction, task.discount, task.split) == ("old", 0.95, "train")
+    assert (task.instruction, task.discount, task.split, task.steps_per_s) == ("old", 0.95, "train", None)
 
 
 def test_requests_name_what_is_described() -> None:
