@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from newt.report.group_names import group_names
 from newt.report.records import RunRecord
 from newt.report.statistics import Array, Estimate, StatisticName, estimate
 from newt.runs.expansion import VARIANT, Experiment
@@ -172,14 +173,12 @@ def lines_of_runs(records: Iterable[RunRecord]) -> list[Line]:
     for record in sorted(records, key=lambda record: record.run.created_at):
         groups.setdefault(group_key(record.run.spec), []).append(record)
     lines: list[Line] = []
-    for members in groups.values():
+    names = group_names([members[0].run.spec for members in groups.values()])
+    for name, members in zip(names, groups.values(), strict=True):
         newest = {record.run.spec.seed: record for record in members}
         done = {seed: [record] for seed, record in newest.items() if record.run.state.value == "succeeded"}
         missing = [f"run {r.run.id}: {r.run.state.value}" for seed, r in newest.items() if seed not in done]
         first = members[0].run
-        name = first.spec.labels.get(VARIANT) or first.spec.label()
-        same = sum(line.name.partition(" ")[0] == name for line in lines)
-        name = f"{name} {same + 1}" if same else name
         title = name if len(members) > 1 or first.spec.labels.get(VARIANT) else first.id
         lines.append(Line(name, title, tuple(first.tasks), tuple(sorted(newest)), done, tuple(missing)))
     return lines

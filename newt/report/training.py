@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from newt.report.group_names import group_names
 from newt.report.metric_names import metric_name, ordered
 from newt.report.records import RunRecord
 from newt.report.rewinds import standing
@@ -119,15 +120,17 @@ def groups_of(records: Iterable[RunRecord]) -> list[Group]:
     found: dict[str, list[RunRecord]] = {}
     for record in records:
         found.setdefault(group_key(record.run.spec), []).append(record)
-    groups: list[Group] = []
-    for members in found.values():
-        title = members[0].run.id
-        if len(members) > 1:
-            name = members[0].run.spec.labels.get("variant") or members[0].run.spec.label()
-            same = sum(group.title.startswith(f"{name} ") or group.title.startswith(f"{name},") for group in groups)
-            title = f"{name}{f' {same + 1}' if same else ''}, {len(members)} runs"
-        groups.append(Group(title, [Told(record) for record in members], len(members)))
-    return groups
+    several = {key: members for key, members in found.items() if len(members) > 1}
+    names = group_names([members[0].run.spec for members in several.values()])
+    titles = dict(zip(several, names, strict=True))
+    return [
+        Group(
+            f"{titles[key]}, {len(members)} runs" if key in titles else members[0].run.id,
+            [Told(record) for record in members],
+            len(members),
+        )
+        for key, members in found.items()
+    ]
 
 
 def scores(groups: Sequence[Group], stem: str, title: str) -> Drawn:

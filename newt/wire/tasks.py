@@ -69,7 +69,8 @@ def check(task: Task) -> None:
         raise InvalidInputError("goal", f"{len(task.instruction)} characters with the embodiment; at most {MAX_TEXT}")
     if task.steps_per_s is not None and not MIN_STEPS_PER_S <= task.steps_per_s <= MAX_STEPS_PER_S:
         raise InvalidInputError(
-            "steps_per_s", f"got {task.steps_per_s}, expected {MIN_STEPS_PER_S:g} to {MAX_STEPS_PER_S:g}, or 0 if unknown"
+            "steps_per_s",
+            f"got {task.steps_per_s}, expected {MIN_STEPS_PER_S:g} to {MAX_STEPS_PER_S:g}, or 0 if unknown",
         )
     if task.split not in ("train", "test", "extra"):
         raise InvalidInputError("split", f"got {task.split[:80]!r}, expected train, test or extra")

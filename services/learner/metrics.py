@@ -18,6 +18,15 @@ RESTARTS = from_zero(
     Counter("newt_learner_process_restarts_total", "Crashed processes that were restarted.", ["role"]),
     ("trainer", "collector", "learning"),
 )
+PLAYS = Gauge("newt_learner_plays", "Plays under way.")
+PLAYS_ENDED = from_zero(
+    Counter(
+        "newt_learner_plays_ended_total",
+        "Plays that ended: they were told to, nobody watched, no command came, they failed, the learner stopped.",
+        ["reason"],
+    ),
+    ("told", "unwatched", "idle", "failed", "stopped"),
+)
 REQUESTS = Histogram(
     "newt_learner_http_request_seconds",
     "REST requests by route; of an event stream, the time to its first byte.",

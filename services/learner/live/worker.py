@@ -66,6 +66,9 @@ def play(settings: LearnerSettings, wanted: dict[str, Any], commands: Commands, 
         from newt.baselines.checkpoints import PolicyCheckpoint
 
         vision = None if isinstance(checkpoint, PolicyCheckpoint) else Vision.of(settings, checkpoint)
+    # Until now there was nothing to give back, and a signal ended the process at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: commands.put(None))
     with (
         SimClient(wanted["sim"], CALL_TIMEOUT_S, BUILD_TIMEOUT_S, remedy=start_sim(wanted["domain"])) as client,
         client.open(
@@ -98,8 +101,6 @@ def main() -> int:
     logs.configure("play", settings.log_level)
     return_large_blocks()
     lines, commands = _Lines(), Commands()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: commands.put(None))
     wanted = json.loads(sys.stdin.readline())
     threading.Thread(target=_read, args=(commands,), name="stdin", daemon=True).start()
     if settings.torch_threads and wanted["checkpoint"] is not None:
@@ -116,4 +117,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(
+        status
+    )  # The simulator is given back; to take down torch and gRPC would take a second that somebody waits.

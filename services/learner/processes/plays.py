@@ -32,7 +32,7 @@ from newt.errors import (
 from newt.runs.plays import Play, PlayChanges, PlayImagine, PlayRequest, PlayReset, actors_of, pace_of
 from newt.tasks.keys import keys_of
 from newt.tasks.registry import Task, all_tasks, knowing
-from services.learner import acting
+from services.learner import acting, metrics
 from services.learner.checkpoints.files import AnyHeader, facts_of, plans
 from services.learner.checkpoints.library import CheckpointLibrary, Resolved, hold
 from services.learner.checkpoints.modes import trained_mode
@@ -165,7 +165,7 @@ class PlayKeeper:
         """Ends all."""
         with self._lock:
             running = list(self._running.values())
-        threads = [threading.Thread(target=self._end, args=(play, "the learner stops")) for play in running]
+        threads = [threading.Thread(target=self._end, args=(play, "stopped", "the learner stops")) for play in running]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -259,7 +259,7 @@ class PlayKeeper:
 
     def end(self, play_id: str) -> None:
         """Ends a play; its simulator is free when this returns. Raises NotFoundError."""
-        self._end(self._find(play_id), "it was ended")
+        self._end(self._find(play_id), "told", "it was ended")
 
     @contextlib.contextmanager
     def watched(self, play_id: str) -> Iterator[Viewer]:
@@ -287,8 +287,8 @@ class PlayKeeper:
     def _begin(self, play: _Running, wanted: dict[str, Any], resolved: Resolved | None) -> None:
         limit = self._settings.max_plays
         folder = self._folder / play.facts.id
-        play.lease = _Alarm(LEASE_S, lambda: self._end(play, f"nobody watched for {LEASE_S:g} s"))
-        play.idle = _Alarm(IDLE_S, lambda: self._end(play, f"there was no command for {IDLE_S / 60:g} minutes"))
+        play.lease = _Alarm(LEASE_S, lambda: self._end(play, "unwatched", f"nobody watched for {LEASE_S:g} s"))
+        play.idle = _Alarm(IDLE_S, lambda: self._end(play, "idle", f"there was no command for {IDLE_S / 60:g} minutes"))
         path = folder / "checkpoint.safetensors"
         begin = json.dumps({**wanted, "checkpoint": None if resolved is None else str(path)})
         try:
@@ -304,6 +304,7 @@ class PlayKeeper:
                 play.child = Child(MODULE, [], self._settings, log_path, lambda: self._gone(play), talks=True)
                 play.child.send(begin)
                 self._running[play.facts.id] = play
+                metrics.PLAYS.set(len(self._running))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -315,7 +316,7 @@ class PlayKeeper:
         for line in play.child.lines():
             event = json.loads(line)
             if event["event"] == "ended":
-                self._end(play, event["reason"])
+                self._end(play, "failed", event["reason"])
             else:
                 play.hear(event)
 
@@ -352,9 +353,10 @@ class PlayKeeper:
     def _gone(self, play: _Running) -> None:
         """The process has ended, whoever wanted it."""
         if not play.ended:
-            self._end(play, f"its process {play.child.how_it_ended()}")
+            self._end(play, "failed", f"its process {play.child.how_it_ended()}")
 
-    def _end(self, play: _Running, reason: str) -> None:
+    def _end(self, play: _Running, kind: str, reason: str) -> None:
+        """Ends a play; `kind` is what the metric calls the reason."""
         with self._lock:
             if play.ended:
                 return
@@ -362,6 +364,7 @@ class PlayKeeper:
             self._reasons[play.facts.id] = reason
             for old in list(self._reasons)[:-MAX_REMEMBERED]:
                 del self._reasons[old]
+        metrics.PLAYS_ENDED.labels(kind).inc()
         log.info("play_ended", play=_short(play.facts.id), task=play.facts.task, reason=reason)
         play.lease.clear()
         play.idle.clear()
@@ -370,6 +373,7 @@ class PlayKeeper:
         shutil.rmtree(self._folder / play.facts.id, ignore_errors=True)
         with self._lock:
             self._running.pop(play.facts.id, None)
+            metrics.PLAYS.set(len(self._running))
 
 
 def _find(name: str) -> Task:

@@ -16,6 +16,7 @@ from newt.cli.main import app
 from newt.cli.plots import draw
 from newt.errors import InvalidInputError
 from newt.report import metric_names, training
+from newt.report.group_names import group_names
 from newt.report.records import RunRecord, save
 from newt.report.training import Points, mean_curve, running_mean, spiky
 from newt.runs.base import now
@@ -105,6 +106,28 @@ def test_what_a_run_went_back_behind_is_not_drawn() -> None:
     assert told.y[20] == 1e4 / 31**3  # as it was told the second time
 
 
+def test_groups_of_one_name_say_what_is_different() -> None:
+    specs = [
+        RunSpec.model_validate({"tasks": tasks, "preset": "laptop", "name": name, "labels": labels, "train": train})
+        for name, tasks, train, labels in (
+            ("a", ["mw-push"], {"lr": 1e-3}, {}),
+            ("b", ["mw-push"], {"lr": 1e-3}, {}),
+            ("a", ["mw-push"], {"lr": 3e-3}, {}),
+            ("a", ["mw-reach"], {"lr": 3e-3}, {}),
+            ("c", ["metaworld"], {}, {"variant": "v"}),
+            ("d", ["metaworld", "mujoco-ant"], {}, {"variant": "v"}),
+        )
+    ]
+    assert group_names(specs) == [
+        "a, tasks mw-push, lr 0.001",
+        "b",
+        "a, tasks mw-push, lr 0.003",
+        "a, tasks mw-reach, lr 0.003",
+        "v, tasks metaworld",
+        "v, tasks metaworld mujoco-ant",
+    ]
+
+
 def test_seeds_are_a_group_and_losses_have_log_axes(tmp_path: Path) -> None:
     runs = [
         record(["mujoco-reacher"], 40, seed=seed, lr=lr, at=f"run-{seed}-{lr}", name="both")
@@ -112,7 +135,7 @@ def test_seeds_are_a_group_and_losses_have_log_axes(tmp_path: Path) -> None:
         for seed in (1, 2)
     ]
     groups = training.groups_of(runs)
-    assert [group.title for group in groups] == ["both, 2 runs", "both 2, 2 runs"]
+    assert [group.title for group in groups] == ["both, lr 0.001, 2 runs", "both, lr 0.003, 2 runs"]
     drawn = training.losses(groups, "losses", "Losses")
     assert drawn.figure is not None
     panels: dict[str, Axes] = {panel.get_title(): panel for panel in drawn.figure.axes}
@@ -129,8 +152,8 @@ def test_seeds_are_a_group_and_losses_have_log_axes(tmp_path: Path) -> None:
     with (tmp_path / "plots" / "losses.csv").open() as file:
         table = list(csv.DictReader(file))
     assert {(row["metric"], row["runs"], row["seeds"]) for row in table} == {
-        ("total_loss", "both, 2 runs", "2"),
-        ("total_loss", "both 2, 2 runs", "2"),
+        ("total_loss", "both, lr 0.001, 2 runs", "2"),
+        ("total_loss", "both, lr 0.003, 2 runs", "2"),
     }
     said = Commands(app).succeed("runs", "plot", runs[0].run.id, "gone", "--from", one, *output)
     assert "missing: no record of run gone" in said

@@ -155,6 +155,14 @@ export class Chart {
     if (this.element.matches(":hover")) this.options.zoomed?.(range); // else another of the group was dragged, and tells
   }
 
+  /** Shows a part of the x axis, or all of it: what another chart of the group was told. @param {[number, number] | null} range */
+  zoomTo(range) {
+    this.look = { ...this.look, range };
+    this.zoomed = range !== null;
+    if (range) this.plot?.setScale("x", { min: range[0], max: range[1] });
+    else this.plot?.setData(this.plot.data);
+  }
+
   /** Writes the legend, with the values under the cursor. @param {any} plot @param {Line[]} lines @param {(value: number) => string} xText */
   tell(plot, lines, xText) {
     const at = plot.cursor.idx;

@@ -85,7 +85,7 @@ export class RunCharts {
   arrange() {
     const group = `run-${this.path}`;
     const panel = (/** @type {string} */ key, /** @type {any} */ options, /** @type {string[]} */ names, log = false) => {
-      if (!this.panels.has(key)) this.panels.set(key, { element: new Chart({ group, zoomed: (range) => keepZoom((this.zoom = range)), ...options }, this.signal), names, log });
+      if (!this.panels.has(key)) this.panels.set(key, { element: new Chart({ group, zoomed: (range) => this.zoomTo(range), ...options }, this.signal), names, log });
       return /** @type {Panel} */ (this.panels.get(key)).element.element;
     };
     const main = [
@@ -97,6 +97,12 @@ export class RunCharts {
     const losses = others.map((name) => panel(name, { title: title(name), unit: unit(name) }, [name], true));
     if (this.main.childElementCount !== main.length) replace(this.main, ...main);
     if (this.losses.childElementCount !== losses.length) replace(this.losses, ...losses);
+  }
+
+  /** Shows the same part of the x axis in all charts, seen or not. @param {import("./chart_controls.js").Zoom} range */
+  zoomTo(range) {
+    keepZoom((this.zoom = range));
+    for (const panel of this.panels.values()) panel.element.zoomTo(range);
   }
 
   /** Where a time is on the x axis, by the points that are known. @returns {(time: number, after: boolean) => number | null} */

@@ -47,6 +47,11 @@ def until(there: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def metric(api: Api, name: str) -> float:
+    shown = dict(line.rsplit(" ", 1) for line in api.http.get("/metrics").text.splitlines())
+    return float(shown[f"newt_learner_{name}"])
+
+
 class Watcher:
     """A client of a play's events."""
 
@@ -95,6 +100,9 @@ def test_a_game_is_played_by_keys_kept_and_given_back(api: Api, arcade: SimServi
     play = api.http.post("/plays", json=BEGIN).json()
     path = f"/plays/{play['id']}"
     assert (play["keys"]["space"], play["idle"], play["checkpoint"]) == ([0, 2], [0, -1], None)
+    assert play["steps_per_s"] == get_task(TASK).steps_per_s
+    told = metric(api, 'plays_ended_total{reason="told"}')
+    assert metric(api, "plays") == 1
     refused = api.http.post("/plays", json=BEGIN)
     assert (refused.status_code, "NEWT_LEARNER_MAX_PLAYS" in refused.text) == (429, True)
     with api.http.stream("GET", f"{path}/events") as stream:
@@ -123,6 +131,7 @@ def test_a_game_is_played_by_keys_kept_and_given_back(api: Api, arcade: SimServi
             assert arcade.sessions.used_instances == 1
             assert api.http.delete(path).status_code == 204
             assert arcade.sessions.used_instances == 0
+    assert (metric(api, 'plays_ended_total{reason="told"}'), metric(api, "plays")) == (told + 1, 0)
     assert "it was ended" in api.http.patch(path, json={"paused": True}).text
     assert list(api.learner.settings.folder.plays.iterdir()) == []
     recordings = Recordings([open_recording(str(file))], get_task)

@@ -37,8 +37,15 @@ def test_a_name_that_two_have_is_refused_and_both_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("obs_dim", 129), ("action_dim", 0), ("episode_length", 0), ("discount", 1.5), ("name", "a/b"), ("goal", " "),
-        ("steps_per_s", 0.01), ("steps_per_s", float("nan")),
+    [
+        ("obs_dim", 129),
+        ("action_dim", 0),
+        ("episode_length", 0),
+        ("discount", 1.5),
+        ("name", "a/b"),
+        ("goal", " "),
+        ("steps_per_s", 0.01),
+        ("steps_per_s", float("nan")),
     ],
 )
 def test_facts_that_make_no_sense_cost_this_task_alone(field: str, value: object) -> None:
