@@ -36,7 +36,7 @@ def _apart(specs: Sequence[RunSpec]) -> list[str]:
     for path in sorted(kinds, key=lambda path: -kinds[path]):  # stable: in the order of the schema
         if _distinct(chosen, texts) < _distinct([*chosen, path], texts):
             chosen.append(path)
-    words = [", ".join(f"{_short(path, paths)} {texts[path][place]}" for path in chosen) for place in range(len(specs))]
+    words = [", ".join(f"{_short(path, chosen)} {texts[path][place]}" for path in chosen) for place in range(len(specs))]
     if len(set(words)) == len(words):
         return words
     return [f"{text} ({number})".strip() for number, text in enumerate(words, start=1)]  # alike but for long values
@@ -52,7 +52,7 @@ def _distinct(chosen: Sequence[str], texts: dict[str, list[str]]) -> int:
 
 
 def _short(path: str, paths: Sequence[str]) -> str:
-    """The end of a path, where no other has the same."""
+    """The end of a path, where no other of them has the same."""
     end = path.rpartition(".")[2]
     return path if sum(other.rpartition(".")[2] == end for other in paths) > 1 else end
 

@@ -119,6 +119,5 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    os._exit(
-        status
-    )  # The simulator is given back; to take down torch and gRPC would take a second that somebody waits.
+    # The simulator is given back, and somebody waits: torch and gRPC are not taken down.
+    os._exit(status)
