@@ -36,7 +36,8 @@ def _apart(specs: Sequence[RunSpec]) -> list[str]:
     for path in sorted(kinds, key=lambda path: -kinds[path]):  # stable: in the order of the schema
         if _distinct(chosen, texts) < _distinct([*chosen, path], texts):
             chosen.append(path)
-    words = [", ".join(f"{_short(path, chosen)} {texts[path][place]}" for path in chosen) for place in range(len(specs))]
+    ends = {path: _short(path, chosen) for path in chosen}
+    words = [", ".join(f"{ends[path]} {texts[path][place]}" for path in chosen) for place in range(len(specs))]
     if len(set(words)) == len(words):
         return words
     return [f"{text} ({number})".strip() for number, text in enumerate(words, start=1)]  # alike but for long values
