@@ -85,8 +85,8 @@ class OwnEnv(SimEnv):
     def steps_per_s(self) -> float | None:
         """What its metadata say in `render_fps`; None where they say nothing, or what cannot be."""
         said = self.env.metadata.get("render_fps")
-        possible = isinstance(said, Real) and MIN_STEPS_PER_S <= said <= MAX_STEPS_PER_S
-        return float(said) if possible else None
+        rate = float(said) if isinstance(said, Real) else 0.0
+        return rate if MIN_STEPS_PER_S <= rate <= MAX_STEPS_PER_S else None
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """Resets with the seed, folded to 31 bits."""
