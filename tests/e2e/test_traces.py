@@ -90,11 +90,12 @@ def test_a_request_is_followed_through_all_logs(stack: StackState, home: Path) -
     for name in wanted:
         calls = first_calls(home / "logs" / f"{name}.log", request_id)
         assert len(calls) == len(set(calls)), name
-        assert {line["run"] for line in lines(home / "logs" / f"{name}.log", request_id)} == {run_id}, name
+        told = lines(home / "logs" / f"{name}.log", request_id)
+        assert {line["id" if line["event"] == "change_asked" else "run"] for line in told} == {run_id}, name
     events = [line["event"] for line in lines(home / "logs" / "learner.log", request_id)]
     assert {"run_created", "job_started", "job_stopped"} <= set(events)
     cancelled = lines(home / "logs" / "learner.log", "another")
-    assert [line["event"] for line in cancelled] == ["run_cancelled"]
+    assert [line["event"] for line in cancelled] == ["run_cancelled", "change_asked"]
     for process in ("collector", "trainer"):
         path = home / "data" / "runs" / run_id / "logs" / f"{process}.log"
         every = [line for line in path.read_text().splitlines() if line.startswith("{")]
