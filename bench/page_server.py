@@ -11,15 +11,7 @@ from pathlib import Path
 
 from newt import logs
 from newt.local.ports import HOST
-from services.learner.checkpoints.library import CheckpointLibrary
-from services.learner.processes.demo_sets import DemoSets
-from services.learner.processes.demos import DemoKeeper
-from services.learner.processes.dependencies import Dependencies
-from services.learner.processes.evaluations import EvaluationKeeper
 from services.learner.processes.learner import Learner
-from services.learner.processes.plays import PlayKeeper
-from services.learner.processes.runs import RunKeeper
-from services.learner.processes.served_tasks import ServedTasks
 from services.learner.records.store import Records
 from services.learner.rest.app import create_app, server
 from services.learner.settings import LearnerSettings
@@ -29,21 +21,7 @@ def main(redis_url: str, data_dir: str, port: str) -> None:
     """Serves until SIGTERM."""
     logs.configure("learner", "WARNING")
     settings = LearnerSettings(redis_url=redis_url, data_dir=Path(data_dir), sims={})
-    records, library = Records.connect(redis_url), CheckpointLibrary(settings.data_dir)
-    dependencies, demo_sets = Dependencies(records, settings), DemoSets(settings.replay, records)
-    learner = Learner(
-        settings,
-        redis_url,
-        records,
-        RunKeeper(records, settings),
-        EvaluationKeeper(records, settings, library),
-        DemoKeeper(records, settings, demo_sets, dependencies, retire=lambda model: None),
-        demo_sets,
-        library,
-        dependencies,
-        ServedTasks(settings.sims),
-        PlayKeeper(settings, library, dependencies),
-    )
+    learner = Learner.build(settings, redis_url, Records.connect(redis_url))
     server(create_app(learner)).run(sockets=[socket.create_server((HOST, int(port)))])
 
 

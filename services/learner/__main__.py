@@ -19,16 +19,8 @@ from newt.wire.addresses import bare_host, host_port
 from newt.wire.metrics import BUILD
 from newt.wire.server import PortInUseError, Server, why_not_bound
 from newt.wire.v1 import weights_pb2_grpc
-from services.learner.checkpoints.library import CheckpointLibrary
 from services.learner.people import People
-from services.learner.processes.demo_sets import DemoSets
-from services.learner.processes.demos import DemoKeeper
-from services.learner.processes.dependencies import Dependencies
-from services.learner.processes.evaluations import EvaluationKeeper
 from services.learner.processes.learner import Learner
-from services.learner.processes.plays import PlayKeeper
-from services.learner.processes.runs import RunKeeper
-from services.learner.processes.served_tasks import ServedTasks
 from services.learner.processes.sim_containers import SimContainers, needed_services
 from services.learner.records.store import Records
 from services.learner.rest.app import create_app, server
@@ -66,18 +58,8 @@ def main() -> int:
     hub_server.set_ready(True)
 
     # A model that nobody trains any more leaves the planners; evaluations bring their own.
-    runs = RunKeeper(records, settings, on_ended=hub.retire)
-    library = CheckpointLibrary(settings.data_dir)
-    evaluations = EvaluationKeeper(records, settings, library)
-    dependencies = Dependencies(records, settings)
-    demo_sets = DemoSets(settings.replay, records)
-    demos = DemoKeeper(records, settings, demo_sets, dependencies, retire=hub.retire)
-    plays = PlayKeeper(settings, library, dependencies)
-    keepers = (plays, evaluations, demos, runs)
+    learner = Learner.build(settings, redis_url, records, retire=hub.retire)
     containers = SimContainers(settings, lambda: needed_services(records)) if settings.docker_host else None
-    served = ServedTasks(settings.sims)
-    parts = (runs, evaluations, demos, demo_sets, library, dependencies, served, plays)
-    learner = Learner(settings, redis_url, records, *parts)
     app = create_app(learner, token=tokens is not None)
     if tokens is not None:
         require_token(app, tokens)
@@ -85,7 +67,7 @@ def main() -> int:
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
-    for keeper in keepers:
+    for keeper in learner.keepers:
         keeper.start()
     if containers is not None:
         containers.start()
@@ -97,7 +79,7 @@ def main() -> int:
     finally:
         if containers is not None:
             containers.stop()
-        for keeper in keepers:
+        for keeper in learner.keepers:
             keeper.stop()
         hub.close()
         hub_server.stop(grace_s=1.0)

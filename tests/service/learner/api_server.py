@@ -13,16 +13,8 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from services.learner.checkpoints.library import CheckpointLibrary
 from services.learner.people import People
-from services.learner.processes.demo_sets import DemoSets
-from services.learner.processes.demos import DemoKeeper
-from services.learner.processes.dependencies import Dependencies
-from services.learner.processes.evaluations import EvaluationKeeper
 from services.learner.processes.learner import Learner
-from services.learner.processes.plays import PlayKeeper
-from services.learner.processes.runs import RunKeeper
-from services.learner.processes.served_tasks import ServedTasks
 from services.learner.records.store import Records
 from services.learner.rest.app import create_app, server
 from services.learner.rest.token import require_token
@@ -33,23 +25,7 @@ def build(redis_url: str, data_dir: Path, **settings: object) -> Learner:
     """A learner whose keepers are not started."""
     values = {"redis_url": redis_url, "data_dir": data_dir, "sims": {"mujoco": "127.0.0.1:9"}, **settings}
     chosen = LearnerSettings(**{"replay": "127.0.0.1:9", "planner": "127.0.0.1:9", **values})  # type: ignore[arg-type]
-    records = Records.connect(redis_url)
-    library = CheckpointLibrary(data_dir)
-    dependencies = Dependencies(records, chosen)
-    demo_sets = DemoSets(chosen.replay, records)
-    return Learner(
-        chosen,
-        redis_url,
-        records,
-        RunKeeper(records, chosen),
-        EvaluationKeeper(records, chosen, library),
-        DemoKeeper(records, chosen, demo_sets, dependencies, retire=lambda model: None),
-        demo_sets,
-        library,
-        dependencies,
-        ServedTasks(chosen.sims),
-        PlayKeeper(chosen, library, dependencies),
-    )
+    return Learner.build(chosen, redis_url, Records.connect(redis_url))
 
 
 @dataclass(frozen=True)
