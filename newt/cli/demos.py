@@ -69,11 +69,16 @@ def scripted(
     tasks: Annotated[list[str], typer.Option("--tasks", help="Task name, glob, domain or set; repeatable.")],
     name: NameOption,
     episodes: EpisodesOption = 20,
+    disturbance: Annotated[
+        float, typer.Option(help="Largest noise on their actions, in bursts, from which they recover; 0 to 1.")
+    ] = 0.0,
     follow: FollowOption = True,
     url: UrlOption = None,
 ) -> None:
     """Collect a set from scripted experts (POST /demos)."""
     request: dict[str, object] = {"name": name, "tasks": tasks, "episodes": episodes}
+    if disturbance:  # A learner of before knows no such field.
+        request["disturbance"] = disturbance
     _collect(Api(url), "/demos", request, follow=follow)
 
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from newt.runs.base import BrokenRecord, Record
 from newt.runs.jobs import Job
-from newt.runs.sections import SET_NAME
+from newt.runs.sections import DISTURBANCE, SET_NAME
 from newt.tasks.registry import Task
 
 
@@ -53,6 +53,7 @@ class ScriptedDemosRequest(Record):
     name: SetName
     tasks: list[str] = Field(min_length=1, description="Task names, globs, domains or task sets.")
     episodes: int = Field(20, ge=1, le=1000, description="Demonstrations per task.")
+    disturbance: float = Field(0.0, ge=0, le=1, description=DISTURBANCE)
 
 
 class FeatureDemosRequest(Record):

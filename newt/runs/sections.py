@@ -15,7 +15,7 @@ from newt.wire.limits import MAX_CAPACITY_ROWS, MAX_COUNT
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
 SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-SCRIPTED_SET_NAME = r"^scripted-[0-9]+(-rgb[0-9]+)?$"
+SCRIPTED_SET_NAME = r"^scripted-[0-9]+(-disturbed[0-9.e-]+)?(-rgb[0-9]+)?$"
 """Sets that runs fill by themselves, as far as they need them."""
 TaskSpecs = Annotated[
     list[Annotated[str, Field(strict=True, max_length=128)]],
@@ -185,6 +185,12 @@ class ReplaySpec(Section):
     )
 
 
+DISTURBANCE = (
+    "Largest amplitude of the noise on the actions of scripted experts, in bursts after which they recover; an episode "
+    "draws its own, between a tenth of it and all of it. 0: none."
+)
+
+
 class DemosSpec(Section):
     """Which demonstrations a run learns from."""
 
@@ -199,6 +205,12 @@ class DemosSpec(Section):
         le=1000,
         description="Good episodes per task from scripted experts, for tasks that have one; kept in the set "
         "scripted-<n> and reused by later runs. A task whose expert cannot bring them trains without.",
+    )
+    disturbance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description=DISTURBANCE + " The set is then scripted-<n>-disturbed<amplitude>.",
     )
     scripted_tasks: TaskSpecs | None = Field(
         None,

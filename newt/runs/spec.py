@@ -165,7 +165,8 @@ class RunSpec(Section):
                 experts leave it, which that one is made of.
         """
         features = f"-rgb{self.image_dim()}" if with_features and self.image_dim() else ""
-        return f"scripted-{self.demos.scripted_episodes}{features}"
+        noise = f"-disturbed{self.demos.disturbance:.12g}" if self.demos.disturbance else ""
+        return f"scripted-{self.demos.scripted_episodes}{noise}{features}"
 
     def has_demos(self) -> bool:
         """Whether the run learns from demonstrations."""

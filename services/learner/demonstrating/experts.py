@@ -8,11 +8,12 @@ import numpy as np
 import structlog
 
 from newt.acting.stage import EpisodeStage
-from newt.client.steps import Step
+from newt.client.steps import Observation, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.demo_rule import good_so_far
 from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour
+from services.learner.demonstrating.disturbance import Disturbance
 from services.learner.seeds import derive
 from services.learner.worker.connections import Services
 
@@ -41,6 +42,7 @@ def collect_scripted(
     demo_set: str,
     tasks: Sequence[Task],
     episodes: int,
+    disturbance: float = 0.0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
     """Fills a set up to `episodes` good demonstrations per task, as far as the experts can.
@@ -53,6 +55,7 @@ def collect_scripted(
         demo_set: Name of the set.
         tasks: Tasks that have an expert.
         episodes: Wanted per task.
+        disturbance: Largest amplitude of the noise on their actions.
         on_progress: Called with episodes stored and wanted.
 
     Returns:
@@ -73,7 +76,7 @@ def collect_scripted(
             def stored(here: int, later: int = left) -> None:
                 on_progress(total - later - here, total)
 
-            given_up |= _DemoSession(services, demo_set, domain, part, wanted, episodes, stored).play()
+            given_up |= _DemoSession(services, demo_set, domain, part, wanted, episodes, disturbance, stored).play()
     return given_up
 
 
@@ -88,10 +91,11 @@ class _DemoSession:
         tasks: Sequence[Task],
         wanted: dict[str, int],
         episodes: int,
+        disturbance: float,
         stored: Callable[[int], None],
     ) -> None:
         self._services, self._demo_set, self._domain, self._stored = services, demo_set, domain, stored
-        self._wanted, self._episodes = wanted, episodes
+        self._wanted, self._episodes, self._disturbance = wanted, episodes, disturbance
         self._failures = dict.fromkeys(wanted, 0)
         self._most_failures = {name: FAILURES_PER_EPISODE * count + 5 for name, count in wanted.items()}
         self._returns: dict[str, list[float]] = {name: [] for name in wanted}
@@ -99,6 +103,7 @@ class _DemoSession:
         self._given_up: dict[str, int] = {}
         copies = max(1, ROWS // len(tasks))
         self._rows = [(task, copy) for task in tasks for copy in range(copies)]
+        self._disturbances = [Disturbance(task, 0, 0.0) for task, _ in self._rows]
         self._sessions = 0
 
     def play(self) -> dict[str, int]:
@@ -119,10 +124,13 @@ class _DemoSession:
             shown = session.reset()
             stage = EpisodeStage(tasks)
             for row in range(len(tasks)):
-                stage.begin(row, shown.obs[row], int(shown.episode_seed[row]))
+                self._begin(stage, row, shown)
             while any(self._wanted.values()):
                 assert shown.expert_action is not None
                 action = np.clip(shown.expert_action, -1, 1)
+                for row, disturbance in enumerate(self._disturbances):
+                    noise = disturbance.noise()
+                    action[row, : len(noise)] = np.clip(action[row, : len(noise)] + noise, -1, 1)
                 step = session.step(action)
                 self._record(stage, action, step)
                 shown = step.observation
@@ -138,7 +146,12 @@ class _DemoSession:
                 continue
             if not step.crashed[row]:
                 self._keep(stage, row, task, step)
-            stage.begin(row, shown.obs[row], int(shown.episode_seed[row]))
+            self._begin(stage, row, shown)
+
+    def _begin(self, stage: EpisodeStage, row: int, shown: Observation) -> None:
+        seed = int(shown.episode_seed[row])
+        self._disturbances[row] = Disturbance(self._rows[row][0], seed, self._disturbance)
+        stage.begin(row, shown.obs[row], seed)
 
     def _keep(self, stage: EpisodeStage, row: int, task: Task, step: Step) -> None:
         success = float(step.success[row])

@@ -53,6 +53,7 @@ class DemoProvider:
                 spec.scripted_set(with_features=False),
                 experts,
                 spec.demos.scripted_episodes,
+                spec.demos.disturbance,
                 on_progress,
             )
             if spec.image_dim():

@@ -105,7 +105,9 @@ class DemoWorker:
         log.info("remains_removed", demo_set=name)
 
     def _scripted(self, services: Services, request: ScriptedDemosRequest) -> dict[str, DemoYield]:
-        missing = collect_scripted(services, request.name, self._tasks, request.episodes, self._played)
+        missing = collect_scripted(
+            services, request.name, self._tasks, request.episodes, request.disturbance, self._played
+        )
         wanted = request.episodes
         return {
             task.name: DemoYield(

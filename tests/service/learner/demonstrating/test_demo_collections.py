@@ -241,6 +241,31 @@ def test_a_scripted_set_lives_through_restarts_and_serves_a_run(stack: LearnerSt
     assert (unknown.status_code, unknown.json()["fields"][0]["field"]) == (422, "demos.sets")
 
 
+def test_a_disturbed_expert_recovers_and_its_actions_are_recorded_as_taken(stack: LearnerStack) -> None:
+    for name, disturbance in (("calm", 0.0), ("pushed", 0.8), ("pushed-again", 0.8)):
+        request = {"name": name, "tasks": [REACHER], "episodes": 2, "disturbance": disturbance}
+        assert stack.http.post("/demos", json=request).status_code == 202
+        assert follow(stack, name)["collection"]["state"] == "succeeded"
+    with ReplayClient(stack.replay_address) as replay:
+        calm, pushed, again = (
+            list(replay.read_episodes(demo_set=name, task=REACHER)) for name in ("calm", "pushed", "pushed-again")
+        )
+    length = get_task(REACHER).episode_length
+    burst, last = length // 8 // 4, length - length // 8
+    for episode in pushed:
+        assert episode.behaviour == Behaviour.EXPERT
+        assert np.abs(episode.action).max() <= 1
+        # As noise is independent from step to step, actions of a burst jump; those of the calm end do not.
+        jumps = np.abs(np.diff(episode.action, axis=0)).mean(axis=1)
+        assert jumps[:burst].mean() > 5 * jumps[last + 1 :].mean()
+        assert episode.score > 0.5
+    assert {len(episode.action) for episode in calm} == {length}
+    assert not any(np.array_equal(one.action, other.action) for one in calm for other in pushed)
+    assert len(again) == 2
+    wrong = stack.http.post("/demos", json={"name": "x", "tasks": [REACHER], "disturbance": 1.5})
+    assert (wrong.status_code, wrong.json()["fields"][0]["field"]) == (422, "disturbance")
+
+
 def test_wrong_requests_are_refused_with_the_remedy(stack: LearnerStack) -> None:
     for tasks, field, complaint in (
         (["mw-buton-press"], "tasks", BUTTON),
