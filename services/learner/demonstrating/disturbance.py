@@ -49,4 +49,4 @@ class Disturbance:
         self._step += 1
         if period >= _PERIODS - 1 or passed >= _BURST:
             return np.zeros(self._columns, np.float32)
-        return (self._amplitude * self._rng.uniform(-1, 1, self._columns)).astype(np.float32)
+        return np.asarray(self._amplitude * self._rng.uniform(-1, 1, self._columns), np.float32)
