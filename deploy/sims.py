@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import newt
-from newt.own.images import kubernetes
+from newt.own.manifests import simulator
 from newt.tasks.domains import DOMAINS
 
 TARGET = Path(__file__).resolve().parent / "k8s" / "sims.yaml"
 
 HEADER = """\
-# One service per domain. Written by `make manifests`: change the template in newt/own/images.py, not this file.
+# One service per domain. Written by `make manifests`: change the template in newt/own/manifests.py, not this file.
 # A session lives in one replica, so clients keep each session on the replica that opened it (newt/client/sim.py).
 """
 
@@ -25,7 +25,7 @@ MEMORY = {
 def files() -> dict[Path, str]:
     """The whole file."""
     parts = [
-        kubernetes(
+        simulator(
             domain.name,
             f"localhost/newt/{domain.service}:{newt.__version__}",
             domain.name,

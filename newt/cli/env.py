@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
-import os
 import re
-import subprocess
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from rich.markup import escape
 from newt.cli import env_places
 from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import JsonOption, SourceArgument, SourceParameter, console, print_json
+from newt.cli.told_lines import ToldLines
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
 from newt.own import environments, sources
 from newt.processes import how_it_ended
@@ -127,7 +126,8 @@ def check(
                 _print(one)
         _conclude(address, found, facts, json)
         return
-    for line in _lines("own", str(source), "--steps", steps, "--episodes", episodes, "--seed", seed, "--limit", limit):
+    options = ("--steps", steps, "--episodes", episodes, "--seed", seed, "--limit", limit)
+    for line in _lines("own", str(source), source, *options):
         if "begun" in line:
             begun = line
         elif "facts" in line:
@@ -186,7 +186,7 @@ def _file_of(agent: str, url: str | None, folder: Path) -> Path:
 
 
 def _play(source: str, arguments: Sequence[object]) -> None:
-    for line in _lines("own_video", source, *arguments):
+    for line in _lines("own_video", source, source, *arguments):
         if "error" in line or "ended" in line:
             raise NewtError(line.get("error") or line["ended"])
         console.print(
@@ -204,7 +204,8 @@ def replay(
 ) -> None:
     """Step an episode again that ended in a crash; exit status 1 while it still does."""
     line: dict[str, Any] = {}
-    for line in _lines("crash", str(file), *([sources.absolute(source)] if source else [])):
+    moved = [sources.absolute(source)] if source else []
+    for line in _lines("crash", moved[0] if moved else _of_crash(file), file, *moved):
         if "error" in line:
             raise NewtError(line["error"])
         if "ended" in line:
@@ -249,7 +250,7 @@ def _print(one: Criterion) -> None:
         console.print(f"        {escape(one.remedy)}", highlight=False, soft_wrap=True)
 
 
-def _of_crash(file: str) -> str:
+def _of_crash(file: Path) -> str:
     """The source that a crash's file names, of which there may be several; empty if it cannot be read."""
     import numpy as np
 
@@ -262,19 +263,10 @@ def _of_crash(file: str) -> str:
 
 
 def _lines(module: str, source: str, *arguments: object) -> Iterator[dict[str, Any]]:
-    """Starts a check of the simulator service, and yields what it tells; at last how it `ended`, if not well."""
-    of = (str(arguments[0]) if arguments else _of_crash(source)) if module == "crash" else source
-    python = environments.python_of(of)
-    command = [python, "-m", f"services.sim.checks.{module}", source, *map(str, arguments)]
-    told = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
-        try:
-            assert process.stdout is not None
-            for told in process.stdout:
-                yield json_format.loads(told)
-        except BaseException:
-            process.kill()
-            raise
-    finished = any(f'"{word}"' in told for word in ("done", "error", "video", "now"))
-    if not finished:
-        yield {"ended": f"its process {how_it_ended(process.returncode)}"}
+    """What a check of the simulator service tells, in a source's environment; at last how it `ended`, if not well."""
+    told = ToldLines(f"services.sim.checks.{module}", *arguments, python=environments.python_of(source))
+    line: dict[str, Any] = {}
+    for line in told:
+        yield line
+    if not line.keys() & {"done", "error", "video", "now"}:
+        yield {"ended": f"its process {how_it_ended(told.status)}"}

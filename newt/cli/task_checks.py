@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +14,9 @@ from rich.status import Status
 from rich.table import Table
 
 from newt.cli.terminal import console, name_table, print_whole
+from newt.cli.told_lines import ToldLines
 from newt.errors import InvalidInputError, NewtError, PreconditionError
+from newt.processes import how_it_ended
 from newt.tasks.domains import DOMAINS, how_to_install, installed_domains
 from newt.tasks.registry import Task, UnknownTaskError, all_tasks, select_tasks
 from newt.tasks.reports import ExpertReport, TaskReport
@@ -139,18 +138,12 @@ def sheet(
 
 
 def _lines(check: str, tasks: Sequence[Task], **options: object) -> Iterator[dict[str, Any]]:
-    """Starts `services.sim.checks` and yields what it tells of each task, as soon as it is known."""
-    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "services.sim.checks", check, *arguments, *(task.name for task in tasks)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield from map(json.loads, process.stdout)
-        except BaseException:
-            process.terminate()  # It ends its own processes.
-            raise
-    if process.returncode:
-        raise NewtError(f"the process that checks the tasks ended with status {process.returncode}, see above")
+    """What `services.sim.checks` tells of each task, as soon as it is known."""
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    told = ToldLines("services.sim.checks", check, *arguments, *(task.name for task in tasks))
+    yield from told
+    if told.status:
+        raise NewtError(f"the process that checks the tasks {how_it_ended(told.status)}, see above")
 
 
 def _named(tasks: Sequence[Task], line: dict[str, Any]) -> Task:

@@ -19,7 +19,7 @@ def requirements(source: str) -> list[str]:
         InvalidInputError: A list of them that is not written out.
     """
     path = Path(source).expanduser()
-    if not path.exists():
+    if not source or not path.exists():
         return []
     folder, file = (path, path / "env.py") if path.is_dir() else (path.parent, path)
     found: set[str] = set()
