@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,50 @@ def test_a_person_plays(server: RunningServer, tmp_path: Path, policies: str, mo
     assert shown[0].shape == (672, 672, 3)
     assert shown[0].mean() != shown[3].mean()  # what the simulator draws
     assert not pygame.display.get_init()
+
+
+class Gamepad:
+    """A virtual one of SDL's own, with four axes: pygame finds and reads it as it does one that is plugged in."""
+
+    def __init__(self) -> None:
+        pygame.joystick.init()
+        loaded = Path("/proc/self/maps").read_text().splitlines()
+        (library,) = {line.split()[-1] for line in loaded if "/libSDL2-2" in line}
+        self._sdl = ctypes.CDLL(library)
+        self._sdl.SDL_JoystickOpen.restype = ctypes.c_void_p
+        number = self._sdl.SDL_JoystickAttachVirtual(1, 4, 2, 0)
+        assert number >= 0
+        self._handle = ctypes.c_void_p(self._sdl.SDL_JoystickOpen(number))
+
+    def move(self, axis: int, value: float) -> None:
+        assert self._sdl.SDL_JoystickSetVirtualAxis(self._handle, axis, ctypes.c_int16(int(32768 * value))) == 0
+
+
+def test_a_person_plays_with_a_gamepad(
+    server: RunningServer, tmp_path: Path, policies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS", "1")  # a window that nobody sees has no focus
+    pad, shown = Gamepad(), 0
+
+    def hold(caption: str) -> None:
+        nonlocal shown
+        if shown == 1:
+            pad.move(0, 0.5)
+            pad.move(1, -1.0)  # up
+            pad.move(2, 1.0)  # the task has two columns
+        if shown == 3:
+            pad.move(0, -0.05)  # a stick at rest
+        if shown == 4:
+            pad.move(1, 0.0)
+            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT))
+        shown += 1
+
+    monkeypatch.setattr(pygame.display, "set_caption", hold)
+    record(server, tmp_path / "mine.npz", "--fps", "1000", "--episodes", "1", "--all-episodes")
+    (episode,) = episodes(tmp_path / "mine.npz")
+    assert episode.action.tolist() == [[0, 0], [0.5, 1], [0.5, 1], [0, 1], [-1, 0]]
+    assert not pygame.joystick.get_init()
 
 
 def test_without_a_screen_or_a_simulator_there_is_one_clear_error(
