@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +93,8 @@ def _player(policy: str | None, task: str, columns: int, fps: float) -> Iterator
     from newt.recordings.playing import FunctionPlayer
 
     if policy is not None:
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # `newt` is a program, to which modules of this folder are unknown
         yield FunctionPlayer(policy)
         return
     from newt.recordings.person import Person  # pygame

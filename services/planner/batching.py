@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ K = TypeVar("K", bound="HasModel")
 P = TypeVar("P")
 R = TypeVar("R")
 
+_MAX_KNOWN_KEYS = 1000
 SHUTTING_DOWN = "the planner is shutting down; ask another replica"
 
 
@@ -51,7 +52,8 @@ class Ticket(Generic[K, P, R]):
 class BatchQueue(Generic[K, P, R]):
     """Tickets in, batches of tickets with one key out.
 
-    A batch is due when its tickets have `max_rows` rows together, or when the first of them has waited `max_wait_s`.
+    A batch is due when its tickets have `max_rows` rows together, when the first of them has waited `max_wait_s`, or
+    when all the company is there that was met lately: a caller that is alone waits the first time, and then no more.
     Of several batches that are due, the one whose first ticket is oldest goes first. Order within a key is kept.
     A single ticket of more than `max_rows` rows makes a batch of its own.
 
@@ -69,6 +71,9 @@ class BatchQueue(Generic[K, P, R]):
         # Tickets of a key in order of arrival; a dict as an ordered set, so that any can leave early.
         self._waiting: dict[K, OrderedDict[Ticket[K, P, R], None]] = {}
         self._rows: dict[K, int] = {}
+        # Tickets without an answer, and the most of them at once since a batch of the key was taken.
+        self._under_way: Counter[K] = Counter()
+        self._company: dict[K, int] = {}
         self._closed = False
 
     @property
@@ -95,7 +100,11 @@ class BatchQueue(Generic[K, P, R]):
                 )
             self._waiting.setdefault(ticket.key, OrderedDict())[ticket] = None
             self._rows[ticket.key] = self._rows.get(ticket.key, 0) + ticket.rows
+            self._under_way[ticket.key] += 1
+            if ticket.key in self._company:
+                self._company[ticket.key] = max(self._company[ticket.key], self._under_way[ticket.key])
             self._changed.notify()
+        ticket.future.add_done_callback(lambda _: self._answered(ticket.key))
 
     def discard(self, ticket: Ticket[K, P, R]) -> bool:
         """Cancels a ticket that still waits; its rows are free at once. False if it waits no longer."""
@@ -150,7 +159,14 @@ class BatchQueue(Generic[K, P, R]):
         return next(iter(self._waiting[key])).queued_at
 
     def _due_at(self, key: K) -> float:
-        return 0.0 if self._rows[key] >= self._max_rows else self._first_queued_at(key) + self._max_wait_s
+        complete = len(self._waiting[key]) >= self._company.get(key, self._max_rows)
+        return 0.0 if complete or self._rows[key] >= self._max_rows else self._first_queued_at(key) + self._max_wait_s
+
+    def _answered(self, key: K) -> None:
+        with self._changed:
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
 
     def _pop(self, key: K) -> list[Ticket[K, P, R]]:
         batch: list[Ticket[K, P, R]] = []
@@ -162,6 +178,9 @@ class BatchQueue(Generic[K, P, R]):
             rows += ticket.rows
         for ticket in batch:
             self._remove(ticket)
+        if len(self._company) >= _MAX_KNOWN_KEYS:
+            self._company.clear()
+        self._company[key] = self._under_way[key]
         return batch
 
     def _remove(self, ticket: Ticket[K, P, R]) -> None:

@@ -28,7 +28,9 @@ class PlannerSettings(GrpcServiceSettings):
     max_rows: int = Field(
         0, ge=0, description="Rows of one device batch, larger requests run in pieces; 0 picks 32 (CPU) or 256 (GPU)."
     )
-    max_wait_ms: float = Field(2.0, ge=0, description="How long the first waiting request waits for company.")
+    max_wait_ms: float = Field(
+        2.0, ge=0, description="How long the first waiting request waits for the company that it met lately."
+    )
     max_queued_rows: int = Field(4096, ge=1, description="Rows that may wait; further requests are refused.")
     pad: Literal["auto", "never", "always"] = Field(
         "auto", description="Pad batches to powers of two, for stable shapes; auto pads on GPUs only."

@@ -80,6 +80,38 @@ def test_a_full_batch_does_not_wait_and_a_small_one_does() -> None:
     assert q.queued_rows == 1
 
 
+def test_who_is_alone_waits_for_company_no_more() -> None:
+    q = queue(max_rows=4, max_wait_s=60)
+    (whole,) = put(q, ticket(4))
+    assert q.take(wait=False) == [whole]
+    whole.future.set_result(0)
+    (alone,) = put(q, ticket(1))
+    assert q.take(wait=False) == [alone]
+    put(q, ticket(1, "another key"))
+    assert q.take(wait=False) is None  # nobody knows yet whether that one is alone
+
+
+def test_company_that_was_met_is_waited_for() -> None:
+    q = queue(max_rows=100, max_wait_s=60)
+    (a,) = put(q, ticket(100))
+    q.take()
+    (b,) = put(q, ticket(1))  # while the first is being computed
+    a.future.set_result(0)
+    assert q.take(wait=False) is None
+    (a,) = put(q, ticket(1))
+    assert q.take(wait=False) == [b, a]
+    a.future.set_result(0)
+    b.future.set_result(0)
+    (gone,) = put(q, ticket(1))
+    assert q.take(wait=False) is None  # the other one is expected again
+    assert q.discard(gone)
+    full = put(q, ticket(100))  # it has gone
+    assert q.take(wait=False) == full
+    full[0].future.set_result(0)
+    last = put(q, ticket(1))
+    assert q.take(wait=False) == last
+
+
 def test_the_clock_starts_at_the_first_ticket() -> None:
     q = queue(max_rows=100, max_wait_s=0.2)
     first = ticket(1)
