@@ -28,6 +28,7 @@ from newt.agent.world_model import WorldModel
 
 _TABLE = "table.embeddings"
 _MODEL = "model."
+_MOMENTS_OF_OBS = "obs_moments."
 _LEARNED = "task_embeddings"  # where they are trained; they are stored in the table as well
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -56,6 +57,7 @@ class Checkpoint:
         weights = {n[len(_MODEL) :]: v for n, v in self.state.items() if n.startswith(_MODEL)}
         if _LEARNED in weights:
             weights[_LEARNED] = model.table.embeddings  # rows of the table in use
+        weights |= _moments_of(model, weights, self.table)
         _load_weights(model, weights)
         return model
 
@@ -149,6 +151,16 @@ def weights_info(data: bytes) -> Json:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"weights: expected a safetensors file: {error}") from error
     return document_of("weights", text, "weights").info
+
+
+def _moments_of(model: WorldModel, weights: Mapping[str, Tensor], stored: TaskTable) -> dict[str, Tensor]:
+    """The stored moments of observations of the tasks that the model is for; fresh ones where none are stored."""
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(_MOMENTS_OF_OBS)}
+    rows = [(row, stored.index(name)) for row, name in enumerate(model.table.names) if name in stored.names]
+    for name, value in own.items():
+        for row, at in rows:
+            value[row] = weights[name][at]
+    return own
 
 
 def _load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:

@@ -136,6 +136,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
+ObsScaling = Literal["none", "per_task"]
+
+
 @dataclass(frozen=True)
 class ModelConfig(Settings):
     """Shape of the world model.
@@ -163,6 +166,7 @@ class ModelConfig(Settings):
     language_dim: OptionalWidth = 512  # G, width of the tasks' vectors, 0 = the networks are not told the task
     image_dim: OptionalWidth = 0  # X, 0 = no image features
     learned_embeddings: bool = False  # the tasks' vectors are trained, not embeddings of their instructions
+    obs_scaling: ObsScaling = "none"  # "per_task": observations as the encoder sees them have mean 0 and spread 1
     policy_only: bool = False  # encoder and policy alone, as cloning needs: there is nothing to plan with
 
     def __post_init__(self) -> None:

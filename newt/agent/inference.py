@@ -24,7 +24,7 @@ from torch import Tensor
 
 from newt.agent.layers import MLP, mish_forward
 from newt.agent.regression import symexp
-from newt.agent.world_model import WorldModel, bound_log_std
+from newt.agent.world_model import WorldModel, bound_log_std, scale_obs
 
 
 def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
@@ -192,6 +192,8 @@ class InferenceModel:
         self._masks = model.action_masks.to(device, copy=True)
         self._discounts = model.discounts.to(device, copy=True)
         self._centres = model.codec.centres.to(device, copy=True)
+        moments = model.obs_moments if model.config.obs_scaling == "per_task" else None
+        self._moments = [] if moments is None else [t.to(device, copy=True) for t in (moments.mean, moments.variance)]
 
     @classmethod
     @torch.no_grad()
@@ -218,7 +220,7 @@ class InferenceModel:
         """Yields every tensor."""
         for network in (self._encoder, self._dynamics, self._reward, self._policy, *self._critics):
             yield from network.tensors() if network is not None else ()
-        yield from (self._masks, self._discounts, self._centres)
+        yield from (self._masks, self._discounts, self._centres, *self._moments)
 
     def task_terms(self, task: Tensor) -> TaskTerms:
         """Looks up what the rows' tasks, int64[B], add to every network."""
@@ -233,6 +235,9 @@ class InferenceModel:
 
     def encode(self, obs: Tensor, task: Tensor, image: Tensor | None = None) -> Tensor:
         """Returns latents float32[B, 1, Z] of obs [B, O] and image features [B, X]."""
+        if self._moments:
+            mean, variance = self._moments
+            obs = scale_obs(obs, mean[task], variance[task])
         x = obs if image is None else torch.cat([obs, image], -1)
         return self._encoder(x[:, None], self._encoder.task_shift[task][:, None])
 

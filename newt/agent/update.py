@@ -238,6 +238,7 @@ class Updater:
     def _model_step(self, batch: UpdateBatch, noise: UpdateNoise) -> tuple[Tensor, Metrics]:
         self.updates += 1
         self._set_learning_rates()
+        self._observe(batch)
         loss, latents, metrics = self._model_loss(self.model, self.config, batch, noise)
         metrics["grad_norm"] = self._step(self.optimizer, loss, metrics)
         self.model.limit_embeddings()
@@ -245,6 +246,14 @@ class Updater:
             with torch.no_grad():  # (7)
                 torch._foreach_lerp_(self._targets, self._online, self.config.ema_rate)
         return latents.detach(), metrics
+
+    def _observe(self, batch: UpdateBatch) -> None:
+        """Takes the observations of all processes into their tasks' moments, where the encoder scales by them."""
+        if self.model.config.obs_scaling == "none":
+            return
+        steps, obs = len(batch.obs), batch.obs.transpose(0, 1).contiguous()  # rows first: parts are joined by rows
+        task = self.ranks.gather(batch.task).repeat_interleave(steps)
+        self.model.obs_moments.update(self.ranks.gather(obs).flatten(0, 1), task)
 
     def _draw(self, batch: UpdateBatch, *, pretrain: bool) -> UpdateNoise:
         """Draws the noise of the whole batch, on every process the same, and takes this process's part of it."""

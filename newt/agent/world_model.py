@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from newt.agent.config import ModelConfig
 from newt.agent.layers import MLP
+from newt.agent.moments import RunningMoments
 from newt.agent.regression import TwoHot
 from newt.agent.task_table import TaskTable
 
 LOG_STD_MIN, LOG_STD_MAX = -10.0, 2.0
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+# Of observations scaled per task: what is added to a standard deviation, and how far out a value may lie. A column that
+# has never moved (a goal, in the demonstrations) would be infinitely far out when it does.
+_SPREAD_FLOOR, _FARTHEST = 1e-3, 10.0
 
 Reduce = Literal["min", "avg"]
 
@@ -59,11 +63,18 @@ def bound_log_std(raw: Tensor) -> Tensor:
     return LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (raw.tanh() + 1)
 
 
+def scale_obs(obs: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Observations [..., O] in standard deviations from their task's mean (all broadcast), at most ten."""
+    return ((obs - mean) / (variance.sqrt() + _SPREAD_FLOOR)).clamp(-_FARTHEST, _FARTHEST)
+
+
 class WorldModel(nn.Module):
     """The five networks, the target critics and the task table they are conditioned on.
 
     A `policy_only` one has encoder and policy alone. With `learned_embeddings` the tasks' vectors are parameters, which
-    begin as those of the table.
+    begin as those of the table. With `obs_scaling` per task the encoder sees observations in standard deviations from
+    the mean of their task, over all batches of the training: where joints differ by radians and the distance to the
+    goal by centimetres, an encoder of raw numbers, as the paper's, is slow to see the goal.
 
     Example:
         >>> table = TaskTable.build(["reach"], torch.zeros(1, 8), [4], [0.99])
@@ -79,6 +90,7 @@ class WorldModel(nn.Module):
     reward_head: MLP
     critics: MLP
     target_critics: MLP
+    obs_moments: RunningMoments
 
     def __init__(self, config: ModelConfig, table: TaskTable, generator: torch.Generator | None = None) -> None:
         """Draws fresh weights.
@@ -117,6 +129,8 @@ class WorldModel(nn.Module):
             wide = (config.critic_width,) * 2
             self.critics = MLP(D + A, D, G, wide, config.num_bins, members=config.num_critics)
             self.target_critics = MLP(D + A, D, G, wide, config.num_bins, members=config.num_critics)
+        if config.obs_scaling == "per_task":
+            self.obs_moments = RunningMoments(len(table), config.obs_dim)
         self.codec = TwoHot(config.num_bins, config.vmin, config.vmax)
         # The table is data, not weights: it is stored beside the weights and may be exchanged for another one.
         if config.learned_embeddings:
@@ -168,6 +182,8 @@ class WorldModel(nn.Module):
                 f"model has image_dim {self.config.image_dim}, image features were "
                 f"{'absent' if image is None else 'given'}"
             )
+        if self.config.obs_scaling == "per_task":
+            obs = scale_obs(obs, self.obs_moments.mean[task], self.obs_moments.variance[task])
         x = obs if image is None else torch.cat([obs, image], -1)
         return self._run(self.encoder, x, task)
 

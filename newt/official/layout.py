@@ -153,7 +153,7 @@ def check_exportable(config: ModelConfig, source: str) -> None:
     """
     plain = ModelConfig()
     sizes = ("obs_dim", "action_dim", "num_bins", "vmin", "vmax", "simnorm_dim", "critic_dim")
-    for name in (*sizes, "learned_embeddings", "policy_only"):
+    for name in (*sizes, "learned_embeddings", "obs_scaling", "policy_only"):
         if getattr(config, name) != getattr(plain, name):
             raise InvalidInputError(
                 source,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from newt.agent.config import MAX_LAYERS, MAX_WIDTH, SIZES, ModelConfig, Settings
+from newt.agent.config import MAX_LAYERS, MAX_WIDTH, SIZES, ModelConfig, ObsScaling, Settings
 from newt.baselines.config import FastTD3Config, PPOConfig
 from newt.runs.algorithms import AlgorithmName
 from newt.wire.limits import MAX_CAPACITY_ROWS, MAX_COUNT
@@ -79,11 +79,16 @@ class ModelSpec(Section):
     num_bins: int | None = Field(
         None, ge=2, le=MAX_WIDTH, description="Bins of the discrete regression of rewards and values."
     )
+    obs_scaling: ObsScaling | None = Field(
+        None,
+        description="none: the encoder sees observations as they are, as published; per_task: in standard deviations "
+        "from their task's mean over the training so far. null: none.",
+    )
 
     def config(self) -> ModelConfig:
         """The agent's settings, reading language. Raises ConfigError if the dimensions do not fit together."""
         overrides = self.model_dump(exclude={"size"}, exclude_none=True)
-        if overrides:
+        if overrides.keys() - {"obs_scaling"}:
             overrides = {**overrides, "size": "custom"}
         return replace(ModelConfig.from_size(self.size), **overrides)
 

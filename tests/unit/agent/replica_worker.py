@@ -14,11 +14,17 @@ from newt.agent.batch import UpdateBatch
 from newt.agent.config import TrainConfig
 from newt.agent.distributed import SOLO, PeerLostError, Ranks, process_group
 from newt.agent.update import Updater
+from newt.agent.world_model import WorldModel
 
 UPDATES = 4  # of each phase
 # A low limit, so that clipping acts; a high scale rate, so that the value scale moves.
 CONFIG = TrainConfig(grad_clip_norm=0.5, ema_rate=0.1, lr=1e-3)
 PER_TASK = replace(CONFIG, value_scale="per_task")
+
+
+def first_model(config: TrainConfig, seed: int) -> WorldModel:
+    """What is kept per task, all of it or nothing."""
+    return build_model(seed=seed, obs_scaling="per_task" if config is PER_TASK else "none")
 
 
 def columns(batch: UpdateBatch, part: slice) -> UpdateBatch:
@@ -40,7 +46,7 @@ def train(updater: Updater, ranks: Ranks, pretrain: int = UPDATES, online: int =
 
 def equal(ranks: Ranks, folder: Path, config: TrainConfig) -> None:
     # Other initial weights, optimiser state, scale and generator on every process: rank 0's must win.
-    updater = Updater(build_model(seed=ranks.rank), config, seed=ranks.rank, ranks=ranks)
+    updater = Updater(first_model(config, ranks.rank), config, seed=ranks.rank, ranks=ranks)
     if ranks.first:
         updater.ranks = SOLO
         train(updater, SOLO, pretrain=1, online=1)

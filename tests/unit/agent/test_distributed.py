@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from replica_worker import CONFIG, PER_TASK, train
-from small_agents import build_model
+from replica_worker import CONFIG, PER_TASK, first_model, train
 
 from newt.agent.config import ConfigError, TrainConfig
 from newt.agent.distributed import SOLO, Ranks, process_group
@@ -37,7 +36,7 @@ def torchrun(scenario: str, folder: Path, timeout_s: float = 120) -> subprocess.
 
 def alone(config: TrainConfig) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """What one process makes of the whole batches."""
-    updater = Updater(build_model(seed=0), config, seed=0)
+    updater = Updater(first_model(config, 0), config, seed=0)
     train(updater, SOLO, pretrain=1, online=1)
     history = train(updater, SOLO)
     return updater.state_dict(), history
