@@ -1,9 +1,11 @@
-"""Memory that a process gives back once it no longer uses it."""
+"""Memory: what a process gives back, how much it has, how much it may have."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import suppress
+from pathlib import Path
 
 # glibc's mallopt parameters.
 _M_TRIM_THRESHOLD = -1
@@ -29,3 +31,21 @@ def return_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def resident_bytes() -> int:
+    """What this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_bytes(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """What this machine has in all, or the container that we are in.
+
+    Args:
+        groups: Where the kernel shows control groups, of either version.
+    """
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            found.append(int((groups / file).read_text()))
+    return min(found)

@@ -90,6 +90,11 @@ class Group:
         self._trails = {member.row: Trail(member.domain, member.task) for member in spec.members}
         self._crash_dir = Path(os.environ.get(FOLDER_VARIABLE) or "crashes")
 
+    @property
+    def tasks(self) -> set[str]:
+        """Names of its tasks."""
+        return {member.task for member in self._members.values()}
+
     def build(self, row: int) -> None:
         """Makes the instance of a row; it must be reset before it can step."""
         self._pulse[0] += 1

@@ -9,6 +9,7 @@ import numpy as np
 import structlog
 
 from newt.errors import NewtError
+from newt.memory import available_bytes
 from newt.wire.limits import PADDED_ACTION_DIM
 from newt.wire.server import Server
 from newt.wire.tensors import encode
@@ -22,6 +23,7 @@ from services.sim.session import Session
 from services.sim.sessions import Sessions
 from services.sim.settings import SimSettings
 from services.sim.trail import FOLDER_VARIABLE
+from services.sim.worker import MEMORY_VARIABLE
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,7 @@ SERVICE = "newt.v1.SimService"
 _UNARY_THREADS = 64
 _UPKEEP_PERIOD_S = 0.5
 _WORKER_STOP_TIMEOUT_S = 2.0
+_LEAST_OWN_BYTES = 2 << 30
 
 
 class SimService:
@@ -65,7 +68,11 @@ class SimService:
             settings.max_restarts_per_minute,
             settings.start_timeout_s,
             settings.log_level,
-            {SOURCES_VARIABLE: json.dumps(settings.sources), FOLDER_VARIABLE: settings.crash_dir},
+            {
+                SOURCES_VARIABLE: json.dumps(settings.sources),
+                FOLDER_VARIABLE: settings.crash_dir,
+                MEMORY_VARIABLE: str(_worker_bytes(settings)),
+            },
         )
         self.sessions = Sessions(settings.max_instances)
         sim_pb2_grpc.add_SimServiceServicer_to_server(
@@ -136,3 +143,10 @@ class SimService:
                     self.server.set_ready(self.pool.healthy)
             except Exception:
                 log.exception("upkeep_failed")
+
+
+def _worker_bytes(settings: SimSettings) -> int:
+    """Resident bytes beyond which a worker is replaced; 0 is no limit."""
+    if settings.max_worker_mb or not settings.sources:
+        return settings.max_worker_mb << 20
+    return max(_LEAST_OWN_BYTES, available_bytes() // 2 // settings.workers)

@@ -52,6 +52,13 @@ class SimSettings(GrpcServiceSettings):
     max_restarts_per_minute: int = Field(
         10, ge=1, description="Worker deaths per minute beyond which the service stops replacing them for a while."
     )
+    max_worker_mb: int = Field(
+        0,
+        ge=0,
+        description="Resident megabytes beyond which a worker is ended and replaced, so that an environment that leaks "
+        "costs its own episodes alone. 0: for tasks of your own half of the memory, shared by the workers, at least "
+        "2048; for ours no limit.",
+    )
     crash_dir: str = Field(
         default_factory=lambda: os.path.join(tempfile.gettempdir(), "newt-crashes"),
         description="Folder for what led to crashes: seed, actions and last observations of the episode, the newest 20 "

@@ -15,11 +15,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 import numpy as np
 import structlog
 
 from newt import logs
+from newt.memory import resident_bytes
 from services.sim.block import SessionBlock
 from services.sim.group import Group, GroupSpec
 from services.sim.messages import (
@@ -34,6 +36,10 @@ from services.sim.messages import (
     STEP,
     unpack_build,
 )
+
+MEMORY_VARIABLE = "NEWT_SIM_WORKER_BYTES"
+"""Environment variable with the resident bytes beyond which a worker ends itself; 0 is no limit."""
+_LOOK_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +58,8 @@ class Worker:
         self._sessions: dict[int, tuple[socket.socket, Group, SessionBlock]] = {}
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
+        self._most_bytes = int(os.environ.get(MEMORY_VARIABLE, "0"))
+        self._looked_at = 0.0
 
     def run(self) -> None:
         """Serves until the server closes the control socket."""
@@ -60,6 +68,7 @@ class Worker:
             for descriptor, _ in self._poll.poll():
                 if descriptor != self._control.fileno():
                     self._serve(descriptor)
+                    self._look_at_memory()
                 elif not self._accept():
                     return
 
@@ -88,6 +97,26 @@ class Worker:
             session.close()
             group.close()
             block.close()
+
+    def _look_at_memory(self) -> None:
+        """Ends the process where it has grown too large, which only beginning anew helps against."""
+        now = time.monotonic()
+        if not self._most_bytes or now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        used = resident_bytes()
+        if used > self._most_bytes:
+            tasks = sorted({task for _, group, _ in self._sessions.values() for task in group.tasks})
+            log.error(
+                "worker_too_large",
+                megabytes=used >> 20,
+                most=self._most_bytes >> 20,
+                tasks=tasks,
+                remedy="something is kept from step to step (`newt env check` measures it); if the simulators need as "
+                "much, raise NEWT_SIM_MAX_WORKER_MB or have fewer NEWT_SIM_WORKERS",
+            )
+            sys.stderr.flush()
+            os._exit(1)
 
     def _answer(self, group: Group, message: bytes) -> bytes:
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from newt.memory import ARENAS
+from newt.memory import ARENAS, available_bytes, resident_bytes
 
 # Threads that are at work at once each take a heap of the allocator, if there is one left for them.
 THREADS = """
@@ -40,3 +41,12 @@ def test_threads_share_few_heaps() -> None:
         return int(done.stdout)
 
     assert heaps("kept") <= ARENAS < heaps("plain")
+
+
+def test_a_container_has_what_it_is_given(tmp_path: Path) -> None:
+    machine = available_bytes(tmp_path)
+    assert 0 < resident_bytes() < machine
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_bytes(tmp_path) == machine
+    (tmp_path / "memory.max").write_text("123456\n")
+    assert available_bytes(tmp_path) == 123456

@@ -11,14 +11,12 @@ import faulthandler
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from newt.errors import NewtError
+from newt.memory import resident_bytes
 from newt.own import OwnTask
 from newt.tasks.encoders import CLIP, SENTENCE
 from newt.tasks.registry import Task
@@ -202,7 +201,7 @@ class Check:
                     walk.seconds += time.perf_counter() - start
                     walk.steps, length = walk.steps + 1, length + 1
                     if walk.steps == warm:
-                        before = _memory()
+                        before = resident_bytes()
                     low, high = walk.rewards
                     walk.rewards = [min(low, result.reward), max(high, result.reward)]
                     if result.terminated or result.truncated:
@@ -212,7 +211,7 @@ class Check:
                         break
             except Exception as error:
                 walk.crashes.append(f"seed {seed}, step {length + 1}: {type(error).__name__}: {error}")
-        walk.growth_bytes = (_memory() - before) * 10_000 / max(1, walk.steps - warm)
+        walk.growth_bytes = (resident_bytes() - before) * 10_000 / max(1, walk.steps - warm)
         if walk.crashes:
             say(
                 f"{len(walk.crashes)} episodes crashed in {walk.steps:,} steps; the first: {walk.crashes[0]}",
@@ -361,11 +360,6 @@ def _within() -> Iterator[None]:
 
 def _too_long(signum: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"not done after {_LIMIT.seconds:g} s, when the simulator service would give it up")
-
-
-def _memory() -> int:
-    """Resident bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _short(space: object) -> str:

@@ -17,7 +17,7 @@ from newt.errors import InvalidInputError
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[PlannerClient]:
-    with running_hub() as hub, running_planner(hub, max_wait_ms=50) as planner:
+    with running_hub() as hub, running_planner(hub, max_wait_ms=1_000) as planner:
         publish(hub.address, "run", 1, weights_to_bytes(tiny_model(1, image_dim=4)), PLAN_JSON, timeout_s=10)
         with PlannerClient(planner.server.address) as client:
             yield client
@@ -63,14 +63,15 @@ def test_a_reply_has_numbers_only(client: PlannerClient, obs: float, image: floa
 
 def test_a_row_that_overflows_fails_alone(client: PlannerClient) -> None:
     good, bad = Request.draw(2, 1), Request.draw(3, 2)
-    alone = ask(client, good)
     bad.obs[1, 5] = 1e25
+    plans = {"horizon": 5}  # which nobody has asked for: the first to do so waits for company
 
     def refused() -> None:
         with pytest.raises(InvalidInputError, match=r"^obs: row 1 leads to NaN or infinity: .* is 1e\+25") as caught:
-            ask(client, bad)
+            ask(client, bad, **plans)
         assert caught.value.field == "obs"
 
-    together, _ = in_threads(lambda: ask(client, good), refused)
+    together, _ = in_threads(lambda: ask(client, good, **plans), refused)
     assert together.batch_rows == 5
+    alone = ask(client, good, **plans)
     np.testing.assert_allclose(together.action, alone.action, atol=1e-5)

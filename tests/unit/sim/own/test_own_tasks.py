@@ -168,6 +168,11 @@ def test_a_file_that_declares_nothing_usable_says_why(tmp_path: Path, text: str,
         load(str(tmp_path))
 
 
+def test_a_folder_without_an_environment_says_how_to_begin_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"there is no env.py in it; `newt env init NAME`"):
+        load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
