@@ -34,6 +34,22 @@ class PreconditionError(NewtError):
     """Somebody has to fix a state first: step before reset, expired lease, other configuration."""
 
 
+class LaterVersionError(PreconditionError):
+    """Something was stored by a later version of Newt in a way that this one would misread: it is left as it is.
+
+    Args:
+        what: What was stored, as the subject of a sentence.
+        got: Number of its schema.
+        known: Highest number that this version reads.
+    """
+
+    def __init__(self, what: str, got: int, known: int) -> None:
+        super().__init__(
+            f"{what} was stored by a later version of Newt (schema {got}, this version reads up to {known}): "
+            "update Newt; until then it is left as it is"
+        )
+
+
 class LostError(NewtError):
     """Work was lost and cannot be recovered inside the call: start the episode again."""
 

@@ -14,6 +14,7 @@ from newt.agent.config import PlanConfig
 from newt.agent.constraint import Guidance
 from newt.runs.facts import read_facts
 from newt.runs.spec import RunSpec
+from newt.runs.stored import read
 from newt.tasks.registry import table_tasks
 
 if TYPE_CHECKING:
@@ -76,6 +77,6 @@ def trained_obs_dims(info: Mapping[str, Any], tasks: Sequence[str]) -> tuple[int
 
 def _had_policy(info: Mapping[str, Any]) -> bool:
     try:
-        return RunSpec.model_validate(info.get("spec")).starts_with_policy()
+        return read(RunSpec, info.get("spec")).starts_with_policy()
     except ValidationError:  # no run's, or of tasks that are not registered here
         return False

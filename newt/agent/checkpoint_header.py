@@ -4,7 +4,7 @@
     document.model_config, document.tasks.names, document.info
 
 A document either has every field in its type and bounds, or CheckpointError names the one that has not. Fields that
-this version does not know are kept aside: a later version of the same format may add some.
+this version does not know are left aside: a later version of the same format may add some.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Info(Strict):
     obs_dims: list[Annotated[int, Field(ge=0, le=MAX_SIZE)]] | None = Field(None, max_length=MAX_TASKS)
 
 
-class _Start(Strict):
+class Start(Strict):
+    """What a document is, before the rest of it is read."""
+
     format: str = Field(max_length=64)
     version: int = Field(ge=1, le=MAX_COUNT)
 
@@ -126,13 +128,10 @@ def read_document(kind: Kind, text: str) -> Document:
     """
     if len(text) > MAX_CHARACTERS:
         raise CheckpointError(f"its newt header has {len(text)} characters, expected at most {MAX_CHARACTERS}")
-    start = _read(_Start, text)
+    start = _read(Start, text)
     if start.format != f"newt-{kind}":
         raise CheckpointError(f"expected newt-{kind}, got {start.format!r}")
-    if start.version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"written in format {start.version}, this version reads up to {FORMAT_VERSION}: update newt"
-        )
+    require_known(start.version, FORMAT_VERSION, "it")
     read = _read(_Checkpoint if kind == "checkpoint" else _Weights, text)
     info = read.info.model_dump(exclude_unset=True)
     if read.info.spec is not None and read.info.spec.plan is not None:
@@ -143,6 +142,14 @@ def read_document(kind: Kind, text: str) -> Document:
         read.tasks,
         info,
     )
+
+
+def require_known(version: int, known: int, source: str) -> None:
+    """Raises CheckpointError for the format of a later version; names the source."""
+    if version > known:
+        raise CheckpointError(
+            f"{source} was written in format {version}, this version reads up to {known}: update newt"
+        )
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -177,7 +184,7 @@ def _schema(settings: type[Any]) -> type[BaseModel]:
     if settings is TrainConfig:
         hints["value_percentiles"] = Annotated[tuple[float, float], Field(strict=False)]  # JSON has lists only
     members: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in fields(settings)}
-    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
     return create_model(settings.__name__, __config__=config, **members)
 
 

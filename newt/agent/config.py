@@ -87,6 +87,12 @@ class Settings:
         _require(not unknown, f"unknown {cls.__name__} settings {_short(unknown)}; known are {sorted(known)}")
         return cls(**values)
 
+    @classmethod
+    def from_stored(cls, values: Mapping[str, Any]) -> Self:
+        """As `from_dict`, of what may have been stored by a later version: keys that it has added are left out."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        return cls.from_dict({name: value for name, value in values.items() if name in known})
+
 
 _BOUNDS = {
     Ge: ("ge", operator.ge, "at least"),

@@ -113,5 +113,5 @@ def kind_of(config: Config) -> Kind:
 
 
 def read_config(kind: Kind, values: dict[str, object]) -> Config:
-    """Settings from `to_dict`'s output. Raises ConfigError."""
-    return _CONFIGS[kind].from_dict(values)
+    """Settings from `to_dict`'s output; those that a later version has added are left out. Raises ConfigError."""
+    return _CONFIGS[kind].from_stored(values)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from newt.agent.checkpoint_header import CheckpointError, Info, Json, Strict, TaskRows
+from newt.agent.checkpoint_header import CheckpointError, Info, Json, Start, Strict, TaskRows, require_known
 from newt.agent.config import ConfigError
 from newt.agent.headers import read_text
 from newt.baselines.config import Config, Kind, read_config
@@ -22,7 +22,7 @@ class Document(Strict):
     """A header that has been checked, but for the algorithm's settings."""
 
     format: Literal["newt-policy"]
-    version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
+    version: int = Field(ge=1)
     algorithm: Kind
     settings: Json
     obs_dim: Literal[128]
@@ -71,6 +71,9 @@ def read_policy_header(path: Path | str) -> PolicyHeader:
 def document_of(text: str, source: str) -> Document:
     """Reads and checks a document. Raises CheckpointError; names the source."""
     try:
+        start = Start.model_validate_json(text)
+        if start.format == FORMAT:
+            require_known(start.version, FORMAT_VERSION, source)
         return Document.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -14,6 +14,7 @@ from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import JsonOption, name_table, print_json
 from newt.errors import AlreadyExistsError, InvalidInputError
 from newt.runs.record import ImportedCheckpoint, ImportedCheckpointList
+from newt.runs.stored import read
 
 if TYPE_CHECKING:
     from newt.official.summary import Summary
@@ -116,14 +117,14 @@ def upload(
     from newt.official.summary import open_checkpoint
 
     open_checkpoint(file)  # said here rather than after the transfer
-    imported = ImportedCheckpoint.model_validate(Api(url).upload(f"/checkpoints/{name}", file))
+    imported = read(ImportedCheckpoint, Api(url).upload(f"/checkpoints/{name}", file))
     console.print(f"imported/{imported.name}: {len(imported.tasks)} tasks, size {imported.model}")
 
 
 @checkpoints_app.command("list")
 def list_imported(json: JsonOption = False, url: UrlOption = None) -> None:
     """List the checkpoints that were brought to the learner; `newt runs checkpoints RUN` lists a run's."""
-    listed = ImportedCheckpointList.model_validate(Api(url).get("/checkpoints"))
+    listed = read(ImportedCheckpointList, Api(url).get("/checkpoints"))
     if json:
         print_json(listed)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from newt.cli.terminal import JsonOption, console, name_table, print_broken, pri
 from newt.errors import NewtError
 from newt.runs.demos import DemoCollection, DemoSetInfo, DemoSetList, FeatureDemosRequest
 from newt.runs.record import Deleted
+from newt.runs.stored import read
 
 demos_app = typer.Typer(
     help="Collect, list and delete demonstration sets; import and export published files.", no_args_is_help=True
@@ -28,7 +30,7 @@ FollowOption = Annotated[bool, typer.Option("--follow/--no-follow", help="Wait u
 @demos_app.command("list")
 def list_sets(json: JsonOption = False, url: UrlOption = None) -> None:
     """List the demonstration sets."""
-    listed = DemoSetList.model_validate(Api(url).get("/demos"))
+    listed = read(DemoSetList, Api(url).get("/demos"))
     if json:
         print_json(listed)
         return
@@ -54,7 +56,7 @@ def list_sets(json: JsonOption = False, url: UrlOption = None) -> None:
 @demos_app.command()
 def show(name: str, json: JsonOption = False, url: UrlOption = None) -> None:
     """Show a demonstration set task by task."""
-    info = DemoSetInfo.model_validate(Api(url).get(f"/demos/{name}"))
+    info = read(DemoSetInfo, Api(url).get(f"/demos/{name}"))
     if json:
         print_json(info)
         return
@@ -128,18 +130,18 @@ def features(
 @demos_app.command()
 def cancel(name: str, url: UrlOption = None) -> None:
     """Stop a collection; what it has stored is removed."""
-    console.print(DemoCollection.model_validate(Api(url).post(f"/demos/{name}/cancel")).state)
+    console.print(read(DemoCollection, Api(url).post(f"/demos/{name}/cancel")).state)
 
 
 @demos_app.command()
 def delete(name: str, url: UrlOption = None) -> None:
     """Delete a demonstration set that no run uses."""
-    removed = Deleted.model_validate(Api(url).delete(f"/demos/{name}"))
+    removed = read(Deleted, Api(url).delete(f"/demos/{name}"))
     console.print(f"set {name} with {removed.episodes} episodes deleted")
 
 
 def _collect(api: Api, path: str, request: dict[str, object], *, follow: bool) -> None:
-    collection = DemoCollection.model_validate(api.post(path, request))
+    collection = read(DemoCollection, api.post(path, request))
     name = collection.name
     console.print(f"set {name}: {len(collection.tasks)} tasks")
     if not follow:
@@ -148,8 +150,8 @@ def _collect(api: Api, path: str, request: dict[str, object], *, follow: bool) -
         for info in events.follow(
             api,
             f"/demos/{name}",
-            DemoSetInfo.model_validate,
-            lambda info, told: info.model_copy(update={"collection": DemoCollection.model_validate(told)}),
+            partial(read, DemoSetInfo),
+            lambda info, told: info.model_copy(update={"collection": read(DemoCollection, told)}),
             lambda info: info.collection is None or not info.collection.under_way,
         ):
             now = info.collection

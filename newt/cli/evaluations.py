@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from newt.errors import InvalidInputError, NewtError
 from newt.runs.evaluations import MAX_PLAN_STEPS, EvaluationJob, EvaluationJobList
 from newt.runs.intervals import half_width
 from newt.runs.record import EpisodeStats, Evaluation
+from newt.runs.stored import read
 
 
 def evaluate(
@@ -64,13 +66,13 @@ def evaluate(
     }
     if mode is not None:
         request["mode"] = mode.replace("-", "_")
-    job = EvaluationJob.model_validate(api.post("/evaluations", request))
+    job = read(EvaluationJob, api.post("/evaluations", request))
     with console.status(f"evaluation {job.id} ...") as status:
         for job in events.follow(
             api,
             f"/evaluations/{job.id}",
-            EvaluationJob.model_validate,
-            lambda _, told: EvaluationJob.model_validate(told),
+            partial(read, EvaluationJob),
+            lambda _, told: read(EvaluationJob, told),
             lambda job: not job.under_way,
         ):
             waits = f", waiting on {job.waiting_on}" if job.waiting_on else ""
@@ -91,7 +93,7 @@ def evaluate(
 
 def list_evaluations(json: JsonOption = False, url: UrlOption = None) -> None:
     """List the evaluations that were asked for, a line each; their reports: GET /evaluations/ID/report."""
-    listed = EvaluationJobList.model_validate(Api(url).get("/evaluations"))
+    listed = read(EvaluationJobList, Api(url).get("/evaluations"))
     if json:
         print_json(listed)
         return

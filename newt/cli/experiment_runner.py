@@ -20,6 +20,7 @@ from newt.runs.evaluations import EvaluationJob, EvaluationJobList
 from newt.runs.expansion import EXPERIMENT, Experiment
 from newt.runs.record import Run, RunList
 from newt.runs.standing import Cell, EvaluationCell, Standing, match, match_evaluations
+from newt.runs.stored import read
 
 # How long a learner may be away.
 PATIENCE_S = 1800.0
@@ -62,11 +63,11 @@ class Runner:
         runs: list[Run] = []
         for name in dict.fromkeys(planned.key.experiment for planned in self._planned):
             reply = self._api.get("/runs", label=f"{EXPERIMENT}={name}")
-            runs += RunList.model_validate(reply).runs
+            runs += read(RunList, reply).runs
         cells = match(self._planned, runs)
         jobs: list[EvaluationJob] = []
         if self._experiment.file.evaluations and any(cell.done for cell in cells):
-            jobs = EvaluationJobList.model_validate(self._api.get("/evaluations")).evaluations
+            jobs = read(EvaluationJobList, self._api.get("/evaluations")).evaluations
         return Standing(cells, match_evaluations(self._experiment, cells, jobs))
 
     def advance(self, standing: Standing) -> list[str]:
@@ -143,12 +144,12 @@ class Runner:
             return f"resumed {cell.run.id} ({cell.key})"
         start = standing.cell(cell.planned.starts_from) if cell.planned.starts_from else None
         request = cell.planned.request(start.run.id) if start and start.run else cell.planned.request()
-        return f"started {Run.model_validate(self._api.post('/runs', request)).id} ({cell.key})"
+        return f"started {read(Run, self._api.post('/runs', request)).id} ({cell.key})"
 
     def _evaluate(self, item: EvaluationCell) -> str:
         assert item.cell.run is not None
         body = item.request.model_dump(mode="json", exclude_unset=True)
-        job = EvaluationJob.model_validate(self._api.post(f"/runs/{item.cell.run.id}/evaluate", body))
+        job = read(EvaluationJob, self._api.post(f"/runs/{item.cell.run.id}/evaluate", body))
         return f"started evaluation {job.id} ({item})"
 
 

@@ -13,6 +13,7 @@ from newt.cli.rest import Api, UrlOption
 from newt.cli.terminal import console
 from newt.extras import require
 from newt.runs.record import Run
+from newt.runs.stored import read
 from newt.runs.trackers import tracker
 
 
@@ -87,7 +88,7 @@ def follow(
     from newt.report import records
 
     api, position, count = Api(url), "-", 0
-    told = tracker(to.value, Run.model_validate(api.get(f"/runs/{run_id}")), output)
+    told = tracker(to.value, read(Run, api.get(f"/runs/{run_id}")), output)
     try:
         for _ in watch.states(api, run_id):
             for rows in records.pages(api, run_id, position):

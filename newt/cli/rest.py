@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from newt.errors import InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
 from newt.runs import record
+from newt.runs.stored import read_json
 from newt.security import SecuritySettings
 
 UPLOAD_TIMEOUT_S = 600.0
@@ -139,7 +140,7 @@ def _local_url() -> str:
 
 def _error_of(reply: httpx.Response) -> NewtError:
     try:
-        body = record.ApiError.model_validate_json(reply.content)
+        body = read_json(record.ApiError, reply.content)
     except ValidationError:
         # Not our API's words: a proxy, or another server on that port.
         return RefusedError(f"{reply.request.method} {reply.request.url}: HTTP {reply.status_code}")

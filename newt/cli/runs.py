@@ -23,6 +23,7 @@ from newt.local.stack import StackConfig
 from newt.local.state import default_home
 from newt.own import sources
 from newt.runs.record import Deleted, Run, RunList, RunResults, RunState
+from newt.runs.stored import read
 from newt.tasks.registry import Task, UnknownTaskError, select_tasks
 
 runs_app = typer.Typer(
@@ -83,7 +84,7 @@ def train(
         _train_own(request, own, tasks)
         return
     api = Api(url)
-    run = Run.model_validate(api.post("/runs", request))
+    run = read(Run, api.post("/runs", request))
     console.print(f"run {run.id}: {len(run.tasks)} tasks")
     if follow:
         _finish(api, watch.follow(api, run.id, console))
@@ -110,7 +111,7 @@ def _train_own(request: dict[str, Any], own: Sequence[str], ours: list[str]) -> 
     state = control.up(config)
     try:
         api = Api(state.rest_url)
-        run = Run.model_validate(api.post("/runs", request))
+        run = read(Run, api.post("/runs", request))
         console.print(f"run {run.id}: {len(run.tasks)} tasks")
         _finish(api, watch.follow(api, run.id, console))
     finally:
@@ -124,7 +125,7 @@ def list_runs(context: typer.Context, json: JsonOption = False, url: UrlOption =
     """List all runs, a line each; `newt runs show RUN` has the rest."""
     if context.invoked_subcommand:
         return
-    listed = RunList.model_validate(Api(url).get("/runs"))
+    listed = read(RunList, Api(url).get("/runs"))
     if json:
         print_json(listed)
         return
@@ -144,8 +145,8 @@ def list_runs(context: typer.Context, json: JsonOption = False, url: UrlOption =
 def show(run_id: str, json: JsonOption = False, url: UrlOption = None) -> None:
     """Show a run: state, progress and results so far."""
     api = Api(url)
-    run = Run.model_validate(api.get(f"/runs/{run_id}"))
-    results = RunResults.model_validate(api.get(f"/runs/{run_id}/results"))
+    run = read(Run, api.get(f"/runs/{run_id}"))
+    results = read(RunResults, api.get(f"/runs/{run_id}/results"))
     if json:
         print_json({"run": run.model_dump(mode="json"), "results": results.model_dump(mode="json")})
         return
@@ -163,13 +164,13 @@ def watch_run(run_id: str, url: UrlOption = None) -> None:
 @runs_app.command()
 def cancel(run_id: str, url: UrlOption = None) -> None:
     """Stop a run; it writes a checkpoint and can be resumed."""
-    console.print(Run.model_validate(Api(url).post(f"/runs/{run_id}/cancel")).state.value)
+    console.print(read(Run, Api(url).post(f"/runs/{run_id}/cancel")).state.value)
 
 
 @runs_app.command()
 def resume(run_id: str, url: UrlOption = None) -> None:
     """Continue a failed or cancelled run from its last checkpoint."""
-    console.print(Run.model_validate(Api(url).post(f"/runs/{run_id}/resume")).state.value)
+    console.print(read(Run, Api(url).post(f"/runs/{run_id}/resume")).state.value)
 
 
 @runs_app.command()
@@ -183,7 +184,7 @@ def note(
     """Show the tags and notes of a run, or write them; they change nothing in it."""
     cleared: dict[str, Any] = {"tags": [], "notes": ""} if clear else {}
     given = {name: value for name, value in {"tags": tag, "notes": text}.items() if value is not None}
-    run = Run.model_validate(Api(url).patch(f"/runs/{run_id}", {**cleared, **given}))
+    run = read(Run, Api(url).patch(f"/runs/{run_id}", {**cleared, **given}))
     console.print(f"tags: {', '.join(run.tags) or 'none'}", markup=False, highlight=False, soft_wrap=True)
     console.print(run.notes, markup=False, highlight=False, soft_wrap=True)
 
@@ -191,7 +192,7 @@ def note(
 @runs_app.command("delete-episodes")
 def delete_episodes(run_id: str, url: UrlOption = None) -> None:
     """Delete the episodes that an ended run has collected; its checkpoints and results stay."""
-    removed = Deleted.model_validate(Api(url).delete(f"/runs/{run_id}/episodes"))
+    removed = read(Deleted, Api(url).delete(f"/runs/{run_id}/episodes"))
     console.print(f"{removed.episodes} episodes deleted")
 
 
@@ -241,7 +242,7 @@ def _finish(api: Api, run: Run) -> None:
     if run.state is not RunState.SUCCEEDED:
         console.print(f"[red]run {run.id} {run.state.value}: {escape(run.error or '')}[/red]", soft_wrap=True)
         raise typer.Exit(1)
-    console.print(watch.results_table(RunResults.model_validate(api.get(f"/runs/{run.id}/results"))))
+    console.print(watch.results_table(read(RunResults, api.get(f"/runs/{run.id}/results"))))
     console.print(f"run {run.id} succeeded; its files are in {run.directory}", soft_wrap=True, highlight=False)
 
 

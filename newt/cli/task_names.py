@@ -5,6 +5,7 @@ from __future__ import annotations
 from newt.cli.rest import Api
 from newt.errors import InvalidInputError, NewtError
 from newt.runs.record import TaskInfo, TaskList
+from newt.runs.stored import read
 from newt.tasks.registry import Task, UnknownTaskError, get_task
 
 _TOLD = (
@@ -50,7 +51,7 @@ class TaskNames:
 
     def _ask(self) -> tuple[dict[str, TaskInfo], str]:
         try:
-            listed = TaskList.model_validate(Api(self._url).get("/tasks"))
+            listed = read(TaskList, Api(self._url).get("/tasks"))
         except NewtError as error:
             return {}, f" (no learner was asked for tasks of your own: {error})"
         return {task.name: task for task in listed.tasks}, ""

@@ -23,6 +23,7 @@ from newt.errors import NewtError, PreconditionError
 from newt.local import control
 from newt.local.stack import StackConfig
 from newt.runs.record import CheckpointList, Run, RunResults, RunState
+from newt.runs.stored import read
 from newt.tasks.domains import DOMAINS, how_to_install
 
 TASK_SET = "tour"
@@ -69,7 +70,7 @@ def tour(
         console.print(stack.table_of(state))
         api = Api(state.rest_url)
         console.print(f"POST {api.url}/runs {json.dumps(request)}", soft_wrap=True)
-        run = watch.follow(api, Run.model_validate(api.post("/runs", request)).id, console)
+        run = watch.follow(api, read(Run, api.post("/runs", request)).id, console)
         if run.state is not RunState.SUCCEEDED:
             raise NewtError(f"the run {run.state.value}: {run.error}; logs are in {folder / 'stack' / 'logs'}")
         results = _collect(api, run, folder, seconds=time.monotonic() - started)
@@ -95,7 +96,7 @@ def _collect(api: Api, run: Run, folder: Path, seconds: float) -> RunResults:
     (found,) = records.fetch(api, [run.id], "all").records.values()
     plots.draw([found], folder)
     results = found.results
-    newest = CheckpointList.model_validate(api.get(f"/runs/{run.id}/checkpoints")).checkpoints[-1]
+    newest = read(CheckpointList, api.get(f"/runs/{run.id}/checkpoints")).checkpoints[-1]
     api.download(f"/runs/{run.id}/checkpoints/{newest.name}", folder / f"checkpoint-{newest.name}")
     (folder / "videos").mkdir()
     for name in results.videos.values():

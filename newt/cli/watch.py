@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,7 @@ from newt.cli import events
 from newt.cli.rest import Api
 from newt.cli.terminal import name_table
 from newt.runs.record import EpisodeStats, Progress, Run, RunResults, RunState
+from newt.runs.stored import read
 
 _COUNTS = re.compile(r"\(.*?\)")
 _LINE_LENGTH = 99
@@ -48,12 +50,12 @@ def _follow(api: Api, run_id: str, show: Callable[[Run], None]) -> Run:
 
 def states(api: Api, run_id: str) -> Iterator[Run]:
     """A run now, and whenever it changes, until it has ended. Raises what `events.follow` does."""
-    return events.follow(api, f"/runs/{run_id}", Run.model_validate, _advanced, lambda run: run.state.finished)
+    return events.follow(api, f"/runs/{run_id}", partial(read, Run), _advanced, lambda run: run.state.finished)
 
 
 def _advanced(run: Run, told: dict[str, Any]) -> Run:
     state, progress = RunState(told["state"]), {name: value for name, value in told.items() if name != "state"}
-    return run.model_copy(update={"state": state, "progress": Progress.model_validate(progress)})
+    return run.model_copy(update={"state": state, "progress": read(Progress, progress)})
 
 
 class _Lines:

@@ -15,6 +15,7 @@ from newt.runs.base import Record
 from newt.runs.evaluations import EvaluationJob, EvaluationJobList
 from newt.runs.record import MetricsHistory, MetricsRow, Run, RunResults
 from newt.runs.series import Source
+from newt.runs.stored import read, read_json, to_json
 
 SUFFIX = ".run.json"
 _ROWS = 5_000  # of a page of the history
@@ -70,9 +71,9 @@ def fetch(reader: Reader, run_ids: Iterable[str], metrics: Metrics = "none") -> 
     for run_id in run_ids:
         try:
             loaded.records[run_id] = RunRecord(
-                run=Run.model_validate(reader.get(f"/runs/{run_id}")),
-                results=RunResults.model_validate(reader.get(f"/runs/{run_id}/results")),
-                evaluations=EvaluationJobList.model_validate(reader.get("/evaluations", run_id=run_id)).evaluations,
+                run=read(Run, reader.get(f"/runs/{run_id}")),
+                results=read(RunResults, reader.get(f"/runs/{run_id}/results")),
+                evaluations=read(EvaluationJobList, reader.get("/evaluations", run_id=run_id)).evaluations,
                 metrics=[] if metrics == "none" else _metrics(reader, run_id, metrics),
             )
         except ValidationError as error:
@@ -95,7 +96,7 @@ def read_folder(place: Path) -> Loaded:
     loaded = Loaded()
     for path in paths:
         try:
-            record = RunRecord.model_validate_json(path.read_bytes())
+            record = read_json(RunRecord, path.read_bytes())
             loaded.records[record.run.id] = record
         except (ValidationError, OSError) as error:
             why = _first(error) if isinstance(error, ValidationError) else str(error)
@@ -108,7 +109,7 @@ def save(records: Sequence[RunRecord], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{record.run.id}{SUFFIX}" for record in records]
     for record, path in zip(records, paths, strict=True):
-        path.write_text(json.dumps(record.model_dump(mode="json"), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(to_json(record), indent=1), encoding="utf-8")
     return paths
 
 
@@ -128,7 +129,7 @@ def pages(reader: Reader, run_id: str, after: str = "-", source: Source | None =
     """The rows of a run's history behind one, oldest first, as far as there are any."""
     while True:
         told = reader.get(f"/runs/{run_id}/metrics", after=after, source=source, limit=_ROWS)
-        rows = MetricsHistory.model_validate(told).rows
+        rows = read(MetricsHistory, told).rows
         if not rows:
             return
         yield rows

@@ -236,6 +236,10 @@ class Run(Record):
         description="Grows with every start of the run's processes; writers of older ones are refused."
     )
     spec: RunSpec
+    ignored: list[str] = Field(
+        default_factory=list,
+        description="Settings of `spec` that a later version has stored and this one does not know: kept, not obeyed.",
+    )
     tasks: list[str] = Field(description="The tasks that the spec selects, in the order of the model's task table.")
     task_facts: list[Task] = Field(
         default_factory=list,

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from newt.agent.config import MAX_LAYERS, MAX_WIDTH, SIZES, ModelConfig, ObsScaling, Settings
 from newt.baselines.config import FastTD3Config, PPOConfig
 from newt.runs.algorithms import AlgorithmName
+from newt.runs.stored import being_read
 from newt.wire.limits import MAX_CAPACITY_ROWS, MAX_COUNT
 
 SAMPLERS = Literal["episode_uniform", "transition_uniform", "task_balanced"]
@@ -24,14 +25,16 @@ TaskSpecs = Annotated[
 ]
 
 
-def strictly(settings: type[Any]) -> Callable[[Any], Any]:
+def strictly(settings: type[Any]) -> Callable[[Any, ValidationInfo], Any]:
     """Refuses what pydantic lets pass into a dataclass: unknown keys, and numbers given as strings or switches."""
 
-    def check(value: Any) -> Any:
+    def check(value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, Mapping):
             known = {field.name: field.default for field in fields(settings)}
             for name, given in value.items():
                 if name not in known:
+                    if being_read(info):
+                        continue
                     raise ValueError(f"unknown setting {str(name)[:80]!r}; known are {', '.join(known)}")
                 if isinstance(given, bool | str) and type(given) is not type(known[name]):
                     raise ValueError(f"{name}: got {str(given)[:80]!r}, expected a value like {known[name]!r}")
@@ -40,11 +43,17 @@ def strictly(settings: type[Any]) -> Callable[[Any], Any]:
     return check
 
 
-def built(settings: type[Settings]) -> Callable[[Any], Any]:
+def built(settings: type[Settings]) -> Callable[[Any, ValidationInfo], Any]:
     """Builds such settings of a mapping, which a strict section would refuse; they check themselves."""
 
-    def build(value: Any) -> Any:
-        return settings.from_dict(value) if isinstance(value, Mapping) else value
+    def build(value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if not being_read(info):
+            return settings.from_dict(value)
+        found = settings.from_stored(value)
+        vars(found).update({name: given for name, given in value.items() if name not in vars(found)})
+        return found
 
     return build
 

@@ -15,6 +15,7 @@ from newt.errors import (
     CorruptDataError,
     ExhaustedError,
     InvalidInputError,
+    LaterVersionError,
     NewtError,
     NotFoundError,
     PreconditionError,
@@ -54,7 +55,7 @@ class Catalog:
         self._demos: dict[str, Space] = {}
         self._loaded = False
         self._saved_updates: dict[str, int] = {}
-        self._broken: dict[SpaceKey, str] = {}
+        self._broken: dict[SpaceKey, NewtError] = {}
 
     def close(self) -> None:
         """Ends all waiting calls."""
@@ -112,6 +113,7 @@ class Catalog:
         Raises:
             NotFoundError: There is none.
             CorruptDataError: There is one, which cannot be read.
+            LaterVersionError: There is one, which a later version has written.
             UnavailableError: The mirror is still being rebuilt.
         """
         check_name("buffer_id", buffer_id)
@@ -187,7 +189,7 @@ class Catalog:
         with self.lock:
             whole = [_demo_set(space) for space in spaces]
         broken = [] if name else [(key, why) for key, why in self._broken.items() if key.kind is Kind.DEMOS]
-        return whole + [replay_pb2.DemoSet(name=key.name, error=why) for key, why in sorted(broken, key=str)]
+        return whole + [replay_pb2.DemoSet(name=key.name, error=str(why)) for key, why in sorted(broken, key=str)]
 
     def delete_demo_set(self, name: str) -> int:
         """Removes a demo set that no buffer uses; returns the number of its episodes."""
@@ -282,6 +284,7 @@ class Catalog:
             copy.CopyFrom(config)
             copy.ClearField("limiter")
             copy.ClearField("capacity_rows")
+            copy.DiscardUnknownFields()  # a later version has written them, or asks for them
             fixed.append(copy)
         if fixed[0] != fixed[1]:
             names = [
@@ -295,9 +298,13 @@ class Catalog:
             )
         if buffer.config == request:
             return
-        buffer.space.configure(request.SerializeToString(deterministic=True), request.capacity_rows)
+        config = replay_pb2.CreateBufferRequest()
+        config.CopyFrom(buffer.config)  # with fields that only a later version knows
+        config.limiter.CopyFrom(request.limiter)
+        config.capacity_rows = request.capacity_rows
+        buffer.space.configure(config.SerializeToString(deterministic=True), config.capacity_rows)
         with self.lock:
-            buffer.config = request
+            buffer.config = config
             buffer.room.wake()
 
     def _load(self, key: SpaceKey) -> None:
@@ -328,21 +335,25 @@ class Catalog:
         except (UnavailableError, ExhaustedError):
             raise  # Redis itself: no space can be read now
         except Exception as error:  # whatever is stored, the other spaces must be served
-            why = f"{key} cannot be read: {error}"
-            if self._broken.get(key) != why:
+            later = isinstance(error, LaterVersionError)
+            why = error if later else CorruptDataError(f"{key} cannot be read: {error}")
+            if str(self._broken.get(key)) != str(why):
                 log.error("space_broken", space=str(key), error=str(error), exc_info=not isinstance(error, NewtError))
             self._broken[key] = why
             space = self._demos.get(key.name) if key.kind is Kind.DEMOS else None
             buffer = self._buffers.get(key.name) if key.kind is Kind.BUFFER else None
             if found := space or (buffer and buffer.space):
-                self._forget(found, CorruptDataError(why))
+                self._forget(found, why)
         else:
             if self._broken.pop(key, None) is not None:
                 log.info("space_whole_again", space=str(key))
 
     def _require_whole(self, key: SpaceKey, remedy: str) -> None:
-        if (why := self._broken.get(key)) is not None:
-            raise CorruptDataError(f"{why}; mend it in Redis, or remove it with {remedy}")
+        if (why := self._broken.get(key)) is None:
+            return
+        if isinstance(why, LaterVersionError):
+            raise why
+        raise CorruptDataError(f"{why}; mend it in Redis, or remove it with {remedy}")
 
     def _delete_broken(self, key: SpaceKey) -> bool:
         """Removes a space that cannot be read; False if there is no such."""

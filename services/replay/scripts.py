@@ -10,6 +10,10 @@ work on a full Redis, which is when they are needed).
 
 from __future__ import annotations
 
+SCHEMA_VERSION = 1
+"""What the meta hash and the episodes of a space mean. It grows when a version of before would misread them; fields
+that it does not know do not matter to it, and stay."""
+
 _EVICT = """
 local function evict(meta, prefix, capacity, spared)
   local head, tail = tonumber(redis.call('HGET', meta, 'head')), tonumber(redis.call('HGET', meta, 'next'))
@@ -35,10 +39,10 @@ end
 """
 
 # ARGV: prefix, incarnation, capacity rows (0: none), registry member, config -> 1 if made, 0 if it was there.
-CREATE = """
+CREATE = f"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[2], 'capacity', ARGV[3], 'config', ARGV[5], 'next', 0, 'head', 0,
-           'rows', 0, 'bytes', 0, 'env_steps', 0, 'updates', 0)
+           'rows', 0, 'bytes', 0, 'env_steps', 0, 'updates', 0, 'schema', {SCHEMA_VERSION})
 redis.call('SADD', KEYS[4], ARGV[4])
 return 1
 """

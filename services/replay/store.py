@@ -15,11 +15,11 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from newt.errors import CorruptDataError, ExhaustedError, UnavailableError
+from newt.errors import CorruptDataError, ExhaustedError, LaterVersionError, UnavailableError
 from newt.redis_errors import trouble
 from services.replay import metrics, scripts
 
-# The number is the version of the layout; another layout would live beside it under another number.
+# The number is that of the keys; other keys would live beside these under another number.
 ROOT = "newt:replay:1"
 # Redis' own cost of one episode beyond its value: key, dictionary entry, id digest in a set and a list.
 EPISODE_OVERHEAD_BYTES = 200
@@ -63,6 +63,7 @@ class Meta:
     Attributes:
         incarnation: Drawn when the space was made; tells a space from a later one of the same name.
         config: Whatever the space's owner wants to keep with it.
+        schema: Number of what its fields and episodes mean; 0 of before there were numbers, which is the same as 1.
         next: Sequence number of the next episode, hence the number of episodes ever appended.
         head: Sequence number of the oldest episode held.
         rows: Rows held.
@@ -76,6 +77,7 @@ class Meta:
 
     incarnation: str
     config: bytes = b""
+    schema: int = 0
     next: int = 0
     head: int = 0
     rows: int = 0
@@ -210,7 +212,11 @@ class Store:
             return bool(self._create(key.keys, [key.episodes, incarnation, capacity_rows, str(key), config]))
 
     def meta(self, key: SpaceKey) -> Meta | None:
-        """State of a space; None if there is none, with an empty incarnation if it is being deleted."""
+        """State of a space; None if there is none, with an empty incarnation if it is being deleted.
+
+        Raises:
+            LaterVersionError: A later version has written it.
+        """
         with self._translated():
             flat, known_ids = cast(tuple[list[bytes], int], self._meta(key.keys, []))
         if not flat:
@@ -220,6 +226,8 @@ class Store:
             meta = _parse_meta(raw)
         except ValueError as error:
             raise CorruptDataError(f"{key}: {error}") from error
+        if meta.schema > scripts.SCHEMA_VERSION:
+            raise LaterVersionError(str(key), meta.schema, scripts.SCHEMA_VERSION)
         if meta.incarnation and not 0 <= meta.next - meta.head <= known_ids:
             raise CorruptDataError(
                 f"{key}: episodes {meta.head} to {meta.next} are said to be held, but {known_ids} ids are known"
@@ -296,7 +304,7 @@ class Store:
         """Removes a space and its episodes, in pieces that do not hold Redis up; one that is broken as well."""
         try:
             self.meta(key)
-        except CorruptDataError:
+        except (CorruptDataError, LaterVersionError):
             self._delete_unread(key)
             return
         left = 1
@@ -338,7 +346,7 @@ class Store:
 def _parse_meta(raw: dict[bytes, bytes]) -> Meta:
     """Raises ValueError naming the field."""
     meta = Meta(raw.get(b"incarnation", b"").decode(), raw.get(b"config", b""))
-    for name in ("next", "head", "rows", "bytes", "env_steps", "updates", "capacity"):
+    for name in ("next", "head", "rows", "bytes", "env_steps", "updates", "capacity", "schema"):
         setattr(meta, name, _number(name, raw.get(name.encode(), b"0")))
     for name_, value in raw.items():
         group, _, task = name_.decode().partition(":")

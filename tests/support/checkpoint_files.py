@@ -45,8 +45,9 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy of a document with another value at a path, whose last part may be new."""
     if not path:
         return value
     document = copy.copy(document)
-    document[path[0]] = changed(document[path[0]], path[1:], value)
+    document[path[0]] = changed(document[path[0]], path[1:], value) if path[1:] else value
     return document

@@ -9,6 +9,7 @@ from newt.baselines.headers import PolicyHeader
 from newt.errors import InvalidInputError, PreconditionError
 from newt.runs.sections import ModelSpec, VisionSpec
 from newt.runs.spec import RunSpec
+from newt.runs.stored import read
 from services.learner.checkpoints.library import Resolved
 from services.learner.checkpoints.usable import check_usable, encoder_name
 
@@ -64,7 +65,7 @@ def _images(spec: RunSpec, checkpoint: Resolved, header: Header) -> dict[str, An
         raise _taken_over("obs", spec.obs, "image features (state+rgb)", checkpoint)
     known, vision = (header.info.get("spec") or {}).get("vision"), spec.vision
     if known:
-        vision = VisionSpec.model_validate(known)
+        vision = read(VisionSpec, known)
         for name in spec.vision.model_fields_set:
             if getattr(spec.vision, name) != getattr(vision, name):
                 raise _taken_over(f"vision.{name}", getattr(spec.vision, name), getattr(vision, name), checkpoint)

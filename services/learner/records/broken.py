@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from newt.errors import NotFoundError, PreconditionError, UnavailableError
+from newt.errors import LaterVersionError, NotFoundError, PreconditionError, UnavailableError
 from newt.runs.base import BrokenRecord
 from services.learner import metrics
 
@@ -82,6 +82,10 @@ def decoding(kind: str, record_id: str) -> Iterator[None]:
         yield
     except (UnavailableError, NotFoundError, BrokenRecordError):
         raise
+    except LaterVersionError as error:
+        raise BrokenRecordError(
+            BrokenRecord(kind=kind, id=record_id, error=f"{kind} {record_id!r}: {error}")
+        ) from error
     except Exception as error:
         remedy = f"; {_REMEDIES[kind].format(id=record_id)} removes it" if kind in _REMEDIES else ""
         message = f"the record of {kind} {record_id!r} cannot be read ({reason(error)}){remedy}"

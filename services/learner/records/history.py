@@ -10,7 +10,9 @@ from typing import Any
 
 import structlog
 
+from newt.runs.migrations import migrate
 from newt.runs.record import Evaluation, Event, MetricsRow
+from newt.runs.stored import read
 from services.learner.records import keys
 from services.learner.records.broken import reason
 
@@ -111,7 +113,7 @@ def _evaluations(run_id: str, rows: Iterable[str]) -> list[Evaluation]:
     found = []
     for row in rows:
         try:
-            evaluation = Evaluation.model_validate_json(row)
+            evaluation = read(Evaluation, migrate("result", json.loads(row)))
             evaluation.mean_score()
         except Exception as error:  # garbage is of any kind
             log.warning("evaluation_unreadable", run=run_id, error=reason(error))
@@ -124,7 +126,7 @@ def _event(row_id: str, fields: Mapping[str, str]) -> Event:
     moment = datetime.fromtimestamp(0, UTC)
     try:
         moment = _time(row_id)
-        return Event.model_validate({**json.loads(fields["event"]), "id": row_id, "time": moment})
+        return read(Event, {**json.loads(fields["event"]), "id": row_id, "time": moment})
     except Exception as error:  # garbage is of any kind
         return Event(id=row_id, time=moment, kind="warning", message=f"this event cannot be read ({reason(error)})")
 

@@ -6,11 +6,14 @@ ended stays as it ended, and a process writes only while the attempt it was star
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import Any, Generic, TypeVar
 
 from newt.errors import NotFoundError
 from newt.runs.jobs import Job
+from newt.runs.migrations import FIELD, SCHEMA_VERSION, Kind, migrate
+from newt.runs.stored import read, to_json
 from services.learner.records import keys
 from services.learner.records.broken import BrokenRecordError, BrokenRecords, Listing, decoding
 
@@ -49,15 +52,14 @@ class JobStore(Generic[J]):
         broken: Shows records that cannot be read.
     """
 
-    def __init__(self, client: Any, key: str, kind: str, model: type[J], broken: BrokenRecords) -> None:
+    def __init__(self, client: Any, key: str, kind: Kind, model: type[J], broken: BrokenRecords) -> None:
         self._broken = broken
         self._redis, self._key, self._open, self.kind, self._model = client, key, keys.open_jobs(key), kind, model
 
     def put(self, job: J) -> None:
         """Stores a new job, or one that begins anew."""
-        text = job.model_dump_json()
-        with decoding(self.kind, job.job_id):
-            self._model.model_validate_json(text)  # what cannot be read back is not stored
+        text = self._encode(job)
+        self._decode(job.job_id, text)  # what cannot be read back is not stored
         pipe = self._redis.pipeline()
         pipe.hset(self._key, job.job_id, text)
         (pipe.sadd if job.open else pipe.srem)(self._open, job.job_id)
@@ -82,7 +84,7 @@ class JobStore(Generic[J]):
         """
         allowed = [job.UNDER_WAY] if states is None else [str(state) for state in states]
         change = (keys.record(self.kind, job.job_id), keys.MAX_CHANGES)
-        arguments = ["" if attempt is None else attempt, job.model_dump_json(), int(job.open), *change, *allowed]
+        arguments = ["" if attempt is None else attempt, self._encode(job), int(job.open), *change, *allowed]
         result = self._redis.eval(_REPLACE, 3, self._key, self._open, keys.CHANGES, job.job_id, *arguments)
         if result == "missing":
             raise self._unknown(job.job_id)
@@ -145,9 +147,12 @@ class JobStore(Generic[J]):
         found.records.sort(key=lambda job: job.created_at.timestamp())
         return found
 
+    def _encode(self, job: J) -> str:
+        return json.dumps({FIELD: SCHEMA_VERSION, **to_json(job)})
+
     def _decode(self, job_id: str, text: str) -> J:
         with decoding(self.kind, job_id):
-            job = self._model.model_validate_json(text)
+            job = read(self._model, migrate(self.kind, json.loads(text)))
             if job.job_id != job_id:
                 raise ValueError(f"it is the record of {job.job_id!r}")
             job.created_at.timestamp()  # listings are sorted by it

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from newt.runs.record import Progress, RunState, TaskProgress
 from newt.runs.spec import RunSpec
+from newt.runs.stored import read_json
 
 
 class _Part(BaseModel):
@@ -17,7 +18,7 @@ class _Part(BaseModel):
     @classmethod
     def parse(cls, text: str | None) -> Self:
         """From the stored JSON; a process that has said nothing yet gives the defaults."""
-        return cls.model_validate_json(text) if text else cls()
+        return read_json(cls, text) if text else cls()
 
 
 class Pacing(BaseModel):

@@ -18,11 +18,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from newt import trace
-from newt.errors import InvalidInputError, NotFoundError, PreconditionError
+from newt.errors import InvalidInputError, LaterVersionError, NotFoundError, PreconditionError
 from newt.runs.base import now
 from newt.runs.facts import plain_facts, read_facts
+from newt.runs.migrations import FIELD, SCHEMA_VERSION, migrate, number_of
 from newt.runs.record import ACTIVE, FINISHED, RESUMABLE, Evaluation, Run, RunChanges, RunState
 from newt.runs.spec import RunSpec, stored_tasks
+from newt.runs.stored import read_json, to_json, unknown_fields
 from services.learner import acting
 from services.learner.records import keys
 from services.learner.records.broken import BrokenRecordError, BrokenRecords, Listing, decoding, first_problem
@@ -37,13 +39,15 @@ BLOCKED = "blocked"
 LIVING = frozenset({RunState.QUEUED, *ACTIVE})
 
 # KEYS: run, events, runs, unfinished, changes. ARGV: run id, attempt or "", allowed states as ",a,b,", event JSON or
-# "", most events, whether the new state is an end or "", name and number of changes, then field, value pairs.
+# "", most events, whether the new state is an end or "", name and number of changes, highest schema, then field, value
+# pairs.
 _WRITE = """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return 'missing' end
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[2] then return 'superseded' end
 if ARGV[3] ~= '' and not string.find(ARGV[3], ',' .. state .. ',', 1, true) then return 'refused' end
-redis.call('HSET', KEYS[1], unpack(ARGV, 9))
+if (tonumber(redis.call('HGET', KEYS[1], 'schema_version') or 0) or 0) > tonumber(ARGV[9]) then return 'later' end
+redis.call('HSET', KEYS[1], unpack(ARGV, 10))
 redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 'record', ARGV[7])
 if ARGV[4] ~= '' then redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'event', ARGV[4]) end
 if ARGV[6] == '1' then redis.call('ZREM', KEYS[4], ARGV[1]) end
@@ -101,6 +105,7 @@ class RunStore:
         names = [task.name for task in spec.task_list()]
         spec = spec.model_copy(update={"tasks": names})
         fields = {
+            FIELD: str(SCHEMA_VERSION),
             "state": RunState.QUEUED.value,
             "attempt": "0",
             "spec": spec.model_dump_json(),
@@ -199,6 +204,9 @@ class RunStore:
         if run.started_at is None:
             fields["started_at"] = now().isoformat()
         changed = self.transition(run_id, target, [run.state], message=f"started (attempt {attempt})", fields=fields)
+        if changed and run.ignored:
+            message = f"goes on without settings that only a later version knows: {', '.join(run.ignored)}"
+            self._history.add_event(run_id, NewEvent("warning", message))
         return attempt if changed else None
 
     def cancel(self, run_id: str) -> None:
@@ -288,6 +296,7 @@ class RunStore:
         Raises:
             NotFoundError: Unknown run.
             SupersededError: `attempt` is not the newest any more.
+            LaterVersionError: A later version has written the record.
         """
         target = values.get("state")
         ends = "" if target is None else int(RunState(str(target)).finished)
@@ -307,12 +316,15 @@ class RunStore:
             ends,
             keys.record("run", run_id),
             keys.MAX_CHANGES,
+            SCHEMA_VERSION,
             *(item for pair in values.items() for item in pair),
         )
         if result == "missing":
             raise _unknown(run_id)
         if result == "superseded":
             raise SupersededError(f"attempt {attempt} of run {run_id} has been superseded")
+        if result == "later":
+            raise LaterVersionError(f"run {run_id}", number_of(self.field(run_id, FIELD)), SCHEMA_VERSION)
         return bool(result == "ok")
 
     def bump(self, run_id: str, attempt: int, field: str) -> int:
@@ -328,7 +340,8 @@ class RunStore:
         event = NewEvent("evaluation", f"{evaluation.kind}: mean score {score:.3f}", {"score": score})
         places = (keys.run(run_id), keys.part(run_id, "evaluations"), keys.part(run_id, "events"), keys.CHANGES)
         change = (keys.record("run", run_id), keys.MAX_CHANGES)
-        arguments = (attempt, evaluation.model_dump_json(), event.encode(), MAX_EVENTS, *change)
+        text = json.dumps({FIELD: SCHEMA_VERSION, **to_json(evaluation)})
+        arguments = (attempt, text, event.encode(), MAX_EVENTS, *change)
         result = self._redis.eval(_ADD_EVALUATION, len(places), *places, *arguments)
         if result == "superseded":
             raise SupersededError(f"attempt {attempt} of run {run_id} has been superseded")
@@ -378,13 +391,14 @@ def _decode(run_id: str, fields: Any) -> Run:
             raise fields
         if not fields:
             raise ValueError("it is gone, but for its place in the list of runs")
-        spec = _spec(fields["spec"], fields["tasks"], fields.get("task_facts"))
+        spec = _spec(fields["spec"], fields["tasks"], fields.get("task_facts"), fields.get(FIELD, "0"))
         state = RunState(fields["state"])
         return Run(
             id=run_id,
             state=state,
             attempt=int(fields["attempt"]),
             spec=spec,
+            ignored=unknown_fields(spec),
             tasks=list(spec.tasks),
             task_facts=spec.task_list() if fields.get("task_facts") else [],
             created_at=datetime.fromisoformat(fields["created_at"]),
@@ -409,16 +423,14 @@ def _decode(run_id: str, fields: Any) -> Run:
 
 
 @lru_cache(maxsize=1_000)
-def _spec(text: str, tasks_text: str, facts_text: str | None) -> RunSpec:
+def _spec(text: str, tasks_text: str, facts_text: str | None, number: str) -> RunSpec:
     """The settings in a record, which never change."""
-    tasks, facts = json.loads(tasks_text), read_facts(json.loads(facts_text or "[]"))
-    if facts and [task.name for task in facts] != tasks:
+    stored = {FIELD: number, "spec": json.loads(text), "tasks": json.loads(tasks_text)}
+    record, facts = migrate("run", stored), read_facts(json.loads(facts_text or "[]"))
+    if facts and [task.name for task in facts] != record["tasks"]:
         raise ValueError("its tasks and their facts are not of the same tasks")
     with stored_tasks(facts):
-        spec = RunSpec.model_validate_json(text)
-        if spec.tasks != tasks:  # an older learner stored globs, and what they stood for beside them
-            spec = RunSpec.model_validate_json(json.dumps({**json.loads(text), "tasks": tasks}))
-    return spec
+        return read_json(RunSpec, json.dumps(record["spec"]))
 
 
 def _date(text: str | None) -> datetime | None:

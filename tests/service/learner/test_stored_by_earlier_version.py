@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
+from earlier_version import STORED, restore
 from learner_stack import LearnerStack
 
 from newt.client.replay import ReplayClient
 
 pytestmark = pytest.mark.slow
-
-STORED = Path(__file__).with_name("stored_by_0_1_0")
-
-
-def restore(url: str, data_dir: Path) -> None:
-    """Puts every key back."""
-
-    def raw(text: str) -> bytes:
-        if text.startswith("base64:"):
-            return base64.b64decode(text.removeprefix("base64:"))
-        return text.replace("{data_dir}", str(data_dir)).encode()
-
-    with redis.Redis.from_url(url) as client:
-        for key, item in json.loads((STORED / "redis.json").read_text()).items():
-            value = item["value"]
-            match item["kind"]:
-                case "hash":
-                    client.hset(key, mapping={raw(name): raw(text) for name, text in value.items()})
-                case "string":
-                    client.set(key, raw(value))
-                case "list":
-                    client.rpush(key, *map(raw, value))
-                case "set":
-                    client.sadd(key, *map(raw, value))
-                case "zset":
-                    client.zadd(key, {raw(member): score for member, score in value})
-                case "stream":
-                    for row, fields in value:
-                        client.xadd(key, {raw(name): raw(text) for name, text in fields.items()}, id=row)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from replay_episodes import make_buffer, numbered, numbers_of, take
 from replay_stack import serving
 
 from newt.client.replay import ReplayClient
-from newt.errors import CorruptDataError, NotFoundError
+from newt.errors import CorruptDataError, NotFoundError, PreconditionError
 from newt.local import redis_server
 from newt.local.redis_server import RedisServer
 
@@ -161,3 +161,57 @@ def test_a_broken_space_is_named_with_its_reason(redis: RedisServer) -> None:
             assert errors["run"] == ""
             assert "'next'" in errors["bad"]
             client.append(numbered(7, 9), buffer_id="run", timeout_s=10)
+
+
+def _stored(raw: redis_client.Redis[bytes], pattern: str) -> dict[bytes, object]:
+    # The bytes of a hash depend on where it is in its growth.
+    return {key: raw.hgetall(key) if raw.type(key) == b"hash" else raw.dump(key) for key in raw.keys(pattern)}
+
+
+def test_a_space_that_a_later_version_wrote_is_left_alone(redis: RedisServer) -> None:
+    with redis_client.Redis.from_url(redis.url) as raw:
+        raw.flushall()
+        with serving(redis) as service, ReplayClient(service.server.address) as client:
+            _store_both(client)
+        assert raw.hget(f"{ROOT}:buffer:bad:meta", "schema") == b"1"
+        for space in ("buffer:bad", "demos:bad"):
+            raw.hset(f"{ROOT}:{space}:meta", "schema", 2)
+            raw.hdel(f"{ROOT}:{space}:meta", "incarnation")  # which means something else by then
+        stored = _stored(raw, "*bad*")
+        assert len(stored) > 6
+        with serving(redis, redis_check_s=0.02) as service, ReplayClient(service.server.address) as client:
+            later = r":bad was stored by a later version of Newt \(schema 2, .* up to 1\): update Newt"
+            for use in (
+                lambda: client.get_buffer("bad"),
+                lambda: make_buffer(client, "bad"),
+                lambda: client.append(numbered(8, 9), buffer_id="bad", timeout_s=10),
+                lambda: client.append(numbered(8, 9), demo_set="bad", timeout_s=10),
+                lambda: list(client.read_episodes(demo_set="bad")),
+            ):
+                with pytest.raises(PreconditionError, match=later):
+                    use()
+            _whole_ones_are_served(client, 9)
+            time.sleep(0.1)  # several looks
+            assert _stored(raw, "*bad*") == stored
+            client.delete_buffer("bad")  # when somebody asks for it
+            client.delete_demo_set("bad")
+            assert not raw.keys("*bad*")
+
+
+def test_fields_that_a_later_version_adds_to_a_buffer_stay(redis: RedisServer) -> None:
+    place = f"{ROOT}:buffer:run:meta"
+    unknown = bytes([0xF8, 0x07, 0x05])  # field 127, varint 5
+    with redis_client.Redis.from_url(redis.url) as raw:
+        raw.flushall()
+        with serving(redis) as service, ReplayClient(service.server.address) as client:
+            make_buffer(client)
+            client.append(numbered(1, 9), buffer_id="run", timeout_s=10)
+        raw.hset(place, mapping={"config": (raw.hget(place, "config") or b"") + unknown, "later": b"x"})
+        with serving(redis) as service, ReplayClient(service.server.address) as client:
+            assert make_buffer(client)
+            assert make_buffer(client, capacity_rows=500)
+            client.append(numbered(2, 9), buffer_id="run", timeout_s=10)
+            with pytest.raises(PreconditionError, match="demos_in_online"):
+                make_buffer(client, demos_in_online=True)
+        assert unknown in (raw.hget(place, "config") or b"")
+        assert raw.hmget(place, "later", "capacity") == [b"x", b"500"]

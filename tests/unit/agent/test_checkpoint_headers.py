@@ -55,6 +55,28 @@ def test_any_value_anywhere_is_read_or_refused(
     assert len(reason) < 1000
 
 
+def test_what_a_later_version_adds_is_left_aside(
+    content: tuple[dict[str, Any], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    document, tensors = content
+    known = load_checkpoint(write(tmp_path / "known", document, tensors))
+    for place in ((), ("model_config",), ("train_config",), ("tasks",), ("info",), ("info", "spec", "plan")):
+        document = changed(document, (*place, "later"), {"a": 1})
+    path = write(tmp_path / "later", document, tensors)
+    later = load_checkpoint(path)
+    assert (later.model_config, later.train_config) == (known.model_config, known.train_config)
+    assert read_header(path).info["later"] == {"a": 1}
+
+
+def test_a_later_format_is_named_in_one_line(
+    content: tuple[dict[str, Any], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    document, tensors = content
+    path = write(tmp_path / "x", {"format": document["format"], "version": 2}, tensors)
+    with pytest.raises(CheckpointError, match=r"x: it was written in format 2, .* up to 1: update newt$"):
+        load_checkpoint(path)
+
+
 DEEP = "[" * 20_000 + "]" * 20_000
 
 

@@ -57,7 +57,8 @@ def test_it_acts_for_other_tasks_by_their_texts(tmp_path: Path, wide: TaskTable)
     ("field", "value", "named"),
     [
         ("algorithm", "sac", "algorithm"),
-        ("version", 2, "version"),
+        ("version", 2, "written in format 2, this version reads up to 1: update newt"),
+        ("version", "1", "version"),
         ("settings", {"hidden_dim": -1}, "hidden_dim"),
         ("settings", {"hidden_dim": 16}, "do not fit"),
         ("obs_dim", 64, "obs_dim"),
@@ -73,6 +74,15 @@ def test_what_cannot_be_is_named(tmp_path: Path, wide: TaskTable, field: str, va
     path.write_bytes(blobs.pack({**json.loads(text), field: value}, tensors))
     with pytest.raises(CheckpointError, match=named):
         load_policy(path)
+
+
+def test_what_a_later_version_adds_is_left_aside(tmp_path: Path, wide: TaskTable) -> None:
+    path = written(tmp_path / "x", wide, CONFIGS[0])
+    text, tensors = blobs.unpack(path.read_bytes(), "x")
+    document = json.loads(text)
+    document = {**document, "later": 1, "settings": {**document["settings"], "later": 1}}
+    path.write_bytes(blobs.pack(document, tensors))
+    assert load_policy(path).header.config == CONFIGS[0]
 
 
 def test_damage_and_other_kinds_are_refused(tmp_path: Path, wide: TaskTable) -> None:
