@@ -87,13 +87,15 @@ fuzz: $(VENV)/.dev ## Wrong requests to every service, ten minutes instead of th
 	$(PYTHON) -m pytest --timeout 1800 tests/service/strangers tests/service/learner/rest
 
 ##@ Generate
-.PHONY: protos protos-check manifests manifests-check docs docs-check vendor
+.PHONY: protos protos-check protos-baseline manifests manifests-check docs docs-check vendor
 vendor: ## Bring another uPlot into the learner's page: make vendor VERSION=1.6.32 (needs npm)
 	scripts/vendor-page.sh $(VERSION)
 protos: $(VENV)/.dev ## gRPC stubs (newt/wire/v1) from protos/
 	$(PYTHON) protos/generate.py
 protos-check: $(VENV)/.dev ## Fail if the stubs are stale
 	$(PYTHON) protos/generate.py --check
+protos-baseline: $(VENV)/.dev ## At a release: what later versions must understand (protos/baseline.json)
+	$(VENV)/bin/buf build protos --exclude-source-info -o protos/baseline.json
 manifests: $(VENV)/.dev ## Simulators, alert rules and dashboards in deploy/ that come from code
 	$(PYTHON) -m deploy.generate
 manifests-check: $(VENV)/.dev ## Fail if they are stale
