@@ -335,8 +335,9 @@ class Catalog:
         except (UnavailableError, ExhaustedError):
             raise  # Redis itself: no space can be read now
         except Exception as error:  # whatever is stored, the other spaces must be served
-            later = isinstance(error, LaterVersionError)
-            why = error if later else CorruptDataError(f"{key} cannot be read: {error}")
+            why: NewtError = CorruptDataError(f"{key} cannot be read: {error}")
+            if isinstance(error, LaterVersionError):
+                why = error
             if str(self._broken.get(key)) != str(why):
                 log.error("space_broken", space=str(key), error=str(error), exc_info=not isinstance(error, NewtError))
             self._broken[key] = why
