@@ -35,21 +35,15 @@ _PACKAGE = "newt.own.example"
 _FILES = ("env.py", "test_env.py")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _COLOURS = {"passed": "green", "failed": "red", "warning": "yellow"}
-_OF_GYM = '''"""A task of your own, made of {env_id}: what Newt must know of it beside what it says itself."""
+_FACTS = '''"""A task of your own, made of {source}: what Newt must know of it beside what it says itself."""
 
-import gymnasium
+{imported}
 
 from newt.own import OwnTask, Returns
 
-
-def make(render_mode=None):
-    """Makes the environment."""
-    return gymnasium.make("{env_id}", render_mode=render_mode, disable_env_checker=True)
-
-
-TASK = OwnTask(
+{made}TASK = OwnTask(
     name="{name}",
-    make=make,
+    make={make},
     # The agent reads these two.
     embodiment="What the body is, and what each action does.",
     goal="What to do.",
@@ -60,22 +54,32 @@ TASK = OwnTask(
     score=Returns(worst=-1000.0, best=0.0),
 )
 '''
+_MAKE = '''
+def make(render_mode=None):
+    """Makes the environment."""
+    return gymnasium.make("{env_id}", render_mode=render_mode, disable_env_checker=True)
+
+
+'''
+_IN_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @env_app.command()
 def init(
     name: Annotated[str, typer.Argument(help="Name of the folder, and of the task.")],
-    from_: Annotated[str | None, typer.Option("--from", help="Begin with an existing environment: gym:ID.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Begin with an existing environment: gym:ID, or MODULE:NAME.")
+    ] = None,
 ) -> None:
     """Make a folder with one commented file, env.py, that already runs, and a test of it."""
     folder = Path(name)
     if not _NAME.fullmatch(folder.name):
         raise InvalidInputError("NAME", f"got {name!r}, expected a letter, then letters, digits, _ and -")
-    if from_ is not None and not from_.startswith("gym:"):
-        raise InvalidInputError("--from", f"got {from_!r}, expected gym:ID")
+    if from_ is not None and not from_.startswith("gym:") and not _IN_MODULE.fullmatch(from_):
+        raise InvalidInputError("--from", f"got {from_!r}, expected gym:ID, or MODULE:NAME of a class or a function")
     task = folder.name.replace("_", "-").lower()
     if from_ is not None:
-        texts = {"env.py": _OF_GYM.format(env_id=from_.removeprefix("gym:"), name=task)}
+        texts = {"env.py": _facts_of(from_, task)}
     else:
         texts = {file: resources.files(_PACKAGE).joinpath(file).read_text(encoding="utf-8") for file in _FILES}
         texts["env.py"] = texts["env.py"].replace("my-reacher", task)
@@ -90,6 +94,16 @@ def init(
     for line in (f"check {shown}", f"play {shown} --agent {'random' if from_ else 'expert'}"):
         console.print(f"  newt env {line}", highlight=False, soft_wrap=True)
     console.print(f"  newt train {shown} --preset laptop", highlight=False, soft_wrap=True)
+
+
+def _facts_of(source: str, name: str) -> str:
+    """The text of a file that declares an environment which is elsewhere."""
+    if source.startswith("gym:"):
+        made = _MAKE.format(env_id=source.removeprefix("gym:"))
+        return _FACTS.format(source=source, name=name, imported="import gymnasium", made=made, make="make")
+    module, _, attribute = source.partition(":")
+    imported = f"from {module} import {attribute}"
+    return _FACTS.format(source=source, name=name, imported=imported, made="", make=attribute)
 
 
 @env_app.command()

@@ -132,6 +132,14 @@ class Patience:
         with self._lock:
             return "; ".join(self._waits.values()) or None
 
+    def note(self, who: str, what: str | None) -> None:
+        """Something is waited for that no call can tell; None: not any more."""
+        with self._lock:
+            if what is None:
+                self._waits.pop(who, None)
+            else:
+                self._waits[who] = what
+
     def call(self, peer: Peer, call: Callable[[], T]) -> T:
         """The result of a call that is repeated while its service is unavailable, full, or has lost work.
 

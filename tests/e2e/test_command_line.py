@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -252,3 +254,43 @@ def test_a_stranger_trains_on_a_task_of_their_own(installed: Path) -> None:
     assert "2 tasks" in run.stdout
     assert "succeeded" in run.stdout
     assert newt(home, "status").returncode == 1  # the services lived as long as the command
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_an_agent_plays_while_its_run_goes_on(installed: Path) -> None:
+    home = installed / "live-home"
+    assert newt(home, "env", "init", "live_reacher").returncode == 0
+    small = [argument for value in (*OWN, "schedule.total_env_steps=1000000") for argument in ("--set", value)]
+    command = [str(installed / "venv" / "bin" / "newt"), "train", "./live_reacher", "--preset", "laptop", *small]
+    variables = environment(NEWT_HOME=str(home), COLUMNS="200")
+    with subprocess.Popen(
+        command, env=variables, cwd=installed / "empty", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as train:
+        try:
+            run = wait_for_checkpoint(home, train)
+            played = newt(home, "env", "play", "./live_reacher", "--agent", run)
+            assert played.returncode == 0, played.stderr
+            assert "live-reacher: 50 steps" in played.stdout
+            assert (installed / "empty" / f"live_reacher-{run}.mp4").stat().st_size > 1_000
+            assert httpx.get(f"{url(home)}/runs/{run}", timeout=10).json()["state"] == "training"
+        finally:
+            train.send_signal(signal.SIGINT)
+            train.communicate(timeout=100)
+    assert newt(home, "status").returncode == 1
+
+
+def wait_for_checkpoint(home: Path, train: subprocess.Popen[str]) -> str:
+    """The id of the only run, once it has one."""
+    deadline = time.monotonic() + 170
+    while True:
+        assert train.poll() is None, train.stdout.read() if train.stdout else ""
+        assert time.monotonic() < deadline
+        state = control.read(home)
+        if state is not None and state.state == "running":
+            with contextlib.suppress(httpx.TransportError):
+                for run in httpx.get(f"{state.rest_url}/runs", timeout=10).json()["runs"]:
+                    address = f"{state.rest_url}/runs/{run['id']}/checkpoints"
+                    if httpx.get(address, timeout=10).json()["checkpoints"]:
+                        return str(run["id"])
+        time.sleep(0.3)

@@ -128,6 +128,7 @@ class CollectorGroup:
         decision = self._decide(shown.obs, image, first)
         session.send(decision.action)
         step = session.receive()
+        self._services.saw(self._tasks, step)
         self._pace.stepped(self._index, len(self._tasks), int(decision.weights_version.max()))
         image, reached_image = sight.step(step)
         for row in range(len(self._tasks)):

@@ -139,6 +139,7 @@ class _DemoSession:
         self, stage: EpisodeStage, action: np.ndarray[tuple[int, ...], np.dtype[np.float32]], step: Step
     ) -> None:
         shown = step.observation
+        self._services.saw([task for task, _ in self._rows], step)
         for row, (task, _) in enumerate(self._rows):
             if not step.crashed[row]:
                 stage.step(row, action[row], float(step.reward[row]), step.reached_obs[row], Behaviour.EXPERT)

@@ -277,6 +277,7 @@ class _SessionPlayer:
     def _record(self, step: Step, decision: Decision, image: Floats) -> list[int]:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
+        self._services.saw(self._tasks, step)
         self._stepped(sum(bool(queue) for queue in self._queues))
         for row, queue in enumerate(self._queues):
             over = bool(step.terminated[row] or step.truncated[row])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ import structlog
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
 from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+from newt.client.steps import Step
 from newt.tasks.registry import Task
 from services.learner.playing.sight import Vision
 from services.learner.settings import LearnerSettings, start_sim
@@ -21,6 +23,8 @@ from services.learner.waiting import Patience, RunFailedError, StopFlag
 # with that episode lost, where a shorter deadline would have us ask again and again meanwhile.
 SIM_TIMEOUT_S = 90.0
 BUILD_TIMEOUT_S = 120.0
+MANY_CRASHES = 20
+"""Episodes of a task that crash one behind the other before it is told: a mishap of a worker takes a few along."""
 log = structlog.get_logger(__name__)
 
 REMEDY = "start it, or correct its address in the learner's settings"
@@ -43,6 +47,7 @@ class Services:
     replay: ReplayClient
     patience: Patience
     vision: Vision | None = None
+    _crashes: Counter[str] = field(default_factory=Counter, repr=False)
 
     @classmethod
     def connect(
@@ -132,6 +137,26 @@ class Services:
         return self.sims[domain].open(
             names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
         )
+
+    def saw(self, tasks: Sequence[Task], step: Step) -> None:
+        """Notes how episodes end: of a task of which they only crash, whoever watches the run is to know.
+
+        Args:
+            tasks: Of the rows of the step.
+            step: A step of a session.
+        """
+        for row in step.final_rows:
+            name = tasks[row].name
+            if not step.crashed[row]:
+                if self._crashes.pop(name, 0) >= MANY_CRASHES:
+                    self.patience.note(f"episodes of {name}", None)
+                continue
+            self._crashes[name] += 1
+            if self._crashes[name] == MANY_CRASHES:
+                told = f"whole episodes of {name}: the last {MANY_CRASHES} have crashed"
+                text = f"{told}, and its simulator's log says why; mend it there (`newt env check`)"
+                log.error("episodes_only_crash", task=name, remedy=text)
+                self.patience.note(f"episodes of {name}", text)
 
     def close(self) -> None:
         """Closes all channels."""

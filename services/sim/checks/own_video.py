@@ -88,8 +88,12 @@ def _window(name: str, env: OwnEnv) -> Callable[[int, float], bool]:
 
 
 def _trained(file: str, task: str, seed: int) -> Agent:
-    from newt.agent import Agent  # torch, which the others need not wait for
+    import torch  # which the others need not wait for
 
+    from newt.agent import Agent
+
+    # A plan of one row is too small for threads that wait for each other, the more so beside the run's own processes.
+    torch.set_num_threads(1)
     agent = Agent.load(file, seed=seed)
     if task not in agent.tasks:
         raise InvalidInputError("--agent", f"{file} was not trained on {task}; it knows {', '.join(agent.tasks)}")

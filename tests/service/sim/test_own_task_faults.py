@@ -10,6 +10,10 @@ import pytest
 from sim_running import RunningServer
 
 from newt.client import SimClient, SimSession, Step
+from newt.client.planner import PlannerClient
+from newt.client.replay import ReplayClient
+from services.learner.waiting import Patience, StopFlag
+from services.learner.worker.connections import MANY_CRASHES, Services
 
 SOURCE = """
 import os, subprocess
@@ -98,3 +102,24 @@ def test_a_worker_that_grows_begins_anew(server: RunningServer) -> None:
         assert crashed.tolist() == [False, True]
         assert not session.step(np.zeros((2, 16), np.float32)).crashed.any()
     assert len(set(server.service.pool.pids) & set(server.pids)) == 1
+
+
+def test_a_run_is_told_of_a_task_whose_episodes_only_crash(server: RunningServer) -> None:
+    patience, still = Patience(StopFlag()), np.zeros((2, 16), np.float32)
+    nobody = "127.0.0.1:9"
+    with Services(
+        {"own": SimClient(server.address, 30)}, PlannerClient(nobody), ReplayClient(nobody), patience
+    ) as services:
+        described = {task.name: task for task in services.sims["own"].describe()}
+        good, bad = described["good"], described["exit"]
+        with services.open("own", [good, bad], [1, 2]) as session:
+            session.reset()
+            told = []
+            for _ in range(3 * MANY_CRASHES):
+                services.saw([good, bad], session.step(still))
+                told.append(patience.waiting_on)
+            assert told[-2] is None
+            assert "whole episodes of exit: the last 20 have crashed" in (told[-1] or "")
+            for _ in range(10):
+                services.saw([bad, good], session.step(still))  # as if it had been mended
+        assert patience.waiting_on is None

@@ -119,6 +119,20 @@ def test_a_gymnasium_environment_gets_a_file_of_facts(tmp_path: Path) -> None:
     assert (task.name, task.obs_dim, task.episode_length) == ("my-pendulum", 3, 200)
 
 
+def test_an_environment_of_a_package_gets_a_file_of_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_pkg").mkdir()
+    (tmp_path / "my_pkg" / "__init__.py").touch()
+    (tmp_path / "my_pkg" / "my_mod.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"`newt env init NAME --from my_pkg\.my_mod:Env` writes one"):
+        sources.declared("my_pkg.my_mod:Env")
+    assert newt("init", str(tmp_path / "mine"), "--from", "my_pkg.my_mod:Env")[0] == 0
+    (task,) = sources.declared(str(tmp_path / "mine"))
+    assert (task.name, task.obs_dim, task.episode_length) == ("mine", 2, 200)
+    with pytest.raises(InvalidInputError, match="expected gym:ID, or MODULE:NAME"):
+        newt("init", str(tmp_path / "other"), "--from", "my_pkg")
+
+
 def test_several_tasks_are_checked_one_after_the_other() -> None:
     code, output = newt("check", str(OWN_TASKS), "--steps", "50", "--episodes", "1")
     assert code == 0

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -49,7 +50,9 @@ def load(source: str) -> list[OwnTask]:
         raise
     except ModuleNotFoundError as error:
         raise InvalidInputError(
-            source, f"it needs the package {error.name!r}: install it where the simulator service runs"
+            source,
+            f"{_where(error)}it needs the package {error.name!r}: name it in OwnTask(requirements=[...]) or in a "
+            "requirements.txt beside the file, or install it where the simulator service runs",
         ) from error
     except Exception as error:
         raise InvalidInputError(
@@ -162,7 +165,8 @@ def _of_object(source: str, found: Any) -> Iterable[Any]:
     raise InvalidInputError(
         source,
         f"it is a {type(found).__name__ if not isinstance(found, type) else 'class'} without a declaration: nobody "
-        "knows its goal and its episode length; name an OwnTask(make=..., goal=..., episode_length=...) in its place",
+        "knows its goal and its episode length; name an OwnTask(make=..., goal=..., episode_length=...) in its place: "
+        f"`newt env init NAME --from {source}` writes one",
     )
 
 
@@ -216,10 +220,13 @@ def _check_requirements(task: OwnTask) -> None:
 
 
 def _where(error: BaseException) -> str:
-    """File and line of the code that raised, without ours."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if isinstance(error, SyntaxError) or last is None:
-        return ""
-    return f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}: "
+    """File and line of the code that raised, without ours and that of imports."""
+    if isinstance(error, SyntaxError):
+        return ""  # It says so itself.
+    ours = (__file__, importlib.__file__)
+    places = [
+        f"{frame.filename}:{frame.lineno}: "
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in ours and not frame.filename.startswith("<frozen")
+    ]
+    return places[-1] if places else ""
