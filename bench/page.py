@@ -48,13 +48,22 @@ def run(effort: Effort) -> Iterator[Figure]:
             large = [_open(browser, place, _USABLE, tasks) for _ in range(repetitions)]
             what = f"a run of {tasks} tasks, {rows:,} rows of metrics: its curves are drawn; nothing cached"
             yield Value("page.run_usable", what, "ms", Spread.of(large), at_most=2000)
+            for count in (0, pages):
+                with _told(writer), _opened(browser, place, tasks, count):
+                    times = _latencies(f"{address}/runs/{writer.run_id}", requests)
+                what = f"GET /runs/RUN while {count} pages of the run are open in Chromium here; it tells its progress"
+                yield from _quantiles(f"page.api.{count}_open_pages", what, times)
         for count in (0, pages):
-            with _followed(address, writer, count):
+            with _told(writer), _followed(address, writer, count):
                 times = _latencies(f"{address}/runs/{writer.run_id}", requests)
-            what = f"GET /runs/RUN while {count} pages follow the run, which tells its progress every second"
-            for name, share in (("p50", 0.5), ("p99", 0.99)):
-                value = float(np.quantile(times, share))
-                yield Value(f"page.api.{count}_pages.{name}", what, "ms", Spread(value, value, value))
+            what = f"GET /runs/RUN while {count} programs follow the run, as pages elsewhere do; it tells its progress"
+            yield from _quantiles(f"page.api.{count}_pages", what, times)
+
+
+def _quantiles(name: str, what: str, times: list[float]) -> Iterator[Figure]:
+    for quantile, share in (("p50", 0.5), ("p99", 0.99)):
+        value = float(np.quantile(times, share))
+        yield Value(f"{name}.{quantile}", what, "ms", Spread(value, value, value))
 
 
 def _open(browser: Browser, place: str, ready: str, tasks: int) -> float:
@@ -82,8 +91,41 @@ def _latencies(url: str, requests: int) -> list[float]:
 
 
 @contextmanager
+def _opened(browser: Browser, place: str, tasks: int, count: int) -> Iterator[None]:
+    """So many pages are open and drawn, each of a person of its own: browsers allow few connections to a host."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            context = browser.new_context(viewport={"width": 1280, "height": 900})
+            stack.callback(context.close)
+            page = context.new_page()
+            page.goto(place)
+            page.wait_for_function(_USABLE, arg=tasks, timeout=60_000)
+        yield
+
+
+@contextmanager
+def _told(writer: RunWriter) -> Iterator[None]:
+    """The run tells its progress every second."""
+    over = threading.Event()
+
+    def tell() -> None:
+        for step in range(1_000_000):
+            _progress(writer, 90_000 + step)
+            if over.wait(1.0):
+                return
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def _followed(address: str, writer: RunWriter, pages: int) -> Iterator[None]:
-    """So many clients follow the run's events, which come about once a second."""
+    """So many clients follow the run's events."""
     over, ready = threading.Event(), threading.Barrier(pages + 1)
 
     def follow() -> None:
@@ -95,14 +137,7 @@ def _followed(address: str, writer: RunWriter, pages: int) -> Iterator[None]:
                 if over.is_set():
                     return
 
-    def tell() -> None:
-        for step in range(1_000_000):
-            _progress(writer, 90_000 + step)
-            if over.wait(1.0):
-                _progress(writer, 0)
-                return
-
-    threads = [threading.Thread(target=follow) for _ in range(pages)] + [threading.Thread(target=tell)]
+    threads = [threading.Thread(target=follow) for _ in range(pages)]
     for thread in threads:
         thread.start()
     ready.wait(_START_TIMEOUT_S)

@@ -47,7 +47,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("."),
     url: UrlOption = None,
 ) -> None:
-    """Write what runs have told: a file for each. Parquet needs newt[parquet]."""
+    """Write what runs have told: a file for each. Parquet needs the extra parquet."""
     if format is Format.PARQUET:
         require("pyarrow", "parquet")  # here; the learner needs none
     api = Api(url)
@@ -83,7 +83,7 @@ def follow(
 ) -> None:
     """Tell another program what a run has told, and what it tells until it ends.
 
-    Needs newt[tensorboard], newt[wandb] or newt[trackio]; where these two keep it is theirs to say: WANDB_MODE=offline.
+    Needs the extra tensorboard, wandb or trackio; where these two keep it is theirs to say: WANDB_MODE=offline.
     """
     from newt.report import records
 

@@ -143,6 +143,9 @@ class Evaluation(Record):
     finished_at: datetime = Field(default_factory=now)
     tasks: dict[str, EpisodeStats] = Field(description="Means by task; of an open loop, up to the end of the plan.")
     open_loop: dict[str, OpenLoopStats] = Field(default_factory=dict, description="By task, in mode open_loop.")
+    videos: dict[str, str] = Field(
+        default_factory=dict, description="Of a periodic evaluation: task to name of its video, among the run's."
+    )
 
     def mean_score(self) -> float:
         """Unweighted mean of the corrected scores over the tasks."""

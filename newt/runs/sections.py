@@ -267,6 +267,9 @@ class EvaluationSpec(Section):
         False, description="At the end, also play the episodes by the policy alone: what does planning add?"
     )
     videos: bool = Field(False, description="Record one video per task in the final evaluation.")
+    periodic_videos: bool = Field(
+        False, description="Record them in the periodic evaluations, too: one sees how the agent came to act so."
+    )
 
 
 class ResourcesSpec(Section):

@@ -19,6 +19,9 @@ class Series(Record):
     total: int = Field(description="Points that there are. Of more than were asked for, these show the same range.")
     env_steps: list[int]
     updates: list[int] = Field(description="Updates so far, pretraining included.")
+    episodes: list[int | None] = Field(
+        description="Training episodes so far; null before the first, and where an earlier version did not count them."
+    )
     time: list[float] = Field(description="Seconds since 1970.")
     values: list[float]
     superseded: list[bool] = Field(

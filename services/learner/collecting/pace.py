@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from newt.client.buffers import Appended
 from newt.runs.record import TaskProgress
 from newt.wire.episodes import Episode
+from services.learner.outcomes import Outcomes
 from services.learner.waiting import StopFlag
 
 RATE_WINDOW_S = 10.0
@@ -72,7 +73,7 @@ class Pace:
         self._permitted = -1
         self._held_back = False
         self._window = deque([(time.monotonic(), 0)])
-        self._finished: list[tuple[str, float, float, int]] = []
+        self._outcomes = Outcomes()
 
     # ---- for the groups
 
@@ -148,7 +149,9 @@ class Pace:
             task.episodes = max(task.episodes, reply.task_episodes)
             task.last_return, task.last_score = total_reward, score
             task.last_success = None if episode.success != episode.success else float(episode.success)
-            self._finished.append((episode.task, total_reward, score, length))
+            self._outcomes.note(
+                episode.task, reward=total_reward, score=score, success=float(episode.success), length=length
+            )
             self._changed.notify_all()
             if self.is_over():
                 self._news.notify_all()
@@ -242,15 +245,9 @@ class Pace:
         return (last - first) / max(end - start, 1e-9)
 
     def take_finished(self) -> dict[str, float]:
-        """Means over the episodes stored since the last call: `return/TASK`, `score/TASK`, `length/TASK`."""
+        """What the episodes stored since the last call came to, as `Outcomes.take` has it."""
         with self._changed:
-            finished, self._finished = self._finished, []
-        values: dict[str, float] = {}
-        for task in dict.fromkeys(row[0] for row in finished):
-            rows = [row for row in finished if row[0] == task]
-            for i, name in enumerate(("return", "score", "length"), start=1):
-                values[f"{name}/{task}"] = sum(float(row[i]) for row in rows) / len(rows)
-        return values
+            return self._outcomes.take(sum(task.episodes for task in self.tasks.values()))
 
     def snapshot(self) -> dict[str, TaskProgress]:
         """Progress by task, copied."""

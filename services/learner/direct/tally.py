@@ -13,6 +13,7 @@ import numpy as np
 from newt.runs.record import TaskProgress
 from newt.tasks.registry import Task
 from services.learner.direct.fleet import FleetStep
+from services.learner.outcomes import Outcomes
 
 RATE_WINDOW_S = 10.0
 
@@ -33,7 +34,7 @@ class Tally:
                 self.tasks[name].env_steps, self.tasks[name].episodes = int(env_steps), int(episodes)
         self.env_steps = sum(task.env_steps for task in self.tasks.values())
         self._returns, self._lengths = np.zeros(len(tasks)), np.zeros(len(tasks), np.int64)
-        self._finished: list[tuple[str, float, float, int]] = []
+        self._outcomes = Outcomes()
         self._lock = threading.Lock()
         self._window = deque([(time.monotonic(), self.env_steps)])
 
@@ -60,18 +61,13 @@ class Tally:
         task.episodes += 1
         task.last_return, task.last_score = float(self._returns[row]), float(step.score[row])
         task.last_success = None if success != success else success
-        self._finished.append((name, task.last_return, task.last_score, int(self._lengths[row])))
+        length = int(self._lengths[row])
+        self._outcomes.note(name, reward=task.last_return, score=task.last_score, success=success, length=length)
 
     def take_finished(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call: `return/TASK`, `score/TASK`, `length/TASK`."""
+        """What the episodes that ended since the last call came to, as `Outcomes.take` has it."""
         with self._lock:
-            finished, self._finished = self._finished, []
-        values: dict[str, float] = {}
-        for task in dict.fromkeys(row[0] for row in finished):
-            rows = [row[1:] for row in finished if row[0] == task]
-            for name, mean in zip(("return", "score", "length"), np.mean(rows, axis=0), strict=True):
-                values[f"{name}/{task}"] = float(mean)
-        return values
+            return self._outcomes.take(sum(task.episodes for task in self.tasks.values()))
 
     def rate(self) -> float:
         """Env steps per second, lately."""

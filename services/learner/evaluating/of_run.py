@@ -57,7 +57,8 @@ class RunEvaluations:
         newest = self._folder.last() if kind in _SCORED else None
         what = f"evaluating {_TITLES.get(kind, 'the agent')}"
         self._on_stage(what)
-        videos = self._context.directory / "videos" if kind == "final" and self._spec.evaluation.videos else None
+        wanted = self._spec.evaluation
+        filmed = (kind == "final" and wanted.videos) or (kind == "periodic" and wanted.periodic_videos)
         plan = EvaluationPlan(
             tasks=self._spec.task_list(),
             episodes=self._spec.evaluation.episodes_per_task,
@@ -65,7 +66,8 @@ class RunEvaluations:
             model=model,
             seed=derive(self._spec.seed, "evaluation"),
             env_step=env_steps,
-            video_folder=videos,
+            video_folder=self._context.directory / "videos" if filmed else None,
+            video_prefix=f"{env_steps}-" if kind == "periodic" else "",
         )
         outcome = evaluate(self._services, plan, lambda share: self._on_stage(f"{what} ({share:.0%})"))
         evaluation = Evaluation(
@@ -74,17 +76,22 @@ class RunEvaluations:
             env_steps=env_steps,
             weights_version=outcome.weights_version,
             tasks=outcome.tasks,
+            videos=outcome.videos if kind == "periodic" else {},
         )
         patiently(lambda: writer.evaluation(evaluation), stop)
         if newest is not None:
             self._note(newest, evaluation)
-        if outcome.videos:
+        if outcome.videos and kind == "final":
             patiently(lambda: writer.set_videos(outcome.videos), stop)
         if kind == "final_policy":
             return  # no point of the learning curve, which is that of the agent
         values = {f"eval_score/{task}": stats.corrected_score for task, stats in outcome.tasks.items()}
         values |= {f"eval_return/{task}": stats.return_ for task, stats in outcome.tasks.items()}
         values["eval_score"] = evaluation.mean_score()
+        successes = {task: stats.success for task, stats in outcome.tasks.items() if stats.success is not None}
+        if successes:
+            values |= {f"eval_success/{task}": success for task, success in successes.items()}
+            values["eval_success"] = sum(successes.values()) / len(successes)
         loosely(lambda: writer.metrics("evaluation", env_steps, updates, values))
 
     def _note(self, checkpoint: Checkpoint, evaluation: Evaluation) -> None:

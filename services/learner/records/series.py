@@ -18,8 +18,8 @@ from services.learner.records.history import MAX_METRICS_ROWS, History
 
 MAX_RUNS = 32
 """Runs whose columns are kept; the one that was not asked for longest is forgotten."""
-MEANS = ("score", "return")
-"""Columns `score/TASK` and `return/TASK` have a mean over tasks: of the latest value of each that has one."""
+MEANS = ("score", "return", "success")
+"""Columns `score/TASK` and their kin have a mean over tasks: of the latest value of each that has one."""
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Columns:
         self.position = "-"
         self._env_steps: list[int] = []
         self._updates: list[int] = []
+        self._episodes: list[int | None] = []
         self._time: list[float] = []
         self._sources: list[Source] = []
         self._columns: dict[str, _Column] = {}
@@ -55,6 +56,7 @@ class Columns:
         self.position = row.id
         self._env_steps.append(row.env_steps)
         self._updates.append(row.updates)
+        self._episodes.append(_episodes(row, self._episodes[-1] if self._episodes else None))
         self._time.append(row.time.timestamp())
         self._sources.append(row.source)
         changed = set()
@@ -87,6 +89,7 @@ class Columns:
             total=len(column.values),
             env_steps=[self._env_steps[row] for row in rows],
             updates=[self._updates[row] for row in rows],
+            episodes=[self._episodes[row] for row in rows],
             time=[round(self._time[row], 3) for row in rows],
             values=[column.values[place] for place in kept],
             superseded=[bool(superseded[row]) for row in rows],
@@ -109,6 +112,12 @@ class Columns:
         column = self._columns.setdefault(name, _Column(source))
         column.rows.append(row)
         column.values.append(value)
+
+
+def _episodes(row: MetricsRow, before: int | None) -> int | None:
+    """How many there were: the collector tells it, and for all that is told until the next time it is the last one."""
+    told = row.values.get("episodes")
+    return before if told is None else int(told)
 
 
 @dataclass

@@ -54,6 +54,17 @@ def test_runs_are_shown_as_they_were(upgraded: LearnerStack) -> None:
     assert '"succeeded"' in upgraded.http.get(f"/runs/{runs['finished']['id']}/events").text
 
 
+def test_their_curves_are_drawn_and_compared(upgraded: LearnerStack) -> None:
+    (run_id,) = (run["id"] for run in upgraded.get("/runs")["runs"] if run["spec"]["name"] == "finished")
+    found = upgraded.get(f"/runs/{run_id}/series", name=["score", "total_loss", "eval_score"])["series"]
+    assert {series["name"]: len(series["values"]) > 0 for series in found} == dict.fromkeys(
+        ("score", "total_loss", "eval_score"), True
+    )
+    assert {episodes for series in found for episodes in series["episodes"]} == {None}  # they were not counted
+    (group,) = upgraded.get("/compare", group=run_id)["groups"]
+    assert group["final"]["seeds"] == 1
+
+
 def test_evaluations_and_demonstrations_are_shown_as_they_were(upgraded: LearnerStack) -> None:
     (evaluation,) = upgraded.get("/evaluations")["evaluations"]
     assert (evaluation["state"], list(evaluation["result"]["tasks"])) == ("succeeded", ["mujoco-reacher"])

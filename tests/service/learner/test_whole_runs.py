@@ -61,7 +61,7 @@ def _check_episodes(stack: LearnerStack, run_id: str) -> None:
 @pytest.fixture(scope="module")
 def finished(stack: LearnerStack) -> dict[str, Any]:
     """A run that was left alone."""
-    changes = {"schedule": {"eval_every_env_steps": 500}, "evaluation": {"policy_alone": True}}
+    changes = {"schedule": {"eval_every_env_steps": 500}, "evaluation": {"policy_alone": True, "periodic_videos": True}}
     run_id = stack.submit(_with(changes))
     run = stack.follow(run_id, lambda run: False)
     assert run["state"] == "succeeded", run["error"]
@@ -107,6 +107,11 @@ def test_results_have_all_milestones(stack: LearnerStack, finished: dict[str, An
     for milestone in ("random", "pretrained", "final", "final_policy"):
         scores = [results["tasks"][task][milestone]["score"] for task in TASKS]
         assert results["mean_score"][milestone] == pytest.approx(sum(scores) / len(scores))
+    periodic = results["evaluations"][2]
+    assert periodic["videos"] == {task: f"{periodic['env_steps']}-{task}.mp4" for task in TASKS}
+    video = stack.http.get(f"/runs/{finished['id']}/videos/{periodic['videos'][TASKS[0]]}")
+    assert video.content[4:8] == b"ftyp"
+    assert results["videos"] == {}  # the final one's, which were not asked for
     row = results["tasks"]["mw-button-press"]["final"]
     assert (row["episodes"], row["length"]) == (1, 100)
     assert row["success"] in (0, 1)
@@ -119,7 +124,11 @@ def test_metrics_have_losses_and_scores(stack: LearnerStack, finished: dict[str,
     rows = stack.get(f"/runs/{finished['id']}/metrics")["rows"]
     names = {name for row in rows for name in row["values"]}
     assert {"total_loss", "policy_loss", "grad_norm", "scale", "updates_per_s"} <= names
-    assert {f"score/{task}" for task in TASKS} <= names
+    assert {f"score/{task}" for task in TASKS} | {"success/mw-button-press", "eval_success", "episodes"} <= names
+    assert "success/mujoco-reacher" not in names  # it defines none
+    episodes = [row["values"]["episodes"] for row in rows if "episodes" in row["values"]]
+    assert episodes == sorted(episodes)
+    assert episodes[-1] == sum(task["episodes"] for task in finished["progress"]["tasks"].values())
     steps = [row["env_steps"] for row in rows if row["source"] == "trainer"]
     assert steps == sorted(steps)
 

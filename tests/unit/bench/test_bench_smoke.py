@@ -19,7 +19,13 @@ KEYS = {
     "arcade": {"arcade.pygame-pong", "arcade.pygame-highway"},
     "robot": {"robot.XS.delay_80ms.late", "robot.XS.delay_80ms.act_p99", "robot.XS.budget_128x3"},
     "weights": {"weights.XS.first_use", "weights.XS.failed_plans", "weights.XS.late_plans"},
-    "page": {"page.first_paint", "page.run_usable", "page.api.0_pages.p99", "page.api.2_pages.p50"},
+    "page": {
+        "page.first_paint",
+        "page.run_usable",
+        "page.api.2_open_pages.p99",
+        "page.api.0_pages.p99",
+        "page.api.2_pages.p50",
+    },
     "loop": {"loop.tour"},
 }
 SLOW = {"sims", "domains", "robot", "weights", "page", "loop"}

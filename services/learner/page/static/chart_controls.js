@@ -18,14 +18,14 @@ export function keep(values) {
 
 /** A part of the x axis. @typedef {[number, number] | null} Zoom */
 
-/** The zoom that the address has. @param {URLSearchParams} query @returns {Zoom} */
-export function zoomOf(query) {
-  const ends = (query.get("zoom") ?? "").split(",").map(Number);
+/** The zoom that the address has. @param {URLSearchParams} query @param {string} [name] Of the chart's. @returns {Zoom} */
+export function zoomOf(query, name = "zoom") {
+  const ends = (query.get(name) ?? "").split(",").map(Number);
   return ends.length === 2 && ends.every(Number.isFinite) && ends[0] < ends[1] ? [ends[0], ends[1]] : null;
 }
 
-/** @param {Zoom} zoom */
-export const keepZoom = (zoom) => keep({ zoom: zoom ? zoom.map((value) => Math.round(value)).join() : null });
+/** @param {Zoom} zoom @param {string} [name] */
+export const keepZoom = (zoom, name = "zoom") => keep({ [name]: zoom ? zoom.map((value) => Math.round(value)).join() : null });
 
 /**
  * The state that the address has, and its elements.

@@ -14,6 +14,8 @@ import { whileOpen } from "./visible.js";
 
 const EVERY_MS = 10_000;
 const POINTS = 400;
+/** The two charts have axes of their own. */
+const METRIC_ZOOM = "metric-zoom";
 const STATISTICS = /** @type {Record<string, string>} */ ({ iqm: "Interquartile mean", mean: "Mean" });
 
 /** @type {import("./main.js").View} */
@@ -31,6 +33,7 @@ export async function view(root, path, query, signal) {
   let statistic = query.get("statistic") === "mean" ? "mean" : "iqm";
   let metric = query.get("metric") ?? "score";
   let zoom = zoomOf(query);
+  let metricZoom = zoomOf(query, METRIC_ZOOM);
   /** @type {any} */
   let found = null;
   /** @type {Map<string, import("./curves.js").Series | undefined>} */
@@ -50,10 +53,9 @@ export async function view(root, path, query, signal) {
     refresh().catch(() => {});
   });
   const controls = chartControls(query, draw);
-  /** @param {import("./chart_controls.js").Zoom} range */
-  const zoomed = (range) => keepZoom((zoom = range));
-  const scores = new Chart({ title: "Evaluation score", unit: "over all tasks, with 95% bootstrap bands over seeds", big: true, fixed: [-0.02, 1.02], zoomed }, signal);
-  const lines = new Chart({ title: "Training metric", big: true }, signal);
+  let axis = controls.state.axis;
+  const scores = new Chart({ title: "Evaluation score", unit: "over all tasks, with 95% bootstrap bands over seeds", big: true, fixed: [-0.02, 1.02], zoomed: (range) => keepZoom((zoom = range)) }, signal);
+  const lines = new Chart({ title: "Training metric", big: true, zoomed: (range) => keepZoom((metricZoom = range), METRIC_ZOOM) }, signal);
   const differences = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings that are different" });
   const finals = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Final scores" });
   replace(
@@ -118,7 +120,11 @@ export async function view(root, path, query, signal) {
       { axis: "env_steps", log: false, range: zoom },
       "Over env steps of a run. Drag to zoom, double-click for all.",
     );
-    const { axis, smooth, log } = controls.state;
+    const { smooth, log } = controls.state;
+    if (axis !== controls.state.axis) {
+      axis = controls.state.axis;
+      keepZoom((metricZoom = null), METRIC_ZOOM); // its numbers are of the other axis
+    }
     const drawn = groups.flatMap((ids, place) =>
       ids.flatMap((id) => {
         const one = series.get(id);
@@ -131,7 +137,7 @@ export async function view(root, path, query, signal) {
     const all = [...series.values()].filter((one) => one !== undefined);
     const total = all.reduce((sum, one) => sum + one.total, 0);
     const shown = all.reduce((sum, one) => sum + one.values.length, 0);
-    lines.show(drawn, { axis, log }, `${title(metric)}${unit(metric) ? `, ${unit(metric)}` : ""}: ${count(shown)} of ${count(total)} points`);
+    lines.show(drawn, { axis, log, range: metricZoom }, `${title(metric)}${unit(metric) ? `, ${unit(metric)}` : ""}: ${count(shown)} of ${count(total)} points`);
     replace(differences, differenceTable(found.differences, names));
     replace(finals, finalTable(found.groups, names));
   }

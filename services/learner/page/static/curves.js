@@ -2,19 +2,20 @@
 
 /**
  * A metric as GET /runs/{id}/series has it.
- * @typedef {{ name: string, source: string, total: number, env_steps: number[], updates: number[], time: number[],
- *   values: number[], superseded: boolean[] }} Series
- * @typedef {"env_steps" | "updates" | "time"} Axis
+ * @typedef {{ name: string, source: string, total: number, env_steps: number[], updates: number[],
+ *   episodes: (number | null)[], time: number[], values: number[], superseded: boolean[] }} Series
+ * @typedef {"env_steps" | "updates" | "episodes" | "time"} Axis
  * @typedef {{ x: number[], y: (number | null)[] }} Piece
  */
 
 /** What may be on the x axis. @type {Record<Axis, string>} */
-export const AXES = { env_steps: "Env steps", updates: "Updates", time: "Wall time" };
+export const AXES = { env_steps: "Env steps", updates: "Updates", episodes: "Episodes", time: "Wall time" };
 
-/** Appends a point that has just been told of. @param {Series} series @param {{ env_steps: number, updates: number, time: number }} at @param {number} value */
+/** Appends a point that has just been told of. @param {Series} series @param {{ env_steps: number, updates: number, episodes: number, time: number }} at @param {number} value */
 export function append(series, at, value) {
   series.env_steps.push(at.env_steps);
   series.updates.push(at.updates);
+  series.episodes.push(at.episodes);
   series.time.push(at.time);
   series.values.push(value);
   series.superseded.push(false);
@@ -22,15 +23,17 @@ export function append(series, at, value) {
 }
 
 /** A series without points. @param {string} name @param {string} source @returns {Series} */
-export const none = (name, source) => ({ name, source, total: 0, env_steps: [], updates: [], time: [], values: [], superseded: [] });
+export const none = (name, source) => ({ name, source, total: 0, env_steps: [], updates: [], episodes: [], time: [], values: [], superseded: [] });
 
 /**
- * The curve that counts, and pieces that the run went back behind: each goes to the right only.
+ * The curve that counts, and pieces that the run went back behind: each goes to the right only. Points without a place
+ * on the axis are left out.
  * @param {Series} series @param {Axis} axis @param {number} start Of the wall time, in seconds since 1970.
  * @returns {{ live: Piece, old: Piece[] }}
  */
 export function pieces(series, axis, start) {
-  const x = axis === "time" ? series.time.map((time) => time - start) : series[axis];
+  const there = series[axis].flatMap((value, place) => (value === null ? [] : [place]));
+  const x = there.map((place) => /** @type {number} */ (series[axis][place]) - (axis === "time" ? start : 0));
   /** @type {Piece} */
   const live = { x: [], y: [] };
   /** @type {Piece[]} */
@@ -42,9 +45,9 @@ export function pieces(series, axis, start) {
   }
   let open = false;
   for (let place = 0; place < x.length; place += 1) {
-    const gone = series.superseded[place] || later[place];
+    const gone = series.superseded[there[place]] || later[place];
     if (gone && (!open || x[place] < /** @type {number} */ (old.at(-1)?.x.at(-1)))) old.push({ x: [], y: [] });
-    put(gone ? /** @type {Piece} */ (old.at(-1)) : live, x[place], series.values[place]);
+    put(gone ? /** @type {Piece} */ (old.at(-1)) : live, x[place], series.values[there[place]]);
     open = gone;
   }
   return { live, old };

@@ -30,7 +30,10 @@ export const TRAINER = {
 const MEANS = {
   score: ["Score of training episodes", "mean over tasks"],
   return: ["Return of training episodes", "mean over tasks"],
+  success: ["Success of training episodes", "mean over tasks that define it"],
   eval_score: ["Score of evaluations", "mean over tasks"],
+  eval_success: ["Success of evaluations", "mean over tasks that define it"],
+  episodes: ["Training episodes", "so far"],
 };
 
 /** Charts of speeds, in this order. @type {Record<string, [string, string]>} */

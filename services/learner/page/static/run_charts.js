@@ -53,10 +53,11 @@ export class RunCharts {
 
   /** Appends what the run says of itself now. @param {any} progress */
   tell(progress) {
-    const at = { env_steps: progress.env_steps, updates: progress.pretrain_updates + progress.updates, time: Date.now() / 1000 };
     const tasks = /** @type {any[]} */ (Object.values(progress.tasks));
+    const episodes = tasks.reduce((sum, task) => sum + task.episodes, 0);
+    const at = { env_steps: progress.env_steps, updates: progress.pretrain_updates + progress.updates, episodes, time: Date.now() / 1000 };
     /** @type {Record<string, number | null>} */
-    const collected = { score: mean(tasks.map((task) => task.last_score)), return: mean(tasks.map((task) => task.last_return)), env_steps_per_s: progress.env_steps_per_s };
+    const collected = { score: mean(tasks.map((task) => task.last_score)), return: mean(tasks.map((task) => task.last_return)), success: mean(tasks.map((task) => task.last_success)), env_steps_per_s: progress.env_steps_per_s };
     const { updates_behind, weights_age_s, weights_age_updates } = progress;
     const trained = { ...progress.losses, updates_behind, weights_age_s, weights_age_updates, updates_per_s: progress.updates_per_s };
     this.add("collector", collected, at, "env_steps");
@@ -91,6 +92,7 @@ export class RunCharts {
     const main = [
       panel("score", { title: "Score", unit: "mean over tasks", big: true, fixed: [-0.02, 1.02], below: this.lane.element, drawn: (/** @type {any} */ plot) => this.lane.draw(plot, this.place()) }, ["score", "eval_score"]),
       panel("return", { title: "Return", unit: "mean over tasks" }, ["return"]),
+      ...(this.series.has("success") || this.series.has("eval_success") ? [panel("success", { title: "Success", unit: "mean over tasks that define it", fixed: [-0.02, 1.02] }, ["success", "eval_success"])] : []),
       ...Object.entries(SPEEDS).map(([name, [title, unit]]) => panel(name, { title, unit }, [name])),
     ];
     const others = ordered([...this.series.keys()].filter((name) => this.series.get(name)?.source === "trainer" && !(name in SPEEDS)));
@@ -114,7 +116,7 @@ export class RunCharts {
       if (!longest?.time.length) return null;
       const at = longest.time.findIndex((known) => known > time);
       const place = after ? (at < 0 ? longest.time.length - 1 : at) : (at < 0 ? longest.time.length : at) - 1;
-      return place < 0 ? longest[axis][0] : longest[axis][place];
+      return longest[axis][Math.max(0, place)] ?? 0;
     };
   }
 
@@ -145,7 +147,7 @@ export class RunCharts {
 }
 
 /** @type {Record<string, string>} */
-const LABELS = { score: "training episodes", eval_score: "evaluations", return: "training episodes" };
+const LABELS = { score: "training episodes", eval_score: "evaluations", return: "training episodes", success: "training episodes", eval_success: "evaluations" };
 
 /** How many points are drawn. @param {import("./curves.js").Series[]} found */
 function note(found) {

@@ -9,7 +9,7 @@ import { RunCharts } from "./run_charts.js";
 import { logsCard } from "./run_logs.js";
 import { RunNotes } from "./run_notes.js";
 import { domainBars, TaskGrid } from "./run_tasks.js";
-import { videosCard } from "./run_videos.js";
+import { RunVideos } from "./run_videos.js";
 
 /** @type {import("./main.js").View} */
 export async function view(root, [id], query, signal) {
@@ -31,7 +31,7 @@ export async function view(root, [id], query, signal) {
   const bars = h("div");
   const events = h("tbody");
   const checkpoints = h("div");
-  const videos = h("div", { hidden: true });
+  const videos = new RunVideos(path, id, signal);
   replace(
     root,
     h("div", { class: "heading" }, h("div", { class: "title" }, h("h1", {}, id), state), actions),
@@ -43,7 +43,7 @@ export async function view(root, [id], query, signal) {
     controls.element,
     charts.element,
     h("div", { class: "two" }, card("Domains", bars, h("p", { class: "muted small" }, "Mean score: of the final evaluation, or of the latest training episodes. Mark: random policy.")), card("Checkpoints", checkpoints)),
-    videos,
+    videos.element,
     card(`Tasks (${run.tasks.length})`, grid.element),
     h(
       "div",
@@ -84,19 +84,13 @@ export async function view(root, [id], query, signal) {
     replace(checkpoints, checkpointTable(path, id, found.checkpoints, run.tasks[0]));
   }
 
-  async function showVideos() {
-    const found = await videosCard(path, id, results, signal);
-    videos.hidden = found === null;
-    replace(videos, found);
-  }
-
   async function reload() {
     const before = run.state;
     run = await api.get(path, {}, signal);
     results = await api.get(`${path}/results`, {}, signal);
     show();
     showActions();
-    showVideos().catch(() => {});
+    videos.refresh(results).catch(() => {});
     if (finished(before) && !finished(run.state)) follow();
   }
 
@@ -134,7 +128,7 @@ export async function view(root, [id], query, signal) {
 
   show();
   showActions();
-  await Promise.all([charts.load(), showCheckpoints(), showVideos(), readDomains()]);
+  await Promise.all([charts.load(), showCheckpoints(), videos.refresh(results), readDomains()]);
   follow();
 }
 

@@ -1,5 +1,6 @@
 // The list of runs: live, searched, with what can be done with each.
 import * as api from "./api.js";
+import { keep } from "./chart_controls.js";
 import { h, redraw, replace, say } from "./dom.js";
 import { ago, count, duration, percent, score, short } from "./format.js";
 import { badge, finished, runActions } from "./run_actions.js";
@@ -30,7 +31,7 @@ export async function view(root, path, query, signal) {
     placeholder: "Search id, owner, tag, note, label, domain…",
     "aria-label": "Search runs",
     value: query.get("q") ?? "",
-    on: { input: arrange },
+    on: { input: () => (keep({ q: search.value || null }), arrange()) },
   });
   const kinds = h("div", { class: "segments", role: "group", "aria-label": "Which runs" });
   const compare = h("a", { class: "button", href: "#/compare", hidden: true }, "Compare");
@@ -80,7 +81,7 @@ export async function view(root, path, query, signal) {
     redraw(
       kinds,
       ...KINDS.map(([name, title, member]) => {
-        const pick = () => ((kind = name), arrange());
+        const pick = () => (keep({ state: name === "all" ? null : name }), (kind = name), arrange());
         const pressed = kind === name ? "true" : "false";
         const text = `${title} ${runs.filter(member).length}`;
         return h("button", { type: "button", id: `kind-${name}`, "aria-pressed": pressed, on: { click: pick } }, text);

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from api_server import Api, build, serving
 from axe_playwright_python.sync_playwright import Axe
+from earlier_version import restore
 from playwright.sync_api import Browser, FloatRect, Locator, expect
 from tiny_agents import write_agent
 from visitor import Visitor
 
+from newt.local import redis_server
 from newt.local.redis_server import RedisServer
 from newt.runs.base import now
 from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
@@ -51,7 +53,8 @@ def attempt_of(api: Api, run_id: str) -> RunWriter:
 
 def tell(writer: RunWriter, stage: str, env_steps: int, score: float = 0.5) -> None:
     """Reports progress as both processes do."""
-    tasks = {task: TaskProgress(last_score=score, last_return=9.0) for task in writer.get().tasks}
+    done = TaskProgress(last_score=score, last_return=9.0, last_success=1.0, episodes=env_steps // 500)
+    tasks = dict.fromkeys(writer.get().tasks, done)
     collected = CollectorProgress(stage=stage, env_steps=env_steps, env_steps_per_s=100, tasks=tasks)
     trained = TrainerProgress(attempt=writer.attempt, updates=env_steps // 5, losses={"value_loss": 2.0})
     writer.progress("trainer", trained)
@@ -92,6 +95,11 @@ def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> N
         expect(page.get_by_text(f"collecting {step}")).to_be_visible()
     expect(page.get_by_role("region", name="Score", exact=True)).to_contain_text("3 of 3 points")
     expect(page.get_by_role("region", name="Critics")).to_contain_text("3 of 3 points")
+    expect(page.get_by_role("region", name="Success", exact=True)).to_contain_text("1")
+    page.get_by_role("button", name="Episodes").click()
+    curve = page.get_by_role("region", name="Return", exact=True)
+    curve.locator(".u-over").hover()
+    expect(curve.locator(".legend")).to_contain_text(re.compile("at [246]$"))
 
     # A tab that nobody sees lets go of its connection, and goes on where it was.
     streams = [url for url in visitor.asked if url.endswith("/events")]
@@ -130,6 +138,21 @@ def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> N
     assert api.http.get(f"/runs/{run_id}").json()["state"] == "cancelled"
     page.get_by_label("Search runs").fill("no such thing")
     expect(page.get_by_text("No run is like that.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("No run is like that.")).to_be_visible()  # the address has the words
+
+    # It goes on from an older checkpoint: what was done since is grey, and the axis goes back.
+    store(api, writer, [("trainer", 100 * n, 10 * n, {"value_loss": 1.0 + n}) for n in range(1, 9)])
+    visitor.open("")
+    row.get_by_role("button", name="Resume").click()
+    expect(row).to_contain_text("queued")
+    row.get_by_role("link", name=run_id).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(run_id)
+    writer = attempt_of(api, run_id)
+    store(api, writer, [("trainer", 800, 10 * n, {"value_loss": 3.0 + n}) for n in range(4, 7)])
+    page.reload()
+    expect(page.get_by_role("region", name="Critics")).to_contain_text("grey: superseded when the run resumed")
+    expect(page.get_by_role("img", name=re.compile("attempt 1 cancelled; attempt 2 running"))).to_be_visible()
 
 
 def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
@@ -162,6 +185,10 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
         videos={"mujoco-reacher": "reacher.mp4"},
     )
     api.learner.records.evaluations.put(early)
+    late = Evaluation(
+        kind="periodic", mode="planner", env_steps=9_000, tasks={"mujoco-reacher": stats}, videos=early.videos
+    )
+    writer.evaluation(late)
     for videos in (folder.run(writer.run_id), folder.evaluation("early")):
         write_mp4(videos / "videos" / "reacher.mp4", "mujoco-reacher", frames, 9, steps_per_s=50.0)
     page = visitor.open(f"run/{writer.run_id}")
@@ -173,6 +200,8 @@ def test_words_of_others_stay_words(visitor: Visitor, api: Api) -> None:
     expect(video).to_have_js_property("videoWidth", 224)
     cards = page.get_by_role("region", name="Videos")
     expect(cards).to_contain_text("final evaluation")
+    cards.get_by_label("Checkpoint").fill("1")
+    expect(cards).to_contain_text("periodic evaluation · 9,000 env steps")
     cards.get_by_label("Checkpoint").fill("0")  # the slider
     expect(cards).to_contain_text("5, planner · 5,000 env steps")
     expect(cards).to_contain_text("0.300")
@@ -245,6 +274,12 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     assert f"zoom={low}%2C{high}" in page.url
     page.get_by_role("button", name="Env steps").click()
     expect(page).not_to_have_url(re.compile("zoom="))  # its numbers were of the other axis
+    page = visitor.open(f"compare?group={large.run_id}&metric=total_loss&x=updates&metric-zoom=2000,4000")
+    loss = page.get_by_role("region", name="Training metric")
+    loss.locator(".u-over").hover()
+    expect(loss.locator(".legend")).to_contain_text(re.compile(r"at (2\.\d+|3|3\.\d+)k"))
+    page.get_by_role("button", name="Wall time").click()
+    expect(page).not_to_have_url(re.compile("zoom="))
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 3840)])
@@ -324,6 +359,41 @@ def test_seeds_are_compared_as_groups(visitor: Visitor, api: Api, tmp_path: Path
     assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
     page.get_by_role("link", name="Train on mujoco-reacher").click()
     expect(page.get_by_role("button", name="Leave out mujoco-reacher")).to_be_visible()
+
+
+def test_what_an_earlier_version_stored_is_shown_and_its_videos_play(browser: Browser, tmp_path: Path) -> None:
+    redis = redis_server.start(tmp_path / "redis")
+    try:
+        restore(redis.url, tmp_path)
+        learner = build(redis.url, tmp_path)
+        (run_id,) = (run.id for run in learner.records.runs.list() if run.spec.name == "finished")
+        RunWriter(learner.records, run_id, 1).set_videos({"mujoco-reacher": "reacher.mp4"})
+        frames = [Frame(np.full((224, 224, 3), 5 * k, np.uint8), k, 0.0, float("nan")) for k in range(50)]
+        # It drew 25 steps per second, whatever the task.
+        folder = learner.settings.folder.run(run_id)
+        write_mp4(folder / "videos" / "reacher.mp4", "mujoco-reacher", frames, 50, steps_per_s=25.0)
+        with serving(learner) as api:
+            visitor = Visitor(browser.new_page(), f"http://127.0.0.1:{api.port}")
+            page = visitor.open("")
+            expect(page.get_by_role("row", name=re.compile(run_id))).to_contain_text("succeeded")
+            page = visitor.open(f"run/{run_id}")
+            score = page.get_by_role("region", name="Score", exact=True)
+            expect(score).to_contain_text(re.compile(r"(\d+) of \1 points"))
+            video = page.locator("video")
+            video.scroll_into_view_if_needed()
+            expect(video).to_have_js_property("duration", 3)  # of 50 steps, and a second's hold
+            video.evaluate("video => video.play()")
+            expect(video).not_to_have_js_property("currentTime", 0)
+            page.get_by_role("button", name="Episodes").click()
+            expect(score).to_contain_text("No points yet")  # they were not counted
+            page = visitor.open(f"compare?group={run_id}")
+            expect(page.get_by_role("row", name=re.compile("1 of 1"))).to_be_visible()
+            page = visitor.open("tasks?q=mujoco-reacher")
+            expect(page.get_by_role("article", name="mujoco-reacher")).to_contain_text(f"by {run_id}")
+            page.close()
+        assert visitor.wrong == []
+    finally:
+        redis.stop()
 
 
 def test_the_token_is_asked_for_once_and_is_in_no_address(

@@ -10,11 +10,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from commands import Commands
 from image_encoders import TINY_DIM, save_tiny_dinov2
 from learner_stack import LearnerStack, wait_until
+from play_watcher import Watcher
 from tiny_agents import write_agent
 
 from newt.agent.checkpoints import load_checkpoint
+from newt.cli.demos import demos_app
 from newt.client.replay import ReplayClient
 from newt.tasks.registry import get_task
 from newt.vision import ImageEncoder
@@ -112,6 +115,39 @@ def test_an_agent_that_sees_makes_demonstrations(stack: LearnerStack, finished: 
     wait_until(lambda: stack.get("/demos/own")["collection"]["state"] != "collecting", "the demonstrations", 300)
     (row,) = stack.get("/demos/own")["tasks"]
     assert (row["image_dim"], row["image_encoder"]) == (FRAMES * TINY_DIM, ImageEncoder(folder).name)
+
+
+def test_it_is_watched_and_what_was_played_is_learnt_from(
+    stack: LearnerStack, finished: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    play = {"task": TASK.name, "checkpoint": finished["id"], "paused": True}
+    path = f"/plays/{stack.http.post('/plays', json=play).json()['id']}"
+    with stack.http.stream("GET", f"{path}/events") as stream:
+        watcher = Watcher(stream.iter_lines())
+        assert watcher.next("step")["value"] is not None
+        stack.http.post(f"{path}/step").raise_for_status()
+        planned = watcher.next("step", lambda facts: facts["step"] == 1)
+        assert (planned["actor"], planned["spread"] is not None) == ("planner", True)
+        stack.http.post(f"{path}/imagine", json={"steps": 4, "actor": "policy"}).raise_for_status()
+        imagined = watcher.next("imagined")
+        assert (len(imagined["reward"]), len(imagined["value"])) == (4, 4)
+        assert watcher.next("step", lambda facts: facts["step"] == 5)["paused"]  # time to look at it
+        stack.http.patch(path, json={"actor": "keys", "action": [1] * TASK.action_dim}).raise_for_status()
+        stack.http.post(f"{path}/step").raise_for_status()
+        watcher.next("step", lambda facts: facts["step"] == 6)
+        (tmp_path / "kept.npz").write_bytes(stack.http.get(f"{path}/recording").content)
+        stack.http.delete(path).raise_for_status()
+    with np.load(tmp_path / "kept.npz") as kept:
+        assert kept["image"].shape == (6, FRAMES * TINY_DIM)
+        assert kept["image_encoder"].tolist() == [ImageEncoder(folder).name]
+
+    Commands(demos_app).succeed("import", tmp_path / "kept.npz", "--set", "played", "--replay", stack.replay_address)
+    schedule = {**REQUEST["schedule"], "pretrain_updates": 5}
+    request = {**REQUEST, "schedule": schedule, "demos": {"sets": ["played"], "scripted_episodes": 0}}
+    run = stack.follow(stack.submit(request), lambda run: run["progress"]["pretrain_updates"] == 5, RUN_TIMEOUT_S)
+    assert run["progress"]["pretrain_updates"] == 5, run["error"]
+    assert run["progress"]["tasks"][TASK.name]["demo_episodes"] == 1
+    stack.http.post(f"/runs/{run['id']}/cancel").raise_for_status()
 
 
 def test_a_state_agent_learns_to_see(stack: LearnerStack, folder: Path, tmp_path: Path) -> None:

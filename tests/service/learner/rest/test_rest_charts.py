@@ -195,6 +195,22 @@ def test_tensorboard_is_told_what_a_run_tells(api: Api, tmp_path: Path) -> None:
     assert found.Scalars("trainer/loss")[0].wall_time == datetime.fromisoformat(rows[0]["time"]).timestamp()
 
 
+def test_weights_and_biases_is_told_what_a_run_tells(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own library, offline: what it would send is in a file."""
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "CONSOLE": "off", "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    writer = start(api, name="offline")
+    writer.metrics("trainer", 30, 3, {"loss": 0.0625})
+    writer.metrics("collector", 40, 3, {"score/mujoco-walker": 0.28125})
+    api.http.post(f"/runs/{writer.run_id}/cancel")
+    command = ("runs", "follow", writer.run_id, "--to", "wandb", "--url", str(api.http.base_url))
+    assert f"2 rows of {writer.run_id} told to wandb\n" in Commands(app).succeed(*command)
+    (file,) = tmp_path.rglob(f"run-{writer.run_id}.wandb")
+    told = file.read_bytes()
+    for words in ("trainer/loss", "0.0625", "collector/score/mujoco-walker", "0.28125", "env_steps", "mujoco-reacher"):
+        assert words.encode() in told, words
+
+
 def test_the_best_score_of_each_task_is_known(api: Api) -> None:
     first, second = start(api, tasks=["mujoco-walker"], seed=8), start(api, tasks=["mujoco-walker"], seed=9)
     path, task = "/tasks/scores", "mujoco-walker"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from api_server import Api, build, serving
+from play_watcher import Watcher
 
 from newt.local.redis_server import RedisServer
 from newt.recordings.formats import open_recording
@@ -50,24 +50,6 @@ def until(there: Callable[[], bool]) -> None:
 def metric(api: Api, name: str) -> float:
     shown = dict(line.rsplit(" ", 1) for line in api.http.get("/metrics").text.splitlines())
     return float(shown[f"newt_learner_{name}"])
-
-
-class Watcher:
-    """A client of a play's events."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-
-    def next(self, kind: str, fits: Callable[[dict[str, Any]], bool] = lambda facts: True) -> dict[str, Any]:
-        """The next event of a kind that fits."""
-        found = ""
-        for line in self._lines:
-            name, _, rest = line.partition(": ")
-            if name == "event":
-                found = rest
-            elif name == "data" and found == kind and fits(facts := json.loads(rest)):
-                return dict(facts)
-        raise AssertionError(f"the stream ended without {kind}")
 
 
 @pytest.mark.parametrize(

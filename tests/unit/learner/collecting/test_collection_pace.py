@@ -220,7 +220,8 @@ def test_finished_episodes_become_means() -> None:
     pace = _pace()
     _store(pace, 2, score=0.25)
     _store(pace, 4, score=0.75)
-    assert pace.take_finished() == {"return/a": 2.0, "score/a": 0.5, "length/a": 2.0}
+    episodes = pace.snapshot()["a"].episodes
+    assert pace.take_finished() == {"return/a": 2.0, "score/a": 0.5, "length/a": 2.0, "episodes": episodes}
     assert pace.take_finished() == {}
     assert (pace.env_steps, pace.snapshot()["a"].last_score) == (4, 0.75)
 

@@ -27,6 +27,7 @@ def test_episodes_are_counted_when_they_end() -> None:
     assert found["length/mujoco-reacher"] == 2
     assert abs(found["score/mujoco-reacher"] - 0.6) < 1e-6
     assert "return/walker-walk" not in found
+    assert found["episodes"] == 2
     assert tally.env_steps == 6
     reacher = tally.snapshot()["mujoco-reacher"]
     assert (reacher.env_steps, reacher.episodes, reacher.last_return, reacher.last_success) == (4, 2, 4.0, None)
@@ -37,8 +38,11 @@ def test_an_episode_whose_simulator_broke_does_not_count() -> None:
     tally.stepped(step([1, 2, 4], [False, False, False]))
     tally.stepped(step([1, np.nan, 4], [False, False, False], [True, False, True]))
     tally.stepped(step([1, 2, 4], [True, True, True]))
-    assert tally.take_finished()["return/mujoco-reacher"] == (3 + 2) / 2
+    found = tally.take_finished()
+    assert found["return/mujoco-reacher"] == (3 + 2) / 2
     assert tally.snapshot()["walker-walk"].last_success == 1.0
+    assert found["success/walker-walk"] == 1.0
+    assert "success/mujoco-reacher" not in found  # it defines none
 
 
 def test_counts_go_on_where_they_were() -> None:

@@ -31,6 +31,22 @@ def test_the_score_is_the_mean_over_tasks_of_the_latest_of_each() -> None:
     assert (series.values, series.env_steps, series.time) == ([0.2, 0.4, 0.5], [10, 20, 40], [1000.0, 1001.0, 1003.0])
     assert found.names() == ["length/a", "return", "return/a", "score", "score/a", "score/b"]
     assert found.series("score/c", 10, found.superseded()) is None
+    assert series.episodes == [None] * 3  # an earlier version did not count them
+
+
+def test_every_point_knows_how_many_episodes_there_were() -> None:
+    found = columns(
+        ("trainer", 0, 10, {"loss": 3.0}),
+        ("collector", 20, 10, {"score/a": 0.2, "success/a": 1.0, "episodes": 2.0}),
+        ("trainer", 20, 20, {"loss": 2.0}),
+        ("collector", 40, 20, {"success/b": 0.0, "episodes": 5.0}),
+        ("trainer", 40, 30, {"loss": 1.0}),
+    )
+    loss, success = (found.series(name, 10, found.superseded()) for name in ("loss", "success"))
+    assert loss is not None
+    assert loss.episodes == [None, 2, 5]
+    assert success is not None
+    assert (success.values, success.episodes) == ([1.0, 0.5], [2, 5])
 
 
 def test_a_trainer_that_goes_back_to_a_checkpoint_supersedes_what_it_had_done_since() -> None:
