@@ -97,7 +97,8 @@ export class Chart {
     const style = getComputedStyle(document.documentElement);
     const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
     const stroke = (/** @type {Line} */ line) => colour(`--c${line.colour % 8}`);
-    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily}` };
+    const size = 0.8 * parseFloat(style.fontSize); // 12 px; large screens have larger letters
+    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: `${size}px ${style.fontFamily}` };
     const xText = this.look.axis === "time" ? duration : short;
     const series = lines.flatMap((line) => {
       const main = { label: line.label, stroke: stroke(line), width: line.faint ? 1 : 1.8, alpha: line.faint ?? 1, dash: line.dash ? [5, 4] : undefined, points: { show: Boolean(line.dots) && line.x.length < 80, size: 6 }, spanGaps: false };
@@ -127,8 +128,8 @@ export class Chart {
           y: this.look.log ? { distr: 3 } : fixed ? { range: fixed } : {},
         },
         axes: [
-          { ...axis, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map(xText), size: 30, space: 70 },
-          { ...axis, values: (/** @type {any} */ _, /** @type {(number | null)[]} */ ticks) => ticks.map((tick) => (tick === null ? "" : precise(tick))), size: 52 },
+          { ...axis, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map(xText), size: 2.5 * size, space: 6 * size },
+          { ...axis, values: (/** @type {any} */ _, /** @type {(number | null)[]} */ ticks) => ticks.map((tick) => (tick === null ? "" : precise(tick))), size: 4.4 * size },
         ],
         series: [{ label: AXES[/** @type {import("./curves.js").Axis} */ (this.look.axis)] ?? this.look.axis }, ...series],
         bands,
