@@ -366,7 +366,7 @@ def test_what_an_earlier_version_stored_is_shown_and_its_videos_play(browser: Br
     try:
         restore(redis.url, tmp_path)
         learner = build(redis.url, tmp_path)
-        (run_id,) = (run for run in learner.records.runs.ids() if run.startswith("finished-"))
+        (run_id,) = (run for run in learner.records.runs.states() if run.startswith("finished-"))
         RunWriter(learner.records, run_id, 1).set_videos({"mujoco-reacher": "reacher.mp4"})
         frames = [Frame(np.full((224, 224, 3), 5 * k, np.uint8), k, 0.0, float("nan")) for k in range(50)]
         # It drew 25 steps per second, whatever the task.
