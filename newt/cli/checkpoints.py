@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from newt.cli.rest import Api, UrlOption
-from newt.cli.terminal import JsonOption, name_table, print_json
+from newt.cli.terminal import JsonOption, console, name_table, print_json
 from newt.errors import AlreadyExistsError, InvalidInputError
 from newt.runs.record import ImportedCheckpoint, ImportedCheckpointList
 from newt.runs.stored import read
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 # What reads and writes the files needs torch, which takes seconds to import: the commands import it themselves.
 
-console = Console()
 checkpoints_app = typer.Typer(help="Import, export, inspect and upload checkpoint files.", no_args_is_help=True)
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]

@@ -12,7 +12,8 @@ from rich.table import Column, Table
 
 from newt.runs.base import BrokenRecord
 
-console = Console()
+# A `:x:` in a path or a message is no picture.
+console = Console(emoji=False)
 
 HomeOption = Annotated[
     Path | None,
@@ -28,7 +29,7 @@ SourceArgument = Annotated[str, SourceParameter]
 
 def print_whole(table: Table) -> None:
     """Prints a wide table; where there is no terminal to fit it to (a CI's log), as wide as it is."""
-    (console if console.is_terminal else Console(width=200)).print(table)
+    (console if console.is_terminal else Console(width=200, emoji=False)).print(table)
 
 
 def print_json(data: BaseModel | list[Any] | dict[str, Any]) -> None:

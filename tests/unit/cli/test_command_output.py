@@ -20,6 +20,7 @@ from newt.cli import tasks, terminal, watch
 from newt.cli.main import app
 from newt.cli.runs import assign
 from newt.cli.tails import Tail
+from newt.cli.terminal import console
 from newt.errors import InvalidInputError
 from newt.local.state import command
 from newt.runs.base import now
@@ -54,6 +55,12 @@ def printed(table: object) -> list[str]:
 
 def test_the_version_is_told() -> None:
     assert Commands(app).succeed("--version").startswith(f"newt {newt.__version__}, Python 3.")
+
+
+def test_a_path_with_colons_is_no_picture() -> None:
+    with console.capture() as captured:
+        console.print("nothing.here:x: it needs a package")
+    assert captured.get() == "nothing.here:x: it needs a package\n"
 
 
 def test_every_task_has_one_line_of_80_columns() -> None:

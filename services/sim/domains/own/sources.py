@@ -21,6 +21,7 @@ from typing import Any
 
 import gymnasium
 
+import newt
 from newt.errors import InvalidInputError, NewtError
 from newt.own import OwnTask
 from newt.own.declaration import ENTRY_POINTS, MAX_EPISODE_LENGTH
@@ -46,6 +47,8 @@ def load(source: str) -> list[OwnTask]:
     try:
         with nobody_exits():
             found = _found(source)
+    except InvalidInputError as error:
+        raise _placed(error, _where(error)) from error
     except NewtError:
         raise
     except ModuleNotFoundError as error:
@@ -63,12 +66,15 @@ def load(source: str) -> list[OwnTask]:
         raise InvalidInputError(
             source, "it declares no task; write TASK = OwnTask(name=..., make=...) in it (from newt.own import OwnTask)"
         )
-    for task in tasks:
-        _check_name(task.name)
-        _check_requirements(task)
-    twice = {task.name for task in tasks if sum(other.name == task.name for other in tasks) > 1}
-    if twice:
-        raise InvalidInputError("name", f"{source} declares {sorted(twice)[0]!r} twice; give one another name")
+    try:
+        for task in tasks:
+            _check_name(task.name)
+            _check_requirements(task)
+        twice = {task.name for task in tasks if sum(other.name == task.name for other in tasks) > 1}
+        if twice:
+            raise InvalidInputError("name", f"{sorted(twice)[0]!r} is declared twice; give one another name")
+    except InvalidInputError as error:
+        raise _placed(error, f"{source}: ") from error
     return tasks
 
 
@@ -219,14 +225,21 @@ def _check_requirements(task: OwnTask) -> None:
         )
 
 
+def _placed(error: InvalidInputError, place: str) -> InvalidInputError:
+    """The same error with the file that it is about, unless it says so."""
+    if not place:
+        return error
+    return InvalidInputError(f"{place}{error.field}", str(error).removeprefix(f"{error.field}: "))
+
+
 def _where(error: BaseException) -> str:
     """File and line of the code that raised, without ours and that of imports."""
     if isinstance(error, SyntaxError):
         return ""  # It says so itself.
-    ours = (__file__, importlib.__file__)
+    ours = (f"{Path(newt.__file__).parent}/", f"{Path(__file__).parent}/", importlib.__file__, "<")
     places = [
         f"{frame.filename}:{frame.lineno}: "
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in ours and not frame.filename.startswith("<frozen")
+        if not frame.filename.startswith(ours)
     ]
     return places[-1] if places else ""

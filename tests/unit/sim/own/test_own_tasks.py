@@ -149,7 +149,10 @@ def test_a_success_that_nobody_tells_is_named() -> None:
         ("def broken(:", "SyntaxError"),
         ("x = 1", "declares no task"),
         ("exit(2)", r"called exit"),
-        ("from newt.own import OwnTask\nOwnTask(name='a', make=dict, goal='', episode_length=1)", "goal: got a blank"),
+        (
+            "from newt.own import OwnTask\nOwnTask(name='a', make=dict, goal='', episode_length=1)",
+            r"env.py:2: goal: got a blank",
+        ),
         (
             NAMED.format("mw-push"),
             "of a task",
