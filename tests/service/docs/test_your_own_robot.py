@@ -1,15 +1,17 @@
-"""The guide for a robot of one's own: every command and program of it, from top to bottom."""
+"""The guide for a robot of one's own: every command and program of it, from top to bottom, with the installed wheel.
+
+Ports are free ones (`--any-port`), also where the guide's programs name them. The loop that records is an outline
+around a robot, and no block: tests/service/learner/test_robot_runs.py runs it with a simulator in the robot's place.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from guides import Reader, blocks, commands
+from installed_wheel import install
 
 from newt.agent.checkpoints import save_checkpoint
 from newt.agent.config import ModelConfig, PlanConfig, TrainConfig
@@ -20,13 +22,7 @@ from newt.local.models import planner_address
 from newt.local.state import read
 from newt.tasks.registry import get_task
 
-ROOT = Path(__file__).resolve().parents[3]
-GUIDE = ROOT / "docs" / "your-own-robot.md"
-
-
-def blocks() -> list[tuple[str, str]]:
-    """Language and text of each block, in order."""
-    return re.findall(r"^```(bash|python)\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+GUIDE = "your-own-robot"
 
 
 def write_checkpoint(path: Path) -> None:
@@ -41,32 +37,24 @@ def write_checkpoint(path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_command_of_the_guide_runs(tmp_path: Path) -> None:
-    home, found = tmp_path / "home", blocks()
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "NEWT_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-
-    def call(*command: str) -> str:
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-        return done.stdout
-
-    write_checkpoint(tmp_path / "checkpoint-40_050")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    reader = Reader(install(tmp_path), folder, tmp_path / "home")
+    write_checkpoint(folder / "checkpoint-40_050")
     printed: dict[str, str] = {}
     try:
-        for language, text in found:
+        for language, text in blocks(GUIDE):
             if language == "bash":
-                for line in text.splitlines():
-                    words = line.partition("#")[0].split()
-                    extra = ["--any-port"] if words[1] == "up" else []  # the documented ones may be in use here
-                    printed[" ".join(words)] = call(*words, *extra)
+                for words in commands(text):
+                    extra = ["--any-port"] if words[1] == "up" else []
+                    printed[" ".join(words)] = reader.call(*words, *extra)
             else:
-                state = read(home)
+                state = read(reader.home)
                 address = planner_address(state) if state is not None else ""
-                printed[text] = call(sys.executable, "-c", text.replace("127.0.0.1:50071", address))
+                printed[text] = reader.call("python", "-c", text.replace("127.0.0.1:50071", address))
     finally:
-        call("newt", "down")
-    commands = [command for command in printed if command.startswith("newt")]
-    assert len(commands) == 7
+        reader.call("newt", "down")
+    assert sum(command.startswith("newt") for command in printed) == 7
     assert "walker-walk" in printed["newt checkpoints inspect checkpoint-40_050"]
     assert "walker" in printed["newt status"]
     assert "walker" in printed["newt serve"]
