@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,10 +47,14 @@ class LockstepLoop:
 
     Args:
         spec: Spec of the run.
-        refresh_every_s: How often the planner takes over the trained weights.
+
+    Raises:
+        ValueError: The spec draws single transitions, which this loop does not.
     """
 
     def __init__(self, spec: RunSpec) -> None:
+        if spec.replay.sampler == "transition_uniform":
+            raise ValueError("replay.sampler: got transition_uniform, expected task_balanced or episode_uniform")
         self._spec = spec
         tasks = spec.task_list()
         self._tasks = [task for task in tasks for _ in range(spec.collect.envs_per_task)]
@@ -69,7 +74,7 @@ class LockstepLoop:
         self._episodes = [self._begin(row) for row in range(len(self._envs))]
         self._first = torch.ones(len(self._envs), dtype=torch.bool)
         self._mean: torch.Tensor | None = None
-        self._stored: list[_Stored] = []
+        self._stored: list[list[_Stored]] = [[] for _ in tasks]
         self._due = 0.0
         self.env_steps = 0
         self.updates = 0
@@ -83,16 +88,54 @@ class LockstepLoop:
         """Trains for a while; returns env steps per second."""
         before, start = self.env_steps, time.monotonic()
         while (taken := time.monotonic() - start) < seconds:
-            self._step(self._plan())
-            self._due += self._spec.schedule.updates_per_env_step * len(self._envs)
-            while self._due >= 1:
-                self._updater.rl_update(self._batch())
-                self.updates += 1
-                self._due -= 1
-            if time.monotonic() - self._refreshed > self._spec.schedule.publish_every_s:
-                self._planner.model = InferenceModel.from_model(self._updater.model, fastest_dtype())
-                self._refreshed = time.monotonic()
+            self._round()
         return (self.env_steps - before) / taken
+
+    def learn(self, env_steps: int) -> None:
+        """Trains until so many env steps are taken in all."""
+        while self.env_steps < env_steps:
+            self._round()
+
+    def evaluate(self, episodes: int, seed: int) -> dict[str, list[float]]:
+        """Scores of whole episodes of every task, planned without exploration, with the newest weights."""
+        self._refresh()
+        tasks = self._spec.task_list()
+        return {
+            task.name: [self._score(row, seed + episode) for episode in range(episodes)]
+            for row, task in enumerate(tasks)
+        }
+
+    def _score(self, row: int, seed: int) -> float:
+        task = self._spec.task_list()[row]
+        with closing(make(task.domain, task.name, rendering=False)) as env:
+            obs, mean, ended = env.reset(seed), None, False
+            draws = np.random.default_rng(seed)
+            while not ended:
+                plan = self._planner.plan(
+                    torch.from_numpy(_padded(obs, 128))[None],
+                    torch.tensor([row]),
+                    seeds=torch.from_numpy(draws.integers(0, 2**62, 1)),
+                    prev_mean=mean,
+                    explore=False,
+                )
+                mean, result = plan.next_mean, env.step(plan.action[0, : task.action_dim].numpy())
+                obs, ended = result.obs, result.terminated or result.truncated
+            return result.score if env.corrected_score is None else env.corrected_score
+
+    def _round(self) -> None:
+        """A step of every simulator, and the updates that are due after it."""
+        self._step(self._plan())
+        self._due += self._spec.schedule.updates_per_env_step * len(self._envs)
+        while self._due >= 1:
+            self._updater.rl_update(self._batch())
+            self.updates += 1
+            self._due -= 1
+        if time.monotonic() - self._refreshed > self._spec.schedule.publish_every_s:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._planner.model = InferenceModel.from_model(self._updater.model, fastest_dtype())
+        self._refreshed = time.monotonic()
 
     def close(self) -> None:
         """Frees the simulators."""
@@ -122,8 +165,8 @@ class LockstepLoop:
             self._first[row] = result.terminated or result.truncated
             if self._first[row]:
                 reward = np.asarray(episode.reward, np.float32)
-                whole = _Stored(int(self._index[row]), np.stack(episode.obs), np.stack(episode.action), reward)
-                self._stored.append(whole)
+                index, obs, actions = int(self._index[row]), np.stack(episode.obs), np.stack(episode.action)
+                self._stored[index].append(_Stored(index, obs, actions, reward))
                 self._episodes[row] = self._begin(row)
         self.env_steps += len(self._envs)
 
@@ -132,14 +175,19 @@ class LockstepLoop:
 
     def _batch(self) -> UpdateBatch:
         H, B = self._spec.train.horizon, self._spec.replay.batch_size
-        picks: Sequence[_Stored] = [self._stored[i] for i in self._random.integers(len(self._stored), size=B)]
+        if self._spec.replay.sampler == "task_balanced":
+            of_tasks = [stored for stored in self._stored if stored]
+            pools = [of_tasks[i] for i in self._random.integers(len(of_tasks), size=B)]
+        else:
+            pools = [[episode for stored in self._stored for episode in stored]] * B
+        picks: Sequence[_Stored] = [pool[int(self._random.integers(len(pool)))] for pool in pools]
         starts = [int(self._random.integers(len(pick.reward) - H + 1)) for pick in picks]
         pairs = list(zip(picks, starts, strict=True))
         return UpdateBatch(
             obs=torch.from_numpy(np.stack([pick.obs[at : at + H + 1] for pick, at in pairs], 1)),
             action=torch.from_numpy(np.stack([pick.action[at : at + H] for pick, at in pairs], 1)),
             reward=torch.from_numpy(np.stack([pick.reward[at : at + H] for pick, at in pairs], 1)),
-            terminated=torch.zeros(H, B, dtype=torch.bool),
+            terminated=torch.zeros(H, B, dtype=torch.bool),  # no task of the benchmark ends before its time
             task=torch.tensor([pick.task for pick in picks]),
         )
 
