@@ -256,6 +256,57 @@ def test_a_stranger_trains_on_a_task_of_their_own(installed: Path) -> None:
     assert newt(home, "status").returncode == 1  # the services lived as long as the command
 
 
+BREAKING = """
+import gymnasium, numpy as np
+from newt.own import OwnTask, Returns
+
+
+class Env(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-9, 9, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1)
+
+    def __init__(self, breaks):
+        self.breaks = breaks
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.np_random.uniform(-1, 1, 2), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.breaks and self.steps == 7:
+            raise OSError("no arm")
+        return self.np_random.uniform(-1, 1, 2), float(action[0]), False, False, {}
+
+
+TASKS = [
+    OwnTask(name=name, make=lambda breaks=breaks: Env(breaks), goal="Move the arm to the right.", episode_length=10,
+            score=Returns(0, 10), expert=lambda env, obs: np.ones(1))
+    for name, breaks in (("whole-arm", False), ("broken-arm", True))
+]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_task_that_only_crashes_costs_the_other_nothing(installed: Path) -> None:
+    """Nor does it that neither can be drawn."""
+    home = installed / "broken-home"
+    (installed / "empty" / "arms").mkdir()
+    (installed / "empty" / "arms" / "env.py").write_text(BREAKING)
+    small = [argument for value in (*OWN, "evaluation.episodes_per_task=1") for argument in ("--set", value)]
+    run = newt(home, "train", "./arms", "--preset", "laptop", *small, timeout_s=450)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "waiting on" in run.stdout
+    rows = {line.split("│")[1].strip(): line for line in run.stdout.splitlines() if line.count("│") >= 5}
+    scores = {name: [cell.strip() for cell in rows[name].split("│")[2:5]] for name in ("whole-arm", "broken-arm")}
+    assert scores["broken-arm"] == ["-", "-", "-"]
+    assert all(0 <= float(score) <= 1 for score in scores["whole-arm"])
+    log = (home / "logs" / "sim-arms.log").read_text()
+    assert "OSError: no arm" in log
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_an_agent_plays_while_its_run_goes_on(installed: Path) -> None:

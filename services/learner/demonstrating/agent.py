@@ -17,7 +17,8 @@ from newt.runs.demos import AgentDemosRequest, DemoYield
 from newt.tasks.demo_rule import accepted, must_succeed, threshold
 from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour, Episode
-from services.learner.evaluating.play import EvaluationPlan, evaluate
+from services.learner.evaluating.plan import EvaluationPlan
+from services.learner.evaluating.play import evaluate
 from services.learner.playing.actor import Model
 from services.learner.seeds import derive
 from services.learner.worker.connections import Services

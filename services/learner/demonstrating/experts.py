@@ -22,6 +22,7 @@ FAILURES_PER_EPISODE = 5
 # ... and one that has never succeeded, sooner.
 FAILURES_WITHOUT_SUCCESS = 20
 ROWS = 8
+MAX_CRASHES = 2 * ROWS  # one behind the other: a worker that dies takes a session along, at most
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +98,7 @@ class _DemoSession:
         self._services, self._demo_set, self._domain, self._stored = services, demo_set, domain, stored
         self._wanted, self._episodes, self._disturbance = wanted, episodes, disturbance
         self._failures = dict.fromkeys(wanted, 0)
+        self._crashes = dict.fromkeys(wanted, 0)
         self._most_failures = {name: FAILURES_PER_EPISODE * count + 5 for name, count in wanted.items()}
         self._returns: dict[str, list[float]] = {name: [] for name in wanted}
         self._succeeded: set[str] = set()
@@ -145,7 +147,10 @@ class _DemoSession:
                 stage.step(row, action[row], float(step.reward[row]), step.reached_obs[row], Behaviour.EXPERT)
             if not step.ended[row]:
                 continue
-            if not step.crashed[row]:
+            if step.crashed[row]:
+                self._note_crash(task.name)
+            else:
+                self._crashes[task.name] = 0
                 self._keep(stage, row, task, step)
             self._begin(stage, row, shown)
 
@@ -182,5 +187,13 @@ class _DemoSession:
         if task not in self._succeeded:
             most = min(most, FAILURES_WITHOUT_SUCCESS)
         if self._failures[task] >= most:
-            log.warning("expert_given_up", task=task, failures=self._failures[task], missing=self._wanted[task])
-            self._given_up[task], self._wanted[task] = self._wanted[task], 0
+            self._give_up(task, failures=self._failures[task])
+
+    def _note_crash(self, task: str) -> None:
+        self._crashes[task] += 1
+        if self._crashes[task] >= MAX_CRASHES and self._wanted[task]:
+            self._give_up(task, crashes=self._crashes[task])
+
+    def _give_up(self, task: str, **why: int) -> None:
+        log.warning("expert_given_up", task=task, missing=self._wanted[task], **why)
+        self._given_up[task], self._wanted[task] = self._wanted[task], 0

@@ -24,7 +24,8 @@ from newt.runs.record import Evaluation, OpenLoopPoint, OpenLoopStats
 from services.learner.checkpoints import library
 from services.learner.checkpoints.files import AnyCheckpoint
 from services.learner.checkpoints.task_table import task_table
-from services.learner.evaluating.play import EvaluationOutcome, EvaluationPlan, PlannedEpisode, evaluate
+from services.learner.evaluating.plan import EvaluationPlan, PlannedEpisode
+from services.learner.evaluating.play import EvaluationOutcome, evaluate
 from services.learner.playing.actor import Acting, Mode
 from services.learner.playing.local import LocalModel
 from services.learner.playing.served import served

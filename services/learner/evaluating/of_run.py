@@ -9,7 +9,8 @@ import structlog
 from newt.runs.record import Checkpoint, Evaluation, EvaluationKind, RunResults, RunState
 from services.learner.checkpoints.folder import CheckpointFolder
 from services.learner.checkpoints.scores import CheckpointScore, note_score
-from services.learner.evaluating.play import EvaluationPlan, evaluate
+from services.learner.evaluating.plan import EvaluationPlan
+from services.learner.evaluating.play import evaluate
 from services.learner.playing.actor import Acting, Mode
 from services.learner.seeds import derive
 from services.learner.waiting import loosely, patiently
@@ -68,8 +69,12 @@ class RunEvaluations:
             env_step=env_steps,
             video_folder=self._context.directory / "videos" if filmed else None,
             video_prefix=f"{env_steps}-" if kind == "periodic" else "",
+            spares_others=True,
         )
         outcome = evaluate(self._services, plan, lambda share: self._on_stage(f"{what} ({share:.0%})"))
+        for task in plan.tasks:
+            text = f"an evaluation of {task.name}: its simulator broke again and again, and its log says why"
+            self._services.patience.note(f"evaluation of {task.name}", None if task.name in outcome.tasks else text)
         evaluation = Evaluation(
             kind=kind,
             mode=mode,
@@ -79,7 +84,7 @@ class RunEvaluations:
             videos=outcome.videos if kind == "periodic" else {},
         )
         patiently(lambda: writer.evaluation(evaluation), stop)
-        if newest is not None:
+        if newest is not None and len(outcome.tasks) == len(plan.tasks):  # else its mean is of others
             self._note(newest, evaluation)
         if outcome.videos and kind == "final":
             patiently(lambda: writer.set_videos(outcome.videos), stop)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from newt.acting.stage import EpisodeStage
@@ -23,8 +23,8 @@ from newt.runs.record import EpisodeStats
 from newt.tasks.pace import real_time
 from newt.tasks.registry import Task
 from newt.videos import Frame, frame_stride, write_mp4
-from newt.wire.episodes import Episode
-from services.learner.playing.actor import Acting, Decision, Mode
+from services.learner.evaluating.plan import EvaluationPlan, PlannedEpisode
+from services.learner.playing.actor import Decision
 from services.learner.playing.sight import Floats, Sight
 from services.learner.seeds import derive, generator
 from services.learner.waiting import RunFailedError
@@ -33,96 +33,8 @@ from services.learner.worker.connections import Services
 MAX_ROWS = 32  # of one session
 MAX_VIDEO_TASKS = 8  # of one session: their frames are kept in memory until the episodes end
 MAX_SESSIONS = 4  # at once
-MAX_CRASHES = 3  # of one episode
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """What to evaluate.
-
-    Attributes:
-        tasks: Which tasks.
-        episodes: Per task.
-        mode: Way of acting.
-        model: The model that acts (unused by random actions).
-        seed: Origin of all seeds.
-        env_step: Env steps of the run, for constrained planning; None: those of the weights.
-        max_steps: Episodes end after so many steps, if not before; also the length of the plan in mode open_loop.
-        marks: Shares of an episode, or of max_steps, after which to note the return so far.
-        video_folder: Folder for one video per task; None for no videos.
-        video_prefix: Put before the task in the names of the videos.
-        on_episode: Called with the number of each episode among those of its task and the episode itself, whose id is
-            TASK/SEED; from several threads. None: transitions are not kept.
-    """
-
-    tasks: Sequence[Task]
-    episodes: int
-    mode: Mode
-    model: Acting
-    seed: int
-    env_step: int | None = None
-    max_steps: int | None = None
-    marks: Sequence[float] = ()
-    video_folder: Path | None = None
-    video_prefix: str = ""
-    on_episode: Callable[[int, Episode], None] | None = None
-
-    def length(self, task: Task) -> int:
-        """Steps of an episode of a task."""
-        return task.episode_length if self.max_steps is None else min(self.max_steps, task.episode_length)
-
-    def episode_seed(self, task: str, index: int) -> int:
-        """What episode `index` of a task starts from."""
-        return derive(self.seed, task, index)
-
-    def mark_steps(self, task: Task) -> list[int]:
-        """The marks of a task, in steps."""
-        return [max(1, round(share * self.length(task))) for share in self.marks]
-
-
-@dataclass
-class PlannedEpisode:
-    """One episode to be played, and what came of it.
-
-    Attributes:
-        task: What is played.
-        index: Number among the task's episodes.
-        seed: What it starts from.
-        reward: Sum of rewards.
-        marked: Sum of rewards up to each of the plan's marks, by step.
-        steps: Steps played.
-        success: Success at the last step; NaN where undefined.
-        score: Score at the last step.
-        crashes: Broken attempts.
-        frames: Frames of its video.
-    """
-
-    task: Task
-    index: int
-    seed: int
-    reward: float = 0.0
-    marked: dict[int, float] = field(default_factory=dict)
-    steps: int = 0
-    success: float = float("nan")
-    score: float = 0.0
-    corrected_score: float = 0.0
-    crashes: int = 0
-    frames: list[Frame] = field(default_factory=list)
-
-    def restart(self) -> None:
-        """Forgets a broken attempt."""
-        self.crashes += 1
-        if self.crashes > MAX_CRASHES:
-            raise RunFailedError(f"the simulator of {self.task.name} broke {self.crashes} times in one episode")
-        self.reward, self.steps, self.success = 0.0, 0, float("nan")
-        self.marked.clear()
-        self.frames.clear()
-
-    def return_at(self, step: int) -> float:
-        """Sum of rewards up to a marked step; of an episode that ended before, its whole return."""
-        return self.marked.get(step, self.reward)
 
 
 @dataclass(frozen=True)
@@ -130,7 +42,7 @@ class EvaluationOutcome:
     """What came out.
 
     Attributes:
-        tasks: Means by task.
+        tasks: Means by task, without those that were left out.
         weights_version: Lowest version that acted; 0 for none.
         videos: File names by task.
         episodes: Every episode, in the order of tasks and numbers; frames are gone.
@@ -151,6 +63,9 @@ def evaluate(
         services: Simulators and planner.
         plan: What to do.
         on_progress: Called with the share of steps done, from several threads.
+
+    Raises:
+        RunFailedError: The simulator of a task breaks again and again; with `spares_others`, those of all.
     """
     sessions = _split(plan)
     total = sum(plan.length(episode.task) for rows in sessions for row in rows for episode in row)
@@ -167,7 +82,12 @@ def evaluate(
         played = [pool.submit(_SessionPlayer(services, plan, rows, stepped).play) for rows in sessions]
         versions = [future.result() for future in played]
     episodes = [episode for rows in sessions for row in rows for episode in row]
-    by_task = {task.name: sorted((e for e in episodes if e.task == task), key=lambda e: e.index) for task in plan.tasks}
+    broken = {episode.task.name for episode in episodes if episode.left_out}
+    tasks = [task for task in plan.tasks if task.name not in broken]
+    if not tasks:
+        raise RunFailedError(f"the simulators of all tasks broke again and again ({', '.join(sorted(broken))})")
+    episodes = [episode for episode in episodes if episode.task.name not in broken]
+    by_task = {task.name: sorted((e for e in episodes if e.task == task), key=lambda e: e.index) for task in tasks}
     stats = {name: _stats(played) for name, played in by_task.items()}
     videos = _write_videos(plan, episodes)
     return EvaluationOutcome(stats, min(versions), videos, [e for played in by_task.values() for e in played])
@@ -217,6 +137,7 @@ class _SessionPlayer:
         self._sight = Sight(self._vision, len(rows))
         self._stage = EpisodeStage(self._tasks, self._sight.encoder_name) if plan.on_episode else None
         self._version = 0
+        self._undrawn: set[int] = set()
 
     def play(self) -> int:
         """Plays all; returns the lowest version of the weights that acted."""
@@ -227,10 +148,24 @@ class _SessionPlayer:
             except (NotFoundError, PreconditionError) as error:
                 # The simulator service was restarted: what is unfinished starts again.
                 log.warning("evaluation_session_lost", domain=self._domain, error=str(error))
-                for queue in self._queues:
+                for row, queue in enumerate(self._queues):
                     if queue:
-                        queue[0].restart()
+                        self._begin_again(row)
         return self._version
+
+    def _begin_again(self, row: int) -> None:
+        """Forgets the broken attempt of a row; leaves its task out if that is one too many and others are spared."""
+        episode = self._queues[row][0]
+        try:
+            episode.restart()
+        except RunFailedError as error:
+            if not self._plan.spares_others:
+                raise
+            log.error("task_left_out", task=episode.task.name, error=str(error))
+            episode.left_out = True
+            for queue, task in zip(self._queues, self._tasks, strict=True):
+                if task == episode.task:
+                    queue.clear()
 
     def _open(self) -> SimSession:
         seeds = [derive(self._plan.seed, "idle", row) for row in range(len(self._tasks))]
@@ -244,6 +179,7 @@ class _SessionPlayer:
         random = generator(plan.seed, "evaluation", plan.mode, self._domain, self._tasks[0].name)
         plan_steps = self._length if plan.mode == "open_loop" else 1
         actor = plan.model.actor(services.planner, self._tasks, random, plan_steps)
+        self._undrawn.clear()
         obs, image = self._reset(session, list(range(len(self._tasks))))
         first = np.ones(len(self._tasks), np.bool_)
         while any(self._queues):
@@ -287,7 +223,7 @@ class _SessionPlayer:
                 continue
             episode = queue[0]
             if step.crashed[row]:
-                episode.restart()
+                self._begin_again(row)
                 continue
             episode.reward += float(step.reward[row])
             episode.steps += 1
@@ -322,12 +258,24 @@ class _SessionPlayer:
             row
             for row, queue in enumerate(self._queues)
             if queue and queue[0].index == 0 and queue[0].steps % frame_stride(self._length) == 0
+            if row not in self._undrawn
         ]
-        if wanted:
-            frames = session.render(wanted)
-            for row, frame in zip(wanted, frames, strict=True):
-                episode = self._queues[row][0]
-                episode.frames.append(Frame(frame, episode.steps, episode.reward, episode.success))
+        for row, frame in self._rendered(session, wanted):
+            episode = self._queues[row][0]
+            episode.frames.append(Frame(frame, episode.steps, episode.reward, episode.success))
+
+    def _rendered(self, session: SimSession, rows: list[int]) -> list[tuple[int, npt.NDArray[np.uint8]]]:
+        """Pictures of rows, without those of environments that draw nothing: they have no video, which is no mishap."""
+        if not rows:
+            return []
+        try:
+            return list(zip(rows, session.render(rows), strict=True))
+        except PreconditionError as error:  # a session that is lost says so again at its next step
+            if len(rows) > 1:
+                return [drawn for row in rows for drawn in self._rendered(session, [row])]
+            log.warning("not_drawn", task=self._tasks[rows[0]].name, error=str(error))
+            self._undrawn.add(rows[0])
+            return []
 
 
 def _stats(episodes: Sequence[PlannedEpisode]) -> EpisodeStats:

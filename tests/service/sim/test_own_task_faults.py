@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from sim_running import RunningServer
 from newt.client import SimClient, SimSession, Step
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
-from services.learner.waiting import Patience, StopFlag
+from services.learner.evaluating.plan import EvaluationPlan
+from services.learner.evaluating.play import evaluate
+from services.learner.playing.actor import Model
+from services.learner.waiting import Patience, RunFailedError, StopFlag
 from services.learner.worker.connections import MANY_CRASHES, Services
 
 SOURCE = """
@@ -123,3 +127,21 @@ def test_a_run_is_told_of_a_task_whose_episodes_only_crash(server: RunningServer
             for _ in range(10):
                 services.saw([bad, good], session.step(still))  # as if it had been mended
         assert patience.waiting_on is None
+
+
+def test_an_evaluation_spares_the_other_tasks(server: RunningServer) -> None:
+    nobody = "127.0.0.1:9"
+    patience = Patience(StopFlag())
+    with Services(
+        {"own": SimClient(server.address, 30)}, PlannerClient(nobody), ReplayClient(nobody), patience
+    ) as services:
+        described = {task.name: task for task in services.sims["own"].describe()}
+        both = [described["good"], described["exit"]]
+        plan = EvaluationPlan(both, 3, "random", Model("nobody", ("good", "exit")), seed=1, spares_others=True)
+        outcome = evaluate(services, plan)
+        assert outcome.tasks.keys() == {"good"}
+        assert (outcome.tasks["good"].episodes, outcome.tasks["good"].return_) == (3, 5.0)
+        with pytest.raises(RunFailedError, match=r"of exit broke 4 times in one episode; its log says why"):
+            evaluate(services, replace(plan, spares_others=False))
+        with pytest.raises(RunFailedError, match=r"all tasks .*\(exit\)"):
+            evaluate(services, replace(plan, tasks=both[1:]))
