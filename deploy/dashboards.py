@@ -43,6 +43,10 @@ def _mean(metric: str) -> tuple[str, str]:
     return f"sum(rate({metric}_sum[{RATE}])) / sum(rate({metric}_count[{RATE}]))", "mean"
 
 
+def _overall(metric: str) -> tuple[str, str]:
+    return f"sum({metric}_sum) / sum({metric}_count)", "mean"
+
+
 DASHBOARDS: dict[str, list[Panel]] = {
     "overview": [
         Panel("Runs", [("newt_learner_runs > 0", "{{state}}")], kind="stat", width=8),
@@ -56,6 +60,11 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Score by domain", [("newt:domain_score:mean", "{{domain}}")], "percentunit"),
         Panel("Env steps and updates", [("newt_learner_env_steps", "env steps"), ("newt_learner_updates", "updates")]),
         Panel("Services", [("up", "{{job}} {{instance}}")]),
+        Panel(
+            "Time until certificates expire; 0 without TLS",
+            [("min by (job) (clamp_min(newt_tls_certificate_expiry_timestamp_seconds - time(), 0))", "{{job}}")],
+            "s",
+        ),
     ],
     "planner": [
         Panel(
@@ -115,6 +124,15 @@ DASHBOARDS: dict[str, list[Panel]] = {
         Panel("Updates behind the steps taken", [("newt_learner_updates_behind", "updates")]),
         Panel("Age of the weights that act", [("newt_learner_weights_age_seconds", "age")], "s"),
         Panel("Updates since the weights that act", [("newt_learner_weights_age_updates", "updates")]),
+        Panel("Time of a plan, as collectors see it", _quantiles("newt_learner_plan_seconds", 0.5, 0.99), "s"),
+        Panel("Time of an env step, as collectors see it", _quantiles("newt_learner_env_step_seconds", 0.5, 0.99), "s"),
+        Panel("From a run's start to its first session, mean", [_overall("newt_learner_first_session_seconds")], "s"),
+        Panel("Age of the newest checkpoint", [("newt_learner_checkpoint_age_seconds", "age")], "s"),
+        Panel(
+            "Episodes lost",
+            [(f"sum by (reason) (rate(newt_learner_episodes_lost_total[{RATE}]))", "{{reason}}")],
+            "ops",
+        ),
         Panel("Losses", [('newt_learner_loss{name=~".*loss.*"}', "{{name}}")]),
         Panel("Other training metrics", [('newt_learner_loss{name!~".*loss.*"}', "{{name}}")]),
         Panel("Runs by state", [("newt_learner_runs", "{{state}}")]),

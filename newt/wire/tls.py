@@ -15,11 +15,16 @@ from typing import Any
 
 import grpc
 import structlog
+from prometheus_client import Gauge
 
 from newt.security import SecurityError, SecuritySettings
 
 CA, CERTIFICATE, KEY = "ca.crt", "tls.crt", "tls.key"
 
+EXPIRES = Gauge(
+    "newt_tls_certificate_expiry_timestamp_seconds",
+    "When the certificate that was loaded last expires, or its authority's, whichever is first; 0 without TLS.",
+)
 log = structlog.get_logger(__name__)
 
 
@@ -68,7 +73,7 @@ def load(folder: Path) -> Identity:
     """
     try:
         identity = Identity(*((folder / name).read_bytes() for name in (CA, CERTIFICATE, KEY)))
-        _shake_hands(folder)
+        EXPIRES.set(_shake_hands(folder))
     except OSError as error:  # ssl.SSLError is one
         what = error.filename or folder
         reason = getattr(error, "verify_message", "") or error.strerror or str(error)
@@ -79,7 +84,8 @@ def load(folder: Path) -> Identity:
     return identity
 
 
-def _shake_hands(folder: Path) -> None:
+def _shake_hands(folder: Path) -> float:
+    """Returns when the first of both certificates expires, in seconds since 1970."""
     client_in, server_in = ssl.MemoryBIO(), ssl.MemoryBIO()
     client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client.check_hostname = False  # names are for the other side to check
@@ -88,8 +94,9 @@ def _shake_hands(folder: Path) -> None:
         context.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")
         context.load_verify_locations(folder / CA)
         context.verify_mode = ssl.CERT_REQUIRED
+    client_side = client.wrap_bio(client_in, server_in)
     sides = [
-        client.wrap_bio(client_in, server_in),
+        client_side,
         server.wrap_bio(server_in, client_in, server_side=True),
     ]
     while sides:
@@ -99,6 +106,8 @@ def _shake_hands(folder: Path) -> None:
             except ssl.SSLWantReadError:
                 continue
             sides.remove(side)
+    shown: Any = [client_side.getpeercert(), *client.get_ca_certs()]
+    return min(ssl.cert_time_to_seconds(certificate["notAfter"]) for certificate in shown)
 
 
 class _Watcher:

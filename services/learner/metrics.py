@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter as Count
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from newt.runs.record import Evaluation, Progress, RunState
 from newt.wire.metrics import LATENCY_BUCKETS, from_zero
+from services.learner.measured import Totals
 
 RUNS = Gauge("newt_learner_runs", "Runs by state.", ["state"])
 BROKEN_RECORDS = Gauge("newt_learner_broken_records", "Stored records that cannot be read, by kind.", ["kind"])
@@ -47,6 +48,12 @@ WEIGHTS_AGE = Gauge(
     "newt_learner_weights_age_seconds",
     "Age of the weights that choose the actions, at the latest update, mean over the active runs.",
 )
+CHECKPOINT_AGE = Gauge(
+    "newt_learner_checkpoint_age_seconds",
+    "Age of the newest checkpoint, or of the run where there is none yet: of the active run that would lose most.",
+)
+MEASURED = Totals()
+REGISTRY.register(MEASURED)
 ENV_STEPS = Gauge("newt_learner_env_steps", "Env steps stored so far, over all active runs.")
 UPDATES = Gauge("newt_learner_updates", "Updates so far, pretraining included, over all active runs.")
 LOSS = Gauge("newt_learner_loss", "Latest training metrics, mean over the active runs.", ["name"])

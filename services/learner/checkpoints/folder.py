@@ -105,6 +105,11 @@ class CheckpointFolder:
         whole = self._whole()
         return whole[-1] if whole else None
 
+    def saved_at(self) -> datetime | None:
+        """When the newest was written, readable or not; None if there is none."""
+        times = [path.stat().st_mtime for path in self._folder.glob(f"*{SUFFIX}")]
+        return datetime.fromtimestamp(max(times), UTC) if times else None
+
     def resolve(self, name: str) -> str:
         """The name of a checkpoint; NEWEST, or none at all, is that of the newest, BEST of the one that scored best.
 

@@ -48,6 +48,8 @@ class Collector:
     def run(self) -> None:
         """Collects and evaluates to the end."""
         stop = self._context.stop
+        if self._writer.attempt == 1 and not self._run.progress.restarts:
+            self._services.meter.await_first_session(self._run.started_at)
         with every(REPORT_EVERY_S, self._report, stop), every(METRICS_EVERY_S, self._report_metrics, stop):
             self._stage = "connecting to the simulators"
             self._services.check_sims(self._tasks)
@@ -206,6 +208,7 @@ class Collector:
             env_steps=pace.env_steps if pace else self._run.progress.env_steps,
             env_steps_per_s=round(rate, 1),
             tasks=pace.snapshot() if pace else self._run.progress.tasks,
+            measured=self._services.meter.measured(),
         )
         writer.progress("collector", progress)
 

@@ -89,6 +89,7 @@ class CollectorGroup:
                 except (NotFoundError, PreconditionError) as lost:
                     # The simulator service was restarted, or our lease ended: running episodes are gone.
                     self._pace.gave_up(self._index)
+                    self._services.meter.lost("session", len(self._instances))
                     log.warning("session_lost", domain=self._domain, error=str(lost))
         except (CollectionOver, Stopped):
             pass
@@ -126,8 +127,9 @@ class CollectorGroup:
         first: npt.NDArray[np.bool_],
     ) -> tuple[Observation, Floats, npt.NDArray[np.bool_]]:
         decision = self._decide(shown.obs, image, first)
-        session.send(decision.action)
-        step = session.receive()
+        with self._services.meter.timed("env_step"):
+            session.send(decision.action)
+            step = session.receive()
         self._services.saw(self._tasks, step)
         self._pace.stepped(self._index, len(self._tasks), int(decision.weights_version.max()))
         image, reached_image = sight.step(step)
@@ -143,16 +145,21 @@ class CollectorGroup:
         def act(mode: Mode) -> Decision:
             return self._actor.act(mode, obs, first, explore=True, env_step=env_step, image=image)
 
+        def plan(mode: Mode) -> Decision:
+            with self._services.meter.timed("plan"):
+                return act(mode)
+
         if env_step >= self._seed_env_steps:
-            return act("planner" if self._spec.algorithm.planning else "policy")
+            return plan("planner" if self._spec.algorithm.planning else "policy")
         if guided.all():
-            return act("policy")
-        return act("policy").where(guided, act("random")) if guided.any() else act("random")
+            return plan("policy")
+        return plan("policy").where(guided, act("random")) if guided.any() else act("random")
 
     def _stage_row(self, stage: EpisodeStage, step: Step, decision: Decision, reached_image: Floats, row: int) -> None:
         if step.crashed[row]:
             log.warning("instance_crashed", task=self._tasks[row].name)
             self._pace.gave_up(self._index, stage.length(row) + 1)
+            self._services.meter.lost("instance", 1)
             return  # the episode is dropped: its end is unknown
         stage.step(
             row,

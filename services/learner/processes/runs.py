@@ -11,8 +11,10 @@ from pathlib import Path
 
 import structlog
 
-from newt.runs.record import RunState
+from newt.runs.base import now
+from newt.runs.record import Run, RunState
 from services.learner import metrics
+from services.learner.checkpoints.folder import CheckpointFolder
 from services.learner.processes.jobs import JobKeeper, Phase
 from services.learner.processes.needed_sims import needed_domains, needed_hosts
 from services.learner.records.broken import BrokenRecordError
@@ -113,6 +115,7 @@ class RunKeeper(JobKeeper):
     def settle(self, job_id: str) -> None:
         """Takes the run's model from the planners."""
         try:
+            metrics.MEASURED.add(job_id, self._runs.measured(job_id))
             if self._runs.diverged(job_id):
                 metrics.DIVERGED.inc()
         except BrokenRecordError as error:
@@ -139,10 +142,19 @@ class RunKeeper(JobKeeper):
             domains = {task.name: task.domain for run in active for task in run.spec.task_list()}
             found = [evaluation for evaluation in last if evaluation is not None]
             metrics.show_progress([run.progress for run in active], found, domains)
+            for run in active:
+                metrics.MEASURED.add(run.id, self._runs.measured(run.id))
+            metrics.MEASURED.keep({run.id for run in unfinished})
             metrics.show_needed(needed_hosts(needed_domains(unfinished, self._records), self._settings.sims))
             with contextlib.suppress(OSError):  # a folder that is away is told by what writes there
                 volume = shutil.disk_usage(self._settings.data_dir)
                 metrics.DATA_USED.set(1 - volume.free / volume.total)
+                metrics.CHECKPOINT_AGE.set(max((self._unsaved_s(run) for run in active), default=0.0))
+
+    def _unsaved_s(self, run: Run) -> float:
+        """Seconds of a run's work that no checkpoint has."""
+        saved = CheckpointFolder(self._settings.folder.run(run.id)).saved_at() or run.started_at or run.created_at
+        return (now() - saved).total_seconds()
 
 
 def _phase(state: RunState) -> Phase:

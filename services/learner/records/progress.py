@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from newt.runs.record import Progress, RunState, TaskProgress
 from newt.runs.spec import RunSpec
 from newt.runs.stored import read_json
+from services.learner.measured import Measured
 
 
 class _Part(BaseModel):
@@ -49,6 +50,7 @@ class CollectorProgress(_Part):
     env_steps: int = 0
     env_steps_per_s: float = 0.0
     tasks: dict[str, TaskProgress] = Field(default_factory=dict)
+    measured: Measured = Measured()
 
 
 def merge(

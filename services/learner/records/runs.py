@@ -26,6 +26,7 @@ from newt.runs.record import ACTIVE, FINISHED, RESUMABLE, Evaluation, Run, RunCh
 from newt.runs.spec import RunSpec, stored_tasks
 from newt.runs.stored import read_json, to_json, unknown_fields
 from services.learner import acting
+from services.learner.measured import Measured
 from services.learner.records import keys
 from services.learner.records.broken import BrokenRecordError, BrokenRecords, Listing, decoding, first_problem
 from services.learner.records.history import MAX_EVENTS, History, NewEvent
@@ -261,6 +262,11 @@ class RunStore:
         """Notes that a crashed process of the run is being restarted."""
         self._redis.hincrby(keys.run(run_id), "restarts", 1)
         self._history.add_event(run_id, NewEvent("restart", message))
+
+    def measured(self, run_id: str) -> Measured:
+        """What the run's collector has measured in this attempt, or in the last."""
+        with decoding("run", run_id):
+            return CollectorProgress.parse(self.field(run_id, "collector")).measured
 
     def diverged(self, run_id: str) -> bool:
         """Whether the run's training ended because a loss became NaN or infinite."""

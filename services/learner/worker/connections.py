@@ -15,6 +15,7 @@ from newt.client.replay import ReplayClient
 from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
 from newt.client.steps import Step
 from newt.tasks.registry import Task
+from services.learner.measured import Meter
 from services.learner.playing.sight import Vision
 from services.learner.settings import LearnerSettings, start_sim
 from services.learner.waiting import Patience, RunFailedError, StopFlag
@@ -40,6 +41,7 @@ class Services:
         replay: The replay service.
         patience: Knows who is being waited for.
         vision: What makes features of frames; None without images.
+        meter: How long others take.
     """
 
     sims: dict[str, SimClient]
@@ -47,6 +49,7 @@ class Services:
     replay: ReplayClient
     patience: Patience
     vision: Vision | None = None
+    meter: Meter = field(default_factory=Meter)
     _crashes: Counter[str] = field(default_factory=Counter, repr=False)
 
     @classmethod
@@ -134,9 +137,11 @@ class Services:
         """Leases instances of one domain, waiting for room; their lease is kept alive."""
         obs_mode = ObsMode.STATE_RGB if with_frames else ObsMode.STATE
         names = [task.name for task in tasks]
-        return self.sims[domain].open(
+        session = self.sims[domain].open(
             names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
         )
+        self.meter.opened()
+        return session
 
     def saw(self, tasks: Sequence[Task], step: Step) -> None:
         """Notes how episodes end: of a task of which they only crash, whoever watches the run is to know.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import grpc
 import pytest
 from certificate_folders import make_certificates
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 
 from newt.security import SecurityError
 from newt.wire import probe, tls
@@ -153,6 +155,14 @@ def test_a_folder_that_cannot_work_is_refused_at_start(
         with pytest.raises(SecurityError, match=said) as caught:
             start()
         assert "NEWT_TLS_DIR" in str(caught.value)
+
+
+def test_what_expires_first_is_shown(tmp_path: Path) -> None:
+    """The certificate, whose authority lives longer."""
+    tls.load(make_certificates(tmp_path / "made", "--days", "5"))
+    shown = REGISTRY.get_sample_value("newt_tls_certificate_expiry_timestamp_seconds")
+    assert shown is not None
+    assert 4.9 < (shown - time.time()) / 86_400 < 5.1
 
 
 def test_a_misspelt_switch_is_not_a_switch_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

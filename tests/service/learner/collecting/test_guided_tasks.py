@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learner_stack import LearnerStack
+from learner_stack import LearnerStack, wait_until
 from tiny_agents import PLAN, SIZES
 
 from newt.agent.checkpoints import load_checkpoint
@@ -79,3 +79,15 @@ def test_a_checkpoint_knows_its_guided_tasks_and_acts_accordingly(stack: Learner
     assert weights[NEW] == 0
     assert 0.7 < weights[SHOWN] <= 1
     assert all(stats["score_std"] is not None for stats in job["result"]["tasks"].values())
+
+
+def test_the_learner_shows_what_its_collector_waited_for(stack: LearnerStack, run: dict[str, Any]) -> None:
+    def shown(name: str) -> float:
+        lines = dict(line.rsplit(" ", 1) for line in stack.http.get("/metrics").text.splitlines())
+        return float(lines[f"newt_learner_{name}"])
+
+    wait_until(lambda: shown("env_step_seconds_count") >= TOTAL, "all steps are counted", 30)
+    assert 0 < shown("plan_seconds_count") < shown("env_step_seconds_count")  # one task is seeded at random
+    assert 0 < shown("env_step_seconds_sum") < 600
+    assert (shown("first_session_seconds_count"), shown("first_session_seconds_sum") > 0) == (1, True)
+    assert shown('episodes_lost_total{reason="session"}') == shown('episodes_lost_total{reason="instance"}') == 0

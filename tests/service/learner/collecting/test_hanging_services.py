@@ -60,6 +60,18 @@ def test_a_run_outlives_the_death_of_its_planner(stack: LearnerStack, run_id: st
     _goes_on(stack, run_id, before)
 
 
+def test_episodes_that_a_simulator_takes_with_it_are_counted(stack: LearnerStack, run_id: str) -> None:
+    def lost() -> float:
+        lines = dict(line.rsplit(" ", 1) for line in stack.http.get("/metrics").text.splitlines())
+        return float(lines['newt_learner_episodes_lost_total{reason="session"}'])
+
+    before, lost_before = stack.get(f"/runs/{run_id}")["progress"], lost()
+    stack.kill("sim")
+    stack.start("sim")
+    _goes_on(stack, run_id, before)
+    wait_until(lambda: lost() > lost_before, "they are counted", 30)
+
+
 def _goes_on(stack: LearnerStack, run_id: str, before: dict[str, Any]) -> None:
     """Both counters rise, nothing was restarted, and replay has every episode once."""
     at = stack.get(f"/runs/{run_id}")["progress"]
