@@ -17,6 +17,7 @@ from newt.cli import (
     env,
     evaluations,
     experiments,
+    people,
     play,
     reports,
     runs,
@@ -58,6 +59,7 @@ runs.register(app)
 app.command("eval")(evaluations.evaluate)
 app.command("evaluations")(evaluations.list_evaluations)
 app.command()(reports.report)
+people.register(app)
 tour.register(app)
 play.register(app)
 app.add_typer(experiments.experiments_app, name="experiment")

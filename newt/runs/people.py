@@ -35,6 +35,9 @@ class Quotas(Record):
         description="Rows of online episodes in replay: those that ended runs have left there, and for each run that "
         "has not ended the smaller of replay.capacity_rows and schedule.total_env_steps.",
     )
+    jobs: int | None = Field(
+        None, strict=True, ge=0, description="Evaluations and collections of demonstrations under way."
+    )
 
 
 class Caller(Record):

@@ -15,7 +15,7 @@ from services.learner import acting
 from services.learner.processes.learner import Learner
 
 REPLAY_TIMEOUT_S = 5.0
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME, _ONE_JOB_AT_A_TIME = threading.Lock(), threading.Lock()
 """Between the look at what there is and the record of what comes next, nothing else may come."""
 
 
@@ -56,6 +56,31 @@ def within_quotas(learner: Learner, spec: RunSpec, again: Run | None = None) -> 
         yield
 
 
+@contextmanager
+def within_job_quota(learner: Learner, demo_set: str | None = None) -> Iterator[None]:
+    """Starts an evaluation or a collection of whoever asks within a block, if there is room for it in their quotas.
+
+    Args:
+        learner: Where.
+        demo_set: Name of the set of a collection; asking again for one that is under way adds none.
+
+    Raises:
+        ExhaustedError: There is no room.
+        UnavailableError: Redis does not answer.
+    """
+    person = acting.person()
+    if person is None or person.quotas.jobs is None:
+        yield
+        return
+    with _ONE_JOB_AT_A_TIME:
+        evaluations = learner.records.evaluations.list_open().records
+        collections = [job for job in learner.records.demos.list_open().records if job.name != demo_set]
+        under_way = [job for job in (*evaluations, *collections) if job.under_way and job.owner == person.name]
+        what = "evaluations and collections under way"
+        _require(person.name, what, person.quotas.jobs, len(under_way), 1, "this one")
+        yield
+
+
 def most_rows(spec: RunSpec) -> int:
     """Rows of online episodes that a run asks replay to hold, as quotas count them."""
     if spec.model_free() or not spec.learns_online():
@@ -75,9 +100,9 @@ def _rows_left(target: str, run_ids: list[str]) -> int:
     return rows
 
 
-def _require(name: str, what: str, quota: int | None, had: int, wanted: int) -> None:
+def _require(name: str, what: str, quota: int | None, had: int, wanted: int, one: str = "this run") -> None:
     if quota is not None and had + wanted > quota:
         raise ExhaustedError(
-            f"{name} may have {quota:,} {what} and has {had:,}; this run would add {wanted:,}. Wait for one to end, "
+            f"{name} may have {quota:,} {what} and has {had:,}; {one} would add {wanted:,}. Wait for one to end, "
             "cancel or delete one, or ask an operator for more"
         )

@@ -14,6 +14,7 @@ from newt.runs.demos import (
 )
 from newt.runs.record import Deleted
 from services.learner.processes.learner import Learner
+from services.learner.processes.quotas import within_job_quota
 from services.learner.rest.described import knows_tasks
 
 
@@ -36,7 +37,8 @@ def demo_routes(learner: Learner) -> APIRouter:
     @router.post("/demos", status_code=202, dependencies=known)
     def collect_scripted_demos(request: ScriptedDemosRequest) -> DemoCollection:
         """Collects a new set from scripted experts. Asking again for the same is harmless."""
-        return keeper.submit_scripted(request)
+        with within_job_quota(learner, request.name):
+            return keeper.submit_scripted(request)
 
     @router.post("/runs/{run_id}/demos", status_code=202)
     def collect_agent_demos(run_id: str, request: AgentDemosRequest) -> DemoCollection:
@@ -45,12 +47,15 @@ def demo_routes(learner: Learner) -> APIRouter:
         The agent plays twice as many episodes as are wanted; those whose return exceeds a threshold below the median
         are kept, if they succeed where success is what the task is about. A task with too few of them is left out.
         """
-        return keeper.submit_agent(learner.records.runs.get(run_id), request)
+        run = learner.records.runs.get(run_id)
+        with within_job_quota(learner, request.name):
+            return keeper.submit_agent(run, request)
 
     @router.post("/demos/features", status_code=202, dependencies=known)
     def compute_demo_features(request: FeatureDemosRequest) -> DemoCollection:
         """Makes a set with image features of one without, by playing its episodes again. The old set stays."""
-        return keeper.submit_features(request)
+        with within_job_quota(learner, request.name):
+            return keeper.submit_features(request)
 
     @router.post("/demos/{name}/cancel")
     def cancel_demos(name: str) -> DemoCollection:

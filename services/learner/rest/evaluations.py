@@ -15,6 +15,7 @@ from newt.runs.evaluations import (
 )
 from services.learner.checkpoints.folder import NEWEST
 from services.learner.processes.learner import Learner
+from services.learner.processes.quotas import within_job_quota
 from services.learner.rest.described import knows_tasks
 from services.learner.rest.errors import DISK_ERRORS
 from services.learner.rest.files import VIDEO, video_response
@@ -29,15 +30,16 @@ def evaluation_routes(learner: Learner) -> APIRouter:
     @router.post("/evaluations", status_code=202, responses=DISK_ERRORS, dependencies=known)
     def evaluate(request: CheckpointEvaluationRequest) -> EvaluationJob:
         """Evaluates any checkpoint on any task, beside whatever else is going on."""
-        return keeper.submit(request)
+        with within_job_quota(learner):
+            return keeper.submit(request)
 
     @router.post("/runs/{run_id}/evaluate", status_code=202, responses=DISK_ERRORS, dependencies=known)
     def evaluate_run(run_id: str, request: RunEvaluationRequest) -> EvaluationJob:
         """The same for a checkpoint of this run."""
         reference = f"{learner.records.runs.get(run_id).id}/{request.checkpoint or NEWEST}"
-        return keeper.submit(
-            CheckpointEvaluationRequest(**{**request.model_dump(exclude_unset=True), "checkpoint": reference})
-        )
+        named = CheckpointEvaluationRequest(**{**request.model_dump(exclude_unset=True), "checkpoint": reference})
+        with within_job_quota(learner):
+            return keeper.submit(named)
 
     @router.get("/evaluations")
     def list_evaluations(run_id: str | None = None) -> EvaluationJobList:

@@ -10,7 +10,9 @@ import httpx
 import pytest
 from api_server import Api, build, serving
 from starlette.routing import BaseRoute, Mount, Route
+from typer.testing import CliRunner
 
+from newt.cli.main import app
 from newt.local.redis_server import RedisServer
 from newt.runs.base import now
 from newt.runs.demos import DemoCollection, ScriptedDemosRequest
@@ -24,7 +26,7 @@ from services.learner.rest.guard import SAFE_METHODS
 from services.learner.rest.permissions import MAKING, OPERATING, OWNING
 
 TOKENS = {name: f"{name}-0123456789abcdef" for name in ("rita", "ada", "bob", "olga")}
-QUOTAS = {"runs": 2, "sim_instances": 3, "replay_rows": 4_000}
+QUOTAS = {"runs": 2, "sim_instances": 3, "replay_rows": 4_000, "jobs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,57 @@ def test_a_quota_that_is_reached_is_told_and_room_comes_back(api: Api) -> None:
     assert ask(api, "bob", "POST", f"/runs/{first}/cancel").status_code == 200
     # What the ended one has left there, replay alone knows, which is not here.
     assert (start(api, "bob").status_code, len(ask(api, "bob", "GET", "/runs?owner=bob").json()["runs"])) == (503, 2)
+
+
+def test_a_quota_of_jobs_counts_evaluations_and_collections_under_way(api: Api, learner: Learner) -> None:
+    asked = {"checkpoint": "imported/none"}
+    scripted = {"name": "more", "tasks": ["mujoco-reacher"]}
+    assert ask(api, "bob", "POST", "/evaluations", asked).status_code == 404  # there is room, but no such checkpoint
+    evaluation = EvaluationJob(
+        id="bobs",
+        state="running",
+        owner="bob",
+        request=CheckpointEvaluationRequest(checkpoint="imported/none", tasks=["mujoco-reacher"]),
+        checkpoint_sha256="0",
+        created_at=now(),
+    )
+    collection = DemoCollection(
+        name="bobs",
+        state="collecting",
+        source="scripted",
+        owner="bob",
+        request=ScriptedDemosRequest(name="bobs", tasks=["mujoco-reacher"]),
+        tasks=["mujoco-reacher"],
+        created_at=now(),
+    )
+    learner.records.evaluations.put(evaluation)
+    learner.records.demos.put(collection)
+    try:
+        for path, body in (("/evaluations", asked), ("/demos", scripted)):
+            full = ask(api, "bob", "POST", path, body)
+            assert full.status_code == 429
+            message = full.json()["message"]
+            assert "bob may have 2 evaluations and collections under way and has 2; this one would add 1" in message
+            assert ask(api, "ada", "POST", path, body).status_code != 429  # quotas are each one's own
+        again = ask(api, "bob", "POST", "/demos", {"name": "bobs", "tasks": ["mujoco-reacher"]})
+        assert again.status_code != 429  # it is under way already
+        learner.records.evaluations.put(evaluation.model_copy(update={"state": "failed"}))
+        assert ask(api, "bob", "POST", "/evaluations", asked).status_code == 404
+    finally:
+        learner.records.evaluations.delete("bobs")
+        learner.records.demos.delete("bobs")
+
+
+def test_the_command_tells_who_one_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_URL", str(api.http.base_url))
+    monkeypatch.setenv("NEWT_API_TOKEN", TOKENS["bob"])
+    told = CliRunner().invoke(app, ["whoami"])
+    assert told.exit_code == 0, told.output
+    assert told.output.startswith("bob, user at http")
+    assert "at most 4,000 replay rows" in told.output
+    assert json.loads(CliRunner().invoke(app, ["whoami", "--json"]).output)["quotas"] == QUOTAS
+    monkeypatch.setenv("NEWT_API_TOKEN", "nobodys-0123456789abcdef")
+    assert CliRunner().invoke(app, ["whoami"]).exit_code != 0
 
 
 def test_everybody_learns_who_they_are(api: Api, learner: Learner) -> None:
