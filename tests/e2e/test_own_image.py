@@ -1,10 +1,14 @@
-"""`newt env image` on a Docker engine: the image is built on ours, and serves its task as compose confines it."""
+"""`newt env image` on a Docker engine: the image is built on ours, and serves its task as compose confines it.
+
+Once as it is, and once with mutual TLS: its health check and the program that asks then have a certificate, too.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -63,17 +67,30 @@ def test_a_task_of_ones_own_is_served_by_its_image(tmp_path: Path) -> None:
     )
     output = newt(tmp_path, "env", "image", "./my_arm")
     assert "built: localhost/newt/sim-my-arm:" in output
-    files = [ROOT / "compose.yaml", tmp_path / "my-arm-image" / "compose.yaml"]
+    written = tmp_path / "my-arm-image"
+    plain = [ROOT / "compose.yaml", written / "compose.yaml"]
+    scripts, secrets = ROOT / "scripts", tmp_path / "secrets"
+    subprocess.run([scripts / "secrets.sh", secrets], check=True, capture_output=True, timeout=60)
+    renew = [scripts / "certificates.sh", "--renew", secrets, "sim-my-arm"]
+    subprocess.run(renew, check=True, capture_output=True, timeout=60)
+    try:
+        for files in (plain, [*plain, ROOT / "compose.secure.yaml", written / "compose.secure.yaml"]):
+            assert served(files, secrets) == ["stepped: (8,) True"]
+    finally:
+        client.images.remove("localhost/newt/sim-my-arm:" + BASE_IMAGE.rpartition(":")[2], force=True)
+
+
+def served(files: Sequence[Path], secrets: Path) -> list[str]:
+    """What the program prints in a container of the simulator that compose starts from some files."""
     environment = {
         "COMPOSE_PROJECT_NAME": f"newt-own-{os.getpid()}",
         "COMPOSE_FILE": os.pathsep.join(map(str, files)),
         "NEWT_COMPOSE_SIM_WORKERS": "1",
+        "NEWT_COMPOSE_SECRETS": str(secrets),
     }
     try:
         compose("up", "--no-build", "--detach", "--wait", "sim-my-arm", environment=environment, timeout_s=600)
         ask = ("exec", "--no-TTY", "sim-my-arm", "python", "-c", PROGRAM)
-        told = compose(*ask, environment=environment, timeout_s=300).splitlines()
+        return compose(*ask, environment=environment, timeout_s=300).splitlines()
     finally:
         compose("down", "--volumes", "--timeout", "20", environment=environment, timeout_s=200)
-        client.images.remove("localhost/newt/sim-my-arm:" + BASE_IMAGE.rpartition(":")[2], force=True)
-    assert told == ["stepped: (8,) True"]
