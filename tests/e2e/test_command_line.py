@@ -305,6 +305,11 @@ def test_a_task_that_only_crashes_costs_the_other_nothing(installed: Path) -> No
     assert all(0 <= float(score) <= 1 for score in scores["whole-arm"])
     log = (home / "logs" / "sim-arms.log").read_text()
     assert "OSError: no arm" in log
+    crash = next((home / "crashes").glob("*.npz"))
+    assert crash.name in log
+    again = newt(home, "env", "replay", str(crash))
+    assert again.returncode == 1
+    assert "now: OSError: no arm" in again.stdout
 
 
 @pytest.mark.slow
