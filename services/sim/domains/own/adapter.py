@@ -24,6 +24,7 @@ from services.sim.domains.own.spaces import ObservationColumns, action_columns, 
 
 MAX_REWARD = math.exp(10) - 1
 """Largest reward, either way, that the agent's bins can tell: symlog of it is 10."""
+_STEP = "(observation, reward, terminated, truncated, info)"
 SEEDS = 2**31 - 1
 """Environments hand their seed to generators that take no more bits than this."""
 
@@ -91,14 +92,15 @@ class OwnEnv(SimEnv):
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """Resets with the seed, folded to 31 bits."""
         with nobody_exits():
-            self._last, _ = self.env.reset(seed=seed % SEEDS)
+            self._last, _ = _parts("reset", self.env.reset(seed=seed % SEEDS), "(observation, info)")
         self._steps, self._return = 0, 0.0
         return self._columns()
 
     def step(self, action: npt.NDArray[np.float32]) -> StepResult:
         """One step of the environment; the time limit is the declared one, and any that it has of its own."""
         with nobody_exits():
-            self._last, reward, terminated, truncated, info = self.env.step(self.action.decode(action))
+            result: object = self.env.step(self.action.decode(action))
+        self._last, reward, terminated, truncated, info = _parts("step", result, _STEP)
         self._steps += 1
         reward = float(reward)
         if not abs(reward) <= MAX_REWARD:
@@ -167,3 +169,12 @@ class OwnEnv(SimEnv):
             case Returns(worst, best):
                 return math.nan, min(max((self._return - worst) / (best - worst), 0.0), 1.0)
         return math.nan, 0.0
+
+
+def _parts(name: str, result: object, expected: str) -> tuple[Any, ...]:
+    """What reset or step returned. Raises TypeError where it is not what Gymnasium wants since 0.26."""
+    count = expected.count(",") + 1
+    if isinstance(result, tuple) and len(result) == count:
+        return result
+    got = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
+    raise TypeError(f"{name}() returned {got}, expected {expected}")

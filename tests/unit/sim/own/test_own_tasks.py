@@ -130,6 +130,17 @@ def test_an_episode_that_went_wrong_says_why(odd: dict[str, Any], error: type[Ex
         env.step(np.zeros(1, np.float32))
 
 
+def test_what_older_interfaces_return_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = OwnEnv(OwnTask(name="odd", make=lambda: Odd(np.zeros(2)), goal="Be odd.", episode_length=5))
+    env.reset(0)
+    monkeypatch.setattr(Odd, "step", lambda self, action: (np.zeros(2), 0.0, False, {}))
+    with pytest.raises(TypeError, match=r"step\(\) returned 4 values, expected \(observation, reward, terminated, "):
+        env.step(np.zeros(1, np.float32))
+    monkeypatch.setattr(Odd, "reset", lambda self, seed: np.zeros(2))  # two numbers are no (observation, info)
+    with pytest.raises(TypeError, match=r"reset\(\) returned a ndarray, expected \(observation, info\)"):
+        env.reset(0)
+
+
 def test_a_success_that_nobody_tells_is_named() -> None:
     make = lambda: Odd(np.zeros(2))  # noqa: E731
     env = OwnEnv(OwnTask(name="odd", make=make, goal="Be odd.", episode_length=5, score=Success("solved")))
