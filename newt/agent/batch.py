@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from newt.agent.config import ConfigError
+from newt.agent.draws import LANES, lanes, normal, pairs, random_words
 from newt.agent.world_model import WorldModel
 
 
@@ -85,20 +86,25 @@ class UpdateNoise:
         return replace(self, **{name: value[:, part] for name, value in values.items() if value is not None})
 
 
-def draw_noise(
-    model: WorldModel, sequences: int, horizon: int, generator: torch.Generator, *, pretrain: bool
-) -> UpdateNoise:
-    """Draws what one update of B `sequences` needs; `generator` lives on the model's device."""
-    device = model.device
+def draw_noise(model: WorldModel, sequences: int, horizon: int, seed: Tensor, *, pretrain: bool) -> UpdateNoise:
+    """Draws what one update of B `sequences` needs.
 
-    def normal(steps: int) -> Tensor:
-        shape = (steps, sequences, model.config.action_dim)
-        return torch.randn(shape, generator=generator, device=device)
-
-    def pair() -> Tensor:
-        return torch.randperm(model.config.num_critics, generator=generator, device=device)[:2]
-
-    td_policy, td_pair = normal(horizon), pair()
+    Args:
+        model: Its device gets the draws.
+        sequences: B.
+        horizon: H.
+        seed: int64[], on the CPU.
+        pretrain: Whether the update is one of pretraining.
+    """
+    config = model.config
+    steps = (horizon, horizon if pretrain else horizon + 1)  # of the TD target, and of the policy's loss
+    numbers = sum(steps) * sequences * config.action_dim
+    # Added to, not copied to the device: a copy would wait for it.
+    seeds = torch.zeros(1, dtype=torch.int64, device=model.device) + seed
+    words = random_words(seeds, torch.arange(2 + -(-numbers // LANES), device=model.device))
+    td_pair, pi_pair = pairs(words[:, :2], config.num_critics)[0]
+    entries = normal(lanes(words)[:, 2 * LANES :][:, :numbers])
+    td_policy, policy = entries.view(-1, sequences, config.action_dim).split(steps)
     if pretrain:
-        return UpdateNoise(td_policy, td_pair, bc_policy=normal(horizon))
-    return UpdateNoise(td_policy, td_pair, pi_policy=normal(horizon + 1), pi_pair=pair())
+        return UpdateNoise(td_policy, td_pair, bc_policy=policy)
+    return UpdateNoise(td_policy, td_pair, pi_policy=policy, pi_pair=pi_pair)

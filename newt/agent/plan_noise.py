@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from newt.agent.config import PlanConfig
+from newt.agent.draws import LANES, exponential, lanes, normal, pairs, random_words
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class PlanNoise:
         policy: float32[B, H, P, A] of the policy trajectories.
         candidates: float32[B, iterations, H, S-P, A].
         value_policy: float32[B, iterations, S, A] of the action at the last latent.
-        pairs: int64[B, iterations, 2] critics of the terminal value, on the CPU.
+        pairs: int64[B, iterations, 2] critics of the terminal value.
         select: float32[B, E] standard exponential, chooses the elite.
         explore: float32[B, A].
     """
@@ -31,52 +33,52 @@ class PlanNoise:
     explore: Tensor
 
 
-class RowGenerators:
-    """Generators that are re-seeded for each row: one on the CPU, one on the planning device."""
+class PlanDraws:
+    """Draws the noise of rows from their seeds. Neither its device nor the other rows of a batch change a number.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.host = torch.Generator("cpu")
-        self.local = self.host if device.type == "cpu" else torch.Generator(device)
+    Args:
+        config: Budget.
+        action_dim: A.
+        used_action_dim: Most valid entries of any task's actions; those beyond are 0.
+        num_critics: Critics to draw pairs of.
+        device: Device of the seeds and of the noise.
+    """
 
-    def seed(self, seed: int) -> None:
-        """Starts a row's draws. The same seed gives the same draws on the same kind of device."""
-        self.host.manual_seed(seed)
-        if self.local is not self.host:
-            self.local.manual_seed(seed)
+    def __init__(
+        self, config: PlanConfig, action_dim: int, used_action_dim: int, num_critics: int, device: torch.device
+    ) -> None:
+        self._config, self._action_dim, self._num_critics, self._device = config, action_dim, num_critics, device
+        # Of an action, entries that one word draws together are drawn or not; their places are always there.
+        self._places, self._drawn = (-(-entries // LANES) for entries in (action_dim, used_action_dim))
 
-    def normal(self, count: int) -> Tensor:
-        """Returns `count` standard normal numbers."""
-        return torch.randn(count, generator=self.local, device=self.device)
+    def plan(self, seeds: Tensor, horizon: int) -> PlanNoise:
+        """What plans of rows with seeds int64[B] need."""
+        config, A = self._config, self._action_dim
+        P, I, S, E = config.num_policy_trajectories, config.iterations, config.num_samples, config.num_elites  # noqa: E741
+        shapes = [(horizon, P), (I, horizon, S - P), (I, S), ()]
+        counts = [torch.Size(shape).numel() for shape in shapes]
+        actions = self._actions(seeds, sum(counts)).split(counts, 1)
+        policy, candidates, value_policy, explore = (
+            part.reshape(len(seeds), *shape, A) for part, shape in zip(actions, shapes, strict=True)
+        )
+        behind = torch.arange(I + -(-E // LANES), device=self._device) + sum(counts) * self._places
+        words = random_words(seeds, behind)
+        return PlanNoise(
+            policy=policy,
+            candidates=candidates,
+            value_policy=value_policy,
+            pairs=pairs(words[:, :I], self._num_critics),
+            select=exponential(lanes(words)[:, LANES * I :][:, :E]),
+            explore=explore,
+        )
 
+    def policy(self, seeds: Tensor) -> Tensor:
+        """What an action of the policy needs, float32[B, 1, A], for seeds int64[B]."""
+        return self._actions(seeds, 1)
 
-def draw_plan_noise(
-    generators: RowGenerators,
-    seeds: list[int],
-    action_dims: list[int],
-    config: PlanConfig,
-    horizon: int,
-    action_dim: int,
-    num_critics: int,
-) -> PlanNoise:
-    """Draws everything, row by row; only valid action entries are drawn, the others are 0."""
-    device, B = generators.device, len(seeds)
-    P, I = config.num_policy_trajectories, config.iterations  # noqa: E741
-    S = config.num_samples
-    leads = [(horizon, P), (I, horizon, S - P), (I, S), ()]
-    counts = [torch.Size(lead).numel() for lead in leads]
-    outputs = [torch.zeros(B, *lead, action_dim, device=device) for lead in leads]
-    pairs = torch.empty(B, I, 2, dtype=torch.int64)
-    select = torch.empty(B, config.num_elites, device=device)
-    for row, (seed, n) in enumerate(zip(seeds, action_dims, strict=True)):
-        generators.seed(seed)
-        # The two largest of Nq uniform numbers name two distinct critics, every pair equally likely.
-        pairs[row] = torch.rand(I, num_critics, generator=generators.host).topk(2, -1).indices
-        select[row].exponential_(generator=generators.local)
-        flat = generators.normal(n * sum(counts))
-        start = 0
-        for output, lead, count in zip(outputs, leads, counts, strict=True):
-            output[row][..., :n] = flat[start : start + n * count].view(*lead, n)
-            start += n * count
-    policy, candidates, value_policy, explore = outputs
-    return PlanNoise(policy, candidates, value_policy, pairs, select, explore)
+    def _actions(self, seeds: Tensor, count: int) -> Tensor:
+        places = torch.arange(count * self._places, device=self._device).view(count, self._places)
+        words = random_words(seeds, places[:, : self._drawn].flatten())
+        drawn = normal(lanes(words)).view(len(seeds), count, -1)
+        missing = self._action_dim - drawn.shape[-1]
+        return F.pad(drawn, (0, missing)) if missing else drawn

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from newt.agent.config import PlanConfig
 from newt.agent.inference import InferenceModel, TaskTerms
-from newt.agent.plan_noise import PlanNoise, RowGenerators, draw_plan_noise
+from newt.agent.plan_noise import PlanDraws, PlanNoise
 from newt.agent.planning_checks import PlanInputs, check_plan_inputs, check_policy_inputs, take_rows
 from newt.agent.world_model import WorldModel
 
@@ -76,7 +76,8 @@ class Planner:
         """
         self.model = InferenceModel.from_model(model) if isinstance(model, WorldModel) else model
         self.config = config
-        self._generators = RowGenerators(self.model.device)
+        sizes, used = self.model.config, int(self.model.table.action_dims.max())
+        self._draws = PlanDraws(config, sizes.action_dim, used, sizes.num_critics, self.model.device)
 
     def plan(
         self,
@@ -118,10 +119,10 @@ class Planner:
         inputs = check_plan_inputs(
             self.model, obs, task, seeds, prev_mean, first, explore, constraint_weight, image, horizon=H
         ).to(self.model.device)
-        parts = []
+        parts, device_seeds = [], seeds.to(self.model.device)
         with torch.inference_mode():
             for rows in self._passes(len(obs)):
-                draws = self._draw(seeds[rows], task[rows], H) if noise is None else take_rows(noise, rows)
+                draws = self._draws.plan(device_seeds[rows], H) if noise is None else take_rows(noise, rows)
                 parts.append(self._plan(take_rows(inputs, rows), draws))
         # Outside of inference mode, so that callers get ordinary tensors.
         return PlanResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -206,35 +207,16 @@ class Planner:
     ) -> Tensor:
         """Acts by the policy alone: float32[B, A], a sample where `explore`, else tanh(mean)."""
         explore = check_policy_inputs(self.model, obs, task, seeds, explore, image)
-        B, A, device = len(obs), self.model.config.action_dim, self.model.device
-        noise = torch.zeros(B, 1, A, device=device)
-        for row, seed in enumerate(seeds.tolist()):
-            if explore[row]:
-                self._generators.seed(seed)
-                noise[row, 0] = self._generators.normal(A)
-        task = task.to(device)
+        device = self.model.device
         with torch.inference_mode():
+            task = task.to(device)
+            # A sample without noise is the mean.
+            noise = self._draws.policy(seeds.to(device)) * explore.to(device)[:, None, None]
             z = self.model.encode(obs.to(device), task, None if image is None else image.to(device))
-            terms = self.model.task_terms(task)
-            sampled = self.model.policy(terms, z, noise)
-            mean = self.model.policy(terms, z, None)
-            action = torch.where(explore.to(device)[:, None, None], sampled, mean).squeeze(1)
+            action = self.model.policy(self.model.task_terms(task), z, noise).squeeze(1)
         return action.clone()
 
     def _passes(self, B: int) -> Iterator[slice]:
         step = B if self.model.device.type != "cpu" else max(1, _CPU_SAMPLES_PER_PASS // self.config.num_samples)
         for start in range(0, B, step):
             yield slice(start, min(start + step, B))
-
-    def _draw(self, seeds: Tensor, task: Tensor, horizon: int) -> PlanNoise:
-        config = self.model.config
-        dims = self.model.table.action_dims[task.cpu()].tolist()
-        return draw_plan_noise(
-            self._generators,
-            seeds.tolist(),
-            dims,
-            self.config,
-            horizon,
-            config.action_dim,
-            config.num_critics,
-        )

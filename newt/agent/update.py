@@ -192,7 +192,6 @@ class Updater:
         self.value_scale = ValueScale(config, len(model.table.names), model.device)
         # Gives each update the seed of its noise. On the CPU, so that a stored state resumes on any device.
         self._seeds = torch.Generator().manual_seed(seed)
-        self._noise = torch.Generator(model.device)
         groups = [list(network.parameters()) for network in model.networks().values()]  # the encoder first
         if isinstance(model.task_embeddings, nn.Parameter):  # learned
             groups.append([model.task_embeddings])
@@ -258,8 +257,8 @@ class Updater:
     def _draw(self, batch: UpdateBatch, *, pretrain: bool) -> UpdateNoise:
         """Draws the noise of the whole batch, on every process the same, and takes this process's part of it."""
         B = len(batch.task)
-        self._noise.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._seeds)))
-        noise = draw_noise(self.model, self.ranks.world * B, self.config.horizon, self._noise, pretrain=pretrain)
+        seed = torch.randint(2**63 - 1, (), generator=self._seeds)
+        noise = draw_noise(self.model, self.ranks.world * B, self.config.horizon, seed, pretrain=pretrain)
         return noise.columns(self.ranks.columns(B))
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, metrics: Metrics) -> Tensor:
@@ -329,8 +328,8 @@ class Updater:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores `state_dict`'s output exactly; nothing is changed if it does not fit.
 
-        The state may come from another type of device: what follows is the same training up to the noise of the
-        updates, which each type of device draws in its own way.
+        The state may come from another type of device: the noise of the updates that follow is the same to the bit,
+        and what it is added to is so to float tolerance.
 
         Raises:
             ConfigError: Names are missing or unknown, or a shape differs.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from newt.agent.config import PlanConfig
 from newt.agent.inference import InferenceModel
-from newt.agent.plan_noise import PlanNoise, RowGenerators, draw_plan_noise
+from newt.agent.plan_noise import PlanDraws, PlanNoise
 from newt.agent.planning import Planner, PlanResult
 from newt.agent.world_model import WorldModel
 
@@ -25,10 +25,8 @@ def inputs(rows: int, seed: int = 0, horizon: int = 3) -> tuple[Tensor, Tensor, 
     return obs, torch.arange(rows) % 4, torch.arange(rows) + 100, previous
 
 
-def draws(model: WorldModel, seeds: Tensor, task: Tensor, horizon: int = 3) -> PlanNoise:
-    dims = model.table.action_dims[task].tolist()
-    generators = RowGenerators(torch.device("cpu"))
-    return draw_plan_noise(generators, seeds.tolist(), dims, CONFIG, horizon, 4, model.config.num_critics)
+def draws(model: WorldModel, seeds: Tensor) -> PlanNoise:
+    return PlanDraws(CONFIG, 4, 4, model.config.num_critics, torch.device("cpu")).plan(seeds, horizon=3)
 
 
 @torch.no_grad()
@@ -92,7 +90,7 @@ def pick(result: PlanResult, rows: list[int]) -> PlanResult:
 def test_plans_match_a_plain_implementation(make_model: MakeModel, overrides: dict[str, int]) -> None:
     model = make_model(**overrides)
     obs, task, seeds, previous = inputs(5)
-    noise = draws(model, seeds, task)
+    noise = draws(model, seeds)
     # Weights of 0, 0.5 and 1, explore and evaluate, first and later steps, all in one batch.
     weight = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0])
     explore = torch.tensor([True, False, True, False, True])
@@ -116,7 +114,7 @@ def test_noise_from_outside_replaces_the_seeds(make_model: MakeModel) -> None:
     obs, task, seeds, previous = inputs(3)
     planner = Planner(model, CONFIG)
     by_seed = planner.plan(obs, task, seeds=seeds, prev_mean=previous)
-    injected = planner.plan(obs, task, seeds=seeds + 50, prev_mean=previous, noise=draws(model, seeds, task))
+    injected = planner.plan(obs, task, seeds=seeds + 50, prev_mean=previous, noise=draws(model, seeds))
     same(by_seed, injected, 0)
 
 
@@ -153,7 +151,7 @@ def test_invalid_entries_stay_zero_and_do_not_matter(make_model: MakeModel) -> N
     model = make_model()
     planner = Planner(model, CONFIG)
     obs, task, seeds, previous = inputs(4)
-    noise = draws(model, seeds, task)
+    noise = draws(model, seeds)
     invalid = 1 - model.action_masks[task]
 
     def with_junk(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from bench.baselines.plain_mppi import PlainPlanner
 from bench.baselines.plain_update import PlainLearner
 from newt.agent.batch import draw_noise
 from newt.agent.config import PlanConfig, TrainConfig
-from newt.agent.plan_noise import RowGenerators, draw_plan_noise
+from newt.agent.plan_noise import PlanDraws
 from newt.agent.planning import Planner
 from newt.agent.update import Updater
 
@@ -22,15 +22,8 @@ def test_the_plain_planner_plans_what_ours_plans() -> None:
     obs, task = agents.observations(rows), agents.spread_tasks(model, rows)
     mean = 0.1 * torch.randn(rows, config.horizon, 16, generator=torch.Generator().manual_seed(3))
     mean = mean * model.action_masks[task][:, None]
-    noise = draw_plan_noise(
-        RowGenerators(torch.device("cpu")),
-        [1, 2, 3],
-        model.table.action_dims[task].tolist(),
-        config,
-        config.horizon,
-        16,
-        model.config.num_critics,
-    )
+    draws = PlanDraws(config, 16, 16, model.config.num_critics, torch.device("cpu"))
+    noise = draws.plan(torch.tensor([1, 2, 3]), config.horizon)
     ours = Planner(model, config).plan(obs, task, seeds=torch.arange(rows), prev_mean=mean, noise=noise)
     action, plain_mean = PlainPlanner(PlainModel(model), config).plan(obs, task, mean, noise)
     torch.testing.assert_close(plain_mean, ours.next_mean, rtol=1e-3, atol=1e-4)
@@ -43,9 +36,8 @@ def test_the_plain_update_makes_the_same_steps_as_ours() -> None:
     plain = PlainLearner(PlainModel(model), TrainConfig())
     ours = Updater(model, TrainConfig())
     batch = agents.batch(model, rows=16)
-    generator = torch.Generator().manual_seed(5)
-    for _ in range(3):
-        noise = draw_noise(model, len(batch.task), TrainConfig().horizon, generator, pretrain=False)
+    for seed in range(3):
+        noise = draw_noise(model, len(batch.task), TrainConfig().horizon, torch.tensor(seed), pretrain=False)
         metrics = ours.rl_update(batch, noise)
         losses = plain.update(batch, noise)
         for name, loss in losses.items():
