@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import structlog
 
@@ -11,6 +14,7 @@ from newt.errors import UnavailableError
 from newt.processes import RestartBudget
 from services.sim import metrics
 from services.sim.domains.base import RENDER_BACKEND_VARIABLE
+from services.sim.domains.gl_backends import DRAWING_PROCESSES_VARIABLE, VERDICT_VARIABLE
 from services.sim.process import Channel, WorkerLostError, WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -43,10 +47,14 @@ class WorkerPool:
         log_level: str,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        descriptor, self._verdict = tempfile.mkstemp(prefix="newt-gl-")
+        os.close(descriptor)
         self._environment = {
             # Nothing may touch a graphics library at import; frames choose their own backend (see mujoco_frames).
             "MUJOCO_GL": "disable",
             RENDER_BACKEND_VARIABLE: render_backend,
+            DRAWING_PROCESSES_VARIABLE: str(workers),
+            VERDICT_VARIABLE: self._verdict,
             # Parallelism comes from the processes.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -122,6 +130,7 @@ class WorkerPool:
             self._closed = True
             for worker in self._workers:
                 worker.stop(timeout_s)
+        Path(self._verdict).unlink(missing_ok=True)
 
     def _ensure(self, index: int) -> None:
         with self._lock:

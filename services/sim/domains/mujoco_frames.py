@@ -9,23 +9,14 @@ contexts when several environments live in one process.
 from __future__ import annotations
 
 import atexit
-import functools
 import importlib
-import os
-import subprocess
-import sys
 from typing import Any
 
 import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from services.sim.domains.base import RENDER_BACKEND_VARIABLE, RenderingError
-
-_INSTALL = {
-    "egl": "install the GPU's driver and libegl1 (apt-get install libegl1)",
-    "osmesa": "install OSMesa (apt-get install libosmesa6)",
-}
+from services.sim.domains.gl_backends import chosen_backend
 
 
 def fixed_camera(camera_id: int) -> Any:
@@ -42,15 +33,16 @@ class Renderer:
     Args:
         model: mujoco.MjModel which provides meshes and textures.
         size: Height and width of the frames, pixels.
+        backend: OpenGL platform; the one that works here if absent.
 
     Raises:
         RenderingError: No backend works.
     """
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: Any, size: int, backend: str | None = None) -> None:
         # Models ask for buffers far larger than our frames.
         model.vis.global_.offwidth = model.vis.global_.offheight = size
-        self._gl = importlib.import_module(f"mujoco.{_backend()}").GLContext(size, size)
+        self._gl = importlib.import_module(f"mujoco.{backend or chosen_backend()}").GLContext(size, size)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -82,37 +74,3 @@ def renderer_for(task: str, model: Any, size: int) -> Renderer:
         if len(_renderers) == 1:
             atexit.register(_renderers.clear)  # Before what they need to free themselves is gone.
     return _renderers[task]
-
-
-# Creates all that a renderer needs, with a backend named by the argument.
-_PROBE = """
-import importlib, sys, mujoco
-context = importlib.import_module("mujoco." + sys.argv[1]).GLContext(64, 64)
-context.make_current()
-mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_150)
-"""
-
-
-@functools.cache
-def _backend() -> str:
-    """The backend of this process: the one asked for, or the first that works.
-
-    Whatever loads an OpenGL platform into a process first decides it for good, so each is tried in a process of its
-    own.
-    """
-    wanted = os.environ.get(RENDER_BACKEND_VARIABLE, "auto")
-    # EGL draws in software too where there is no GPU, but not everywhere and with other rounding.
-    backends = [wanted] if wanted != "auto" else (["egl", "osmesa"] if _has_gpu() else ["osmesa", "egl"])
-    problems = []
-    for backend in backends:
-        command = [sys.executable, "-c", _PROBE, backend]
-        probe = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if probe.returncode == 0:
-            return backend
-        causes = [line for line in probe.stderr.splitlines() if "Error: " in line]
-        problems.append(f"{backend}: {causes[0] if causes else 'crashed'}; {_INSTALL[backend]}")
-    raise RenderingError(f"cannot draw frames: {' / '.join(problems)}. State observations do not need this.")
-
-
-def _has_gpu() -> bool:
-    return any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dri"))
