@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from newt.agent import devices
 from newt.agent.compilation import prepare
+from newt.agent.config import ModelConfig
 from newt.agent.inference import fastest_dtype
+from services.planner.requests import ModelShape
 from services.planner.settings import PlannerSettings
+
+# A multiple of it wastes little of a large batch (200 rows become 208), and few sizes remain.
+_PAD_TO = 16
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,9 @@ class Device:
         where: Device that tensors live on.
         dtype: Type of the matrix products.
         max_rows: Rows of one device batch.
-        pad: Whether batches are padded to powers of two, so that few shapes occur.
+        pad: Whether batches are padded, so that few shapes occur.
         compile: Whether the networks are compiled.
+        prepared: Kinds of models of which batches of every size were computed once.
     """
 
     where: torch.device
@@ -30,6 +36,7 @@ class Device:
     max_rows: int
     pad: bool
     compile: bool = False
+    prepared: set[tuple[ModelShape, ModelConfig]] = field(default_factory=set, compare=False)
 
     def rows_per_pass(self, cost: float) -> int:
         """Rows to compute at once.
@@ -41,8 +48,11 @@ class Device:
         return max(1, int(self.max_rows / max(1.0, cost)))
 
     def padded(self, rows: int) -> int:
-        """Rows to compute for a batch of so many, at most `max_rows`."""
-        return min(1 << (rows - 1).bit_length(), self.max_rows) if self.pad else rows
+        """Rows to compute for a batch of so many, at most `max_rows`: 1, 2, 4, 8, or a multiple of 16."""
+        if not self.pad:
+            return rows
+        size = 1 << (rows - 1).bit_length() if rows <= _PAD_TO else -(-rows // _PAD_TO) * _PAD_TO
+        return min(size, self.max_rows)
 
 
 # Rows beyond a few do not make a CPU faster per row, they only make every caller wait for all.

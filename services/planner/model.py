@@ -158,16 +158,17 @@ def _checked(identity: tuple[str, int, bytes], agent: StoredAgent, device: Devic
 
 
 def _warm(loaded: LoadedModel, device: Device) -> None:
-    """Acts once in every padded size, so that the first request of a size pays for no library's set-up.
+    """Acts with one row; with the first model of a kind in every size, so that no request pays for the set-up.
 
-    Unpadded, one row will do: there are no fixed shapes to prepare, and on a CPU every further row of it would be
-    taken from the plans that are under way.
+    Later versions need one row: the code is there, and further ones would be taken from the plans that are under way.
     """
-    shape = loaded.shape
-    sizes = {1, 2} if device.compile else {1}  # code for one row, and for any number
-    if device.pad:
-        most = device.rows_per_pass(shape.cost(shape.horizon))
-        sizes = {device.padded(min(1 << n, most)) for n in range(most.bit_length() + 1)}
+    shape, sizes = loaded.shape, {1}
+    kind = shape, loaded.planner.model.config
+    if kind not in device.prepared:
+        sizes |= {2} if device.compile else set()  # code for one row, and for any number
+        if device.pad:
+            most = device.rows_per_pass(shape.cost(shape.horizon))
+            sizes |= {device.padded(rows) for rows in range(1, most + 1)}
     for rows in sorted(sizes):
         obs, task, seeds = torch.zeros(rows, shape.obs_dim), torch.zeros(rows, dtype=torch.int64), torch.arange(rows)
         image = torch.zeros(rows, shape.image_dim) if shape.image_dim else None
@@ -178,3 +179,4 @@ def _warm(loaded: LoadedModel, device: Device) -> None:
             outcome = [loaded.planner.policy(obs, task, seeds=seeds, image=image)]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in outcome):
             raise CorruptDataError("a trial plan is not finite; its weights have diverged")
+    device.prepared.add(kind)

@@ -33,7 +33,8 @@ class PlannerSettings(GrpcServiceSettings):
     )
     max_queued_rows: int = Field(4096, ge=1, description="Rows that may wait; further requests are refused.")
     pad: Literal["auto", "never", "always"] = Field(
-        "auto", description="Pad batches to powers of two, for stable shapes; auto pads on GPUs only."
+        "auto",
+        description="Pad batches to 1, 2, 4, 8 or a multiple of 16 rows, for few shapes; auto: on GPUs.",
     )
     compile: bool = Field(
         False, description="Compile the networks with torch.compile; the first weights then take minutes to load."

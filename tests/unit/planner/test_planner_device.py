@@ -14,9 +14,10 @@ def test_a_cpu_is_not_padded_unless_told_so() -> None:
 
 
 def test_padding_knows_few_sizes_and_the_limit() -> None:
-    device = choose_device(PlannerSettings(device="cpu", pad="always", max_rows=24))
-    assert {device.padded(rows) for rows in range(1, 25)} == {1, 2, 4, 8, 16, 24}
-    assert all(device.padded(rows) >= rows for rows in range(1, 25))
+    device = choose_device(PlannerSettings(device="cpu", pad="always", max_rows=60))
+    assert {device.padded(rows) for rows in range(1, 61)} == {1, 2, 4, 8, 16, 32, 48, 60}
+    assert all(device.padded(rows) >= rows for rows in range(1, 61))
+    assert choose_device(PlannerSettings(device="cpu", pad="always", max_rows=256)).padded(200) == 208
 
 
 def test_costly_plans_come_in_small_passes() -> None:
