@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from newt.agent.config import ConfigError
+from newt.agent.devices import send
 from newt.agent.draws import LANES, lanes, normal, pairs, random_words
 from newt.agent.world_model import WorldModel
 
@@ -33,10 +34,9 @@ class UpdateBatch:
     image: Tensor | None = None
 
     def to(self, device: torch.device | str) -> UpdateBatch:
-        """Copies to a device."""
+        """Copies to a device, which is not waited for."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {n: v.to(device, non_blocking=True) for n, v in values.items() if v is not None}
-        return replace(self, **moved)
+        return replace(self, **{name: send(v, torch.device(device)) for name, v in values.items() if v is not None})
 
     def check(self, model: WorldModel, horizon: int) -> None:
         """Compares shapes and types with the model.

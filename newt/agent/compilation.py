@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from newt.agent.config import ConfigError
-from newt.agent.inference import InferenceModel, PreparedMLP, TaskTerms
+from newt.agent.inference import GatheredMLPs, InferenceModel, PreparedMLP, TaskTerms
 from newt.agent.world_model import WorldModel
 
 P = ParamSpec("P")
@@ -71,9 +71,9 @@ class CompiledInferenceModel(InferenceModel):
 
     backend = BACKEND
 
-    def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device, gather: bool) -> None:
         """Uses `from_model`."""
-        super().__init__(model, dtype, device)
+        super().__init__(model, dtype, device, gather)
         # Numbers of rows and samples vary from call to call, sizes of weights do not.
         for tensor in self.tensors():
             torch._dynamo.mark_static(tensor)
@@ -91,6 +91,12 @@ class CompiledInferenceModel(InferenceModel):
     def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
         """As `InferenceModel.criticise`."""
         value: Tensor = _for_any_rows(InferenceModel.criticise, self.backend)(self, critic, x, shift)
+        return value
+
+    def criticise_in_pairs(self, critics: GatheredMLPs, x: Tensor, shifts: Tensor, pairs: Tensor) -> Tensor:
+        """As `InferenceModel.criticise_in_pairs`."""
+        function = _for_any_rows(InferenceModel.criticise_in_pairs, self.backend)
+        value: Tensor = function(self, critics, x, shifts, pairs)
         return value
 
 

@@ -250,7 +250,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 TargetCritic = Literal["ema", "online"]
 Sharing = Literal["shared", "per_task"]
-Precision = Literal["auto", "float32", "tf32"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class TrainConfig(Settings):
     target_critic: TargetCritic = "ema"  # "online" imitates the published runs, whose targets were bypassed
     warmup_updates: Steps = 0  # linear learning-rate warm-up; 5000 when a run starts from demonstrations
     value_scale: Sharing = "shared"  # "per_task": tasks with small values are not drowned by those with large ones
-    precision: Precision = "auto"  # of matrix products on a GPU: auto is tf32 there, as published; a CPU is exact
+    precision: Precision = "auto"  # of matrix products: auto is tf32 on a GPU, as published, and float32 on a CPU
     value_percentiles: tuple[float, float] = (5.0, 95.0)  # their distance is the scale of values in the policy loss
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ What is arranged, and why it is faster than running the modules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,6 +136,77 @@ class PreparedMLP:
         return F.linear(x.to(self.dtype), weight, bias).float()
 
 
+class GatheredMLPs:
+    """Some networks of each row, chosen on the device: all shapes are fixed, and nothing is read from it.
+
+    Args:
+        networks: Networks of one shape, whose weights become views of this object's.
+    """
+
+    def __init__(self, networks: list[PreparedMLP]) -> None:
+        self.dtype = networks[0].dtype
+        self.layers = [_stacked(layers) for layers in zip(*(network.layers for network in networks), strict=True)]
+        for member, network in enumerate(networks):
+            network.layers = [_member(layer, member) for layer in self.layers]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yields every tensor."""
+        for layer in self.layers:
+            yield from (t for t in vars(layer).values() if t is not None)
+
+    def __call__(self, x: Tensor, shifts: Tensor, chosen: Tensor) -> Tensor:
+        """Evaluates n networks of each of B rows of S samples.
+
+        Args:
+            x: [B, S, in].
+            shifts: float32[B, n, 1, M], `task_shift` of each row in each of its networks.
+            chosen: int64[B, n], its networks.
+
+        Returns:
+            float32[B, n, S, out].
+        """
+        (B, n), S = chosen.shape, x.shape[1]
+        members = chosen.flatten()
+        h = x.to(self.dtype)[:, None].expand(-1, n, -1, -1).reshape(B * n, S, -1)
+        h = torch.bmm(h, self.layers[0].weight[members].transpose(1, 2)).float() + shifts.flatten(0, 1)
+        previous = self.layers[0]
+        for layer in self.layers[1:]:
+            assert previous.norm_weight is not None
+            assert previous.norm_bias is not None
+            assert layer.bias is not None
+            h = F.layer_norm(h, h.shape[-1:])
+            h = torch.addcmul(previous.norm_bias[members][:, None], h, previous.norm_weight[members][:, None])
+            weight = layer.weight[members].transpose(1, 2)
+            h = torch.baddbmm(layer.bias[members][:, None], mish_forward(h).to(self.dtype), weight).float()
+            previous = layer
+        return h.view(B, n, S, -1)
+
+
+def _stacked(layers: Sequence[_Affine]) -> _Affine:
+    """The same layer of several networks, with an axis of networks in front."""
+
+    def stack(tensors: list[Tensor | None]) -> Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        return torch.stack(present) if present else None
+
+    weight = stack([layer.weight for layer in layers])
+    assert weight is not None
+    return _Affine(
+        weight,
+        stack([layer.bias for layer in layers]),
+        stack([layer.norm_weight for layer in layers]),
+        stack([layer.norm_bias for layer in layers]),
+    )
+
+
+def _member(layer: _Affine, member: int) -> _Affine:
+    """One network's part of stacked layers, without a copy."""
+    tensors = (layer.weight, layer.bias, layer.norm_weight, layer.norm_bias)
+    weight, bias, norm_weight, norm_bias = (None if tensor is None else tensor[member] for tensor in tensors)
+    assert weight is not None
+    return _Affine(weight, bias, norm_weight, norm_bias)
+
+
 @dataclass(frozen=True)
 class TaskTerms:
     """What the tasks of B rows add to every network, the same at all steps of a planning pass.
@@ -169,7 +240,7 @@ class InferenceModel:
         device: Device it runs on.
     """
 
-    def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device, gather: bool) -> None:
         """Uses `from_model`."""
         if dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"inference runs in torch.float32 or torch.bfloat16, got {dtype}")
@@ -189,6 +260,7 @@ class InferenceModel:
         self._reward = None if acts_only else prepare(model.reward_head)
         members = 0 if acts_only else model.config.num_critics
         self._critics = [prepare(model.critics, member) for member in range(members)]
+        self._gathered = GatheredMLPs(self._critics) if gather and not acts_only else None
         self._masks = model.action_masks.to(device, copy=True)
         self._discounts = model.discounts.to(device, copy=True)
         self._centres = model.codec.centres.to(device, copy=True)
@@ -202,6 +274,7 @@ class InferenceModel:
         model: WorldModel,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
+        gather: bool | None = None,
     ) -> InferenceModel:
         """Copies a model's weights; later training of `model` does not change the copy.
 
@@ -210,16 +283,19 @@ class InferenceModel:
             dtype: torch.float32, or torch.bfloat16: about four times faster products on CPUs which support
                 it.
             device: Device to plan on; the model's own device if absent.
+            gather: Whether the critics of a row are looked up on the device, see `value`; absent: not on a CPU.
 
         Raises:
             ValueError: Another dtype.
         """
-        return cls(model, dtype, torch.device(device) if device is not None else model.device)
+        where = torch.device(device) if device is not None else model.device
+        return cls(model, dtype, where, where.type != "cpu" if gather is None else gather)
 
     def tensors(self) -> Iterator[Tensor]:
         """Yields every tensor."""
         for network in (self._encoder, self._dynamics, self._reward, self._policy, *self._critics):
             yield from network.tensors() if network is not None else ()
+        yield from self._gathered.tensors() if self._gathered is not None else ()
         yield from (self._masks, self._discounts, self._centres, *self._moments)
 
     def task_terms(self, task: Tensor) -> TaskTerms:
@@ -266,20 +342,26 @@ class InferenceModel:
         return mean.tanh().mul_(terms.mask)
 
     def value(self, terms: TaskTerms, z: Tensor, action: Tensor, pairs: Tensor) -> Tensor:
-        """Returns float32[B, S]: mean of two critics of each row, `pairs` int64[B, 2] on the CPU.
+        """Returns float32[B, S]: mean of two critics of each row, `pairs` int64[B, 2].
 
-        Each critic runs on the rows which drew it, so two critics per row are computed, not all of them.
+        Two critics per row are computed, not all of them. On a CPU each runs on the rows that drew it; which these are
+        would have to be read from a GPU, so there every row brings the weights of its two critics along.
         """
-        B, S = action.shape[:2]
         x, _ = self._join(z, action)
+        if self._gathered is None:
+            return self._value_by_critic(terms, x, pairs)
+        shifts = torch.stack(terms.critics, 1)[torch.arange(len(x), device=x.device)[:, None], pairs]  # [B, 2, 1, M]
+        return self.criticise_in_pairs(self._gathered, x, shifts, pairs)
+
+    def _value_by_critic(self, terms: TaskTerms, x: Tensor, pairs: Tensor) -> Tensor:
+        B, S = x.shape[:2]
         total = torch.zeros(B, S, device=self.device)
         for member, (critic, shift) in enumerate(zip(self._critics, terms.critics, strict=True)):
             chosen = (pairs == member).any(-1).nonzero().squeeze(-1)
             if len(chosen) == B:
                 total += self.criticise(critic, x, shift)
             elif len(chosen):
-                index = chosen.to(self.device)
-                total.index_add_(0, index, self.criticise(critic, x[index], shift[index]))
+                total.index_add_(0, chosen, self.criticise(critic, x[chosen], shift[chosen]))
         return total.mul_(0.5)
 
     def mean_value(self, terms: TaskTerms, z: Tensor, action: Tensor) -> Tensor:
@@ -291,6 +373,10 @@ class InferenceModel:
     def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
         """Returns one critic's values float32[B, S] of joined inputs [B, S, Z + A], `shift` of its rows."""
         return self._decode(critic(x, shift))
+
+    def criticise_in_pairs(self, critics: GatheredMLPs, x: Tensor, shifts: Tensor, pairs: Tensor) -> Tensor:
+        """Returns the mean values float32[B, S] of each row's two critics, `shifts` float32[B, 2, 1, M] of both."""
+        return self._decode(critics(x, shifts, pairs)).mean(1)
 
     def _join(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns [z, action] in the inference type; a latent common to all samples stays apart."""

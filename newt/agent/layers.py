@@ -92,7 +92,12 @@ class MLP(nn.Module):
         output: "plain", or "simnorm" (layer norm and SimNorm instead of Mish).
         simnorm_dim: Entries per SimNorm group.
         members: None, or the number of networks evaluated as one ensemble; outputs then have a leading axis.
+
+    Attributes:
+        product_dtype: Type that is multiplied in, None for that of the weights. Norms and activations are not affected.
     """
+
+    product_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -179,7 +184,9 @@ class MLP(nn.Module):
         own = torch.cat([weight[..., : self.split], weight[..., end:]], -1)
         rows = task.flatten()
         if len(table) <= len(rows):
-            shift = self._affine_shared(table, language, bias).index_select(-2, rows)
+            of_tasks = self._affine_shared(table, language, bias)
+            # The gradient sums over rows: on a GPU, that of an indexed tensor does so in a fixed order.
+            shift = of_tasks[..., rows, :] if of_tasks.is_cuda else of_tasks.index_select(-2, rows)
         else:
             shift = self._affine_shared(table[rows], language, bias)
         lead = (1,) * (x.ndim - 1 - task.ndim) + task.shape  # as many axes as x, so that members stay in front
@@ -188,15 +195,20 @@ class MLP(nn.Module):
     def _affine_shared(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of an input that all members share: one matrix product, members on a leading axis."""
         if weight.ndim == 2:
-            return F.linear(x, weight, bias)
-        h = F.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
+            return self._linear(x, weight, bias)
+        h = self._linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
         return h.view(*h.shape[:-1], *weight.shape[:2]).movedim(-2, 0)
 
     def _affine(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if weight.ndim == 2:
-            return F.linear(h, weight, bias)
-        flat = torch.baddbmm(bias[:, None], h.flatten(1, -2), weight.transpose(1, 2))
-        return flat.view(*h.shape[:-1], -1)
+            return self._linear(h, weight, bias)
+        kind = self.product_dtype or h.dtype
+        flat = torch.baddbmm(bias.to(kind)[:, None], h.to(kind).flatten(1, -2), weight.to(kind).transpose(1, 2))
+        return flat.to(h.dtype).view(*h.shape[:-1], -1)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        kind = self.product_dtype or x.dtype
+        return F.linear(x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)).to(x.dtype)
 
     @staticmethod
     def _norm(h: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

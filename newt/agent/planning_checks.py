@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from newt.agent.devices import send
 from newt.agent.inference import InferenceModel
 from newt.agent.plan_noise import PlanNoise
 
@@ -24,13 +25,14 @@ class PlanInputs:
     explore: Tensor
     image: Tensor | None
 
-    def to(self, device: torch.device) -> PlanInputs:
-        """Copies to a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: v.to(device) for name, v in values.items() if v is not None})
-
 
 _Rowwise = TypeVar("_Rowwise", PlanInputs, PlanNoise)
+
+
+def sent_to(device: torch.device, rowwise: _Rowwise) -> _Rowwise:
+    """Copies every tensor of a dataclass to a device, which is not waited for."""
+    values = {field.name: getattr(rowwise, field.name) for field in fields(rowwise)}
+    return replace(rowwise, **{name: send(value, device) for name, value in values.items() if value is not None})
 
 
 def take_rows(rowwise: _Rowwise, rows: slice) -> _Rowwise:

@@ -38,6 +38,11 @@ Metrics = dict[str, Tensor]
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
+def read_metrics(metrics: Metrics) -> dict[str, float]:
+    """Returns the numbers; waits for the device once."""
+    return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True)) if metrics else {}
+
+
 def step_weights(config: TrainConfig, like: Tensor) -> Tensor:
     """(1) Returns rho_0..rho_H on the device of `like` (made there: a copy from the host would synchronise)."""
     powers = config.rho ** torch.arange(config.horizon + 1, dtype=like.dtype, device=like.device)
@@ -147,7 +152,7 @@ class Updater:
     clip, policy optimiser, (6).
 
     Metrics are detached tensors on the model's device, so that an update never waits for the device; read
-    them (`.item()`) only as often as they are logged.
+    them (`read_metrics`) only as often as they are logged.
 
     Example:
         >>> from newt.agent.config import ModelConfig
@@ -174,7 +179,7 @@ class Updater:
         """Sets up fresh optimisers.
 
         Args:
-            model: Trained in place.
+            model: Trained in place; it multiplies in the config's precision from then on.
             config: Constants.
             seed: Seed of the noise of all updates.
             ranks: The processes that train together. Each passes its part of a batch; gradients are averaged
@@ -184,6 +189,7 @@ class Updater:
             compile_with: Backend of torch.compile for both losses and their gradients; None: eager.
         """
         self.model, self.config = model, config
+        model.multiply_in(torch.bfloat16 if config.precision == "bfloat16" else None)
         loss = type(self).main_loss
         self._model_loss = compiled(loss, compile_with) if compile_with else loss
         self._policy_loss = compiled(policy_loss, compile_with) if compile_with else policy_loss

@@ -169,6 +169,12 @@ class WorldModel(nn.Module):
             "policy": self.policy_head,
         }
 
+    def multiply_in(self, dtype: torch.dtype | None) -> None:
+        """Sets the type of all matrix products from now on; None: that of the weights, which stay what they are."""
+        for module in self.children():
+            if isinstance(module, MLP):
+                module.product_dtype = dtype
+
     @torch.no_grad()
     def limit_embeddings(self) -> None:
         """Shortens learned task vectors to length 1, as TD-MPC2's embedding layer does; others stay as they are."""

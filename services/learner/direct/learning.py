@@ -19,6 +19,7 @@ import torch
 from newt import __version__
 from newt.agent import devices
 from newt.agent.task_table import TaskTable
+from newt.agent.update import read_metrics
 from newt.baselines.config import Config
 from newt.baselines.learners import make_learner
 from newt.baselines.vector import Metrics, Transition, VectorLearner
@@ -165,7 +166,7 @@ class DirectLearning:
 
     def _updated(self, metrics: Metrics) -> None:
         learner = self._learner
-        wrong = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+        wrong = [name for name, value in read_metrics(metrics).items() if not math.isfinite(value)]
         if wrong:
             self._report.diverged = True
             names = [checkpoint.name for checkpoint in self._folder.list()]

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
+from newt.agent.update import read_metrics
 from services.learner.records.progress import Pacing, TrainerProgress
 from services.learner.waiting import Patience, loosely
 from services.learner.worker.main import Context
@@ -82,7 +83,7 @@ class TrainingReport:
         rate, updates, metrics = self._rate(), self._updates, self._metrics
         if updates > self._written:
             self._written = updates
-            self._losses = {name: x for name, value in metrics.items() if math.isfinite(x := float(value))}
+            self._losses = {name: x for name, x in read_metrics(metrics).items() if math.isfinite(x)}
             blocked_s, self._blocked_s = self._blocked_s, 0.0
             pacing = self._pacing.model_dump(exclude_none=True)
             values = {**self._losses, "updates_per_s": rate, "blocked_s": blocked_s, **pacing}

@@ -28,7 +28,7 @@ from newt.agent.compilation import BACKEND, prepare
 from newt.agent.config import ConfigError
 from newt.agent.constraint import Guidance
 from newt.agent.distributed import PeerLostError, Ranks, launched_rank, process_group
-from newt.agent.update import Updater
+from newt.agent.update import Updater, read_metrics
 from newt.client.batches import Batch, Batches
 from newt.client.replay import ReplayClient
 from newt.errors import NewtError, NotFoundError
@@ -72,10 +72,11 @@ class Trainer:
     Args:
         context: Context of the process.
         ranks: The processes that train together.
+        precision: How matrices are multiplied.
     """
 
-    def __init__(self, context: Context, ranks: Ranks) -> None:
-        self._context, self._ranks = context, ranks
+    def __init__(self, context: Context, ranks: Ranks, precision: str) -> None:
+        self._context, self._ranks, self._precision = context, ranks, precision
         self._spec = context.run.spec
         self._stop = context.stop
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
@@ -266,7 +267,7 @@ class Trainer:
         )
 
     def _check(self, metrics: dict[str, torch.Tensor]) -> None:
-        wrong = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+        wrong = [name for name, value in read_metrics(metrics).items() if not math.isfinite(value)]
         if wrong:
             self._report.diverged = True
             names = [checkpoint.name for checkpoint in self._folder.list()]
@@ -291,6 +292,7 @@ class Trainer:
             "task_facts": plain_facts(self._spec.task_list()),
             "text_encoder": self._encoder,
             "image_encoder": self._image_encoder,
+            "precision": self._precision,
             "newt_version": __version__,
         }
         try:
@@ -333,7 +335,7 @@ def work(context: Context) -> None:
             log.info("device", device=str(ranks.device), precision=precision)
             if unused := devices.unused_gpus(ranks.device):
                 log.warning("gpu_unused", gpus=unused, advice="set NEWT_LEARNER_DEVICE to auto or cuda to train on it")
-            Trainer(context, ranks).run()
+            Trainer(context, ranks, precision).run()
     except PeerLostError as error:
         raise PeerGoneError(str(error)) from error
     except ConfigError as error:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from newt.agent.batch import UpdateBatch, UpdateNoise, draw_noise
-from newt.agent.config import ConfigError, TrainConfig
+from newt.agent.config import ConfigError, Precision, TrainConfig
 from newt.agent.update import Updater, model_loss, policy_loss, td_target
 from newt.agent.world_model import WorldModel
 
@@ -291,10 +291,30 @@ def test_images_and_single_task_models_train(make_model: MakeModel, make_batch: 
         assert all(bool(torch.isfinite(value).all()) for value in metrics.values())
 
 
-def test_training_fits_a_simple_world(make_model: MakeModel) -> None:
+def test_bfloat16_products_are_close_and_all_that_is_reduced(make_model: MakeModel, make_batch: MakeBatch) -> None:
+    exact, reduced = (Updater(make_model(), TrainConfig(precision=p), seed=3) for p in ("float32", "bfloat16"))
+    batch = make_batch(exact.model)
+    results = [{**updater.pretrain_update(batch), **updater.rl_update(batch)} for updater in (exact, reduced)]
+    for name in ("consistency_loss", "reward_loss", "value_loss", "policy_loss", "grad_norm"):
+        assert float(results[1][name]) == pytest.approx(float(results[0][name]), rel=0.05, abs=0.02), name
+        assert float(results[1][name]) != float(results[0][name]), name
+    floats = [value for value in reduced.state_dict().values() if value.is_floating_point()]
+    assert {value.dtype for value in [*floats, *results[1].values()]} == {torch.float32}
+    # Back in float32, the same weights make exact products again.
+    again = Updater(reduced.model, TrainConfig())
+    again.model.load_state_dict(exact.model.state_dict())
+    task = torch.arange(4)
+    z = torch.rand(4, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(
+        again.model.reward(z, batch.action[0, :4], task), exact.model.reward(z, batch.action[0, :4], task)
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_fits_a_simple_world(make_model: MakeModel, precision: Precision) -> None:
     """Reward = first action entry: after some updates the model predicts it and the policy pushes it up."""
     model = make_model()
-    updater = Updater(model, TrainConfig(lr=1e-3, bc_coef=0.0))
+    updater = Updater(model, TrainConfig(lr=1e-3, bc_coef=0.0, precision=precision))
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         action = torch.rand(3, 64, 4, generator=generator) * 2 - 1

@@ -34,11 +34,13 @@ def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch, gpu: 
         ("float32", "cuda", "float32"),
         ("auto", "cpu", "float32"),
         ("tf32", "cpu", "float32"),
+        ("bfloat16", "cuda", "bfloat16"),
+        ("bfloat16", "cpu", "bfloat16"),
     ],
 )
 def test_gpus_multiply_as_published_unless_told_otherwise(asked: devices.Precision, device: str, in_force: str) -> None:
     assert devices.set_precision(asked, torch.device(device)) == in_force
-    assert torch.get_float32_matmul_precision() == {"tf32": "high", "float32": "highest"}[in_force]
+    assert torch.get_float32_matmul_precision() == ("high" if in_force == "tf32" else "highest")
 
 
 def test_an_older_torch_compiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
