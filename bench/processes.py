@@ -103,8 +103,8 @@ def weights_hub() -> Iterator[str]:
 
 
 @contextmanager
-def planner(hub: str, threads: int) -> Iterator[str]:
+def planner(hub: str, threads: int, device: str = "cpu") -> Iterator[str]:
     """A planner service that listens to `hub`; yields its host:port."""
-    env = {"HUB": hub, "TORCH_THREADS": str(threads), "DEVICE": "cpu"}
+    env = {"HUB": hub, "TORCH_THREADS": str(threads), "DEVICE": device}
     with service("services.planner", "newt.v1.PlannerService", env, threads) as address:
         yield address

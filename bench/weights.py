@@ -62,15 +62,22 @@ class _Load:
 def run(effort: Effort) -> Iterator[Figure]:
     """Publishes again and again while clients plan without a pause, for each size."""
     for size in effort.pick(full=("S", "B"), quick=("S",), tiny=("XS",)):
-        yield from _swaps(effort, size)
+        yield from swaps(effort, size)
 
 
-def _swaps(effort: Effort, size: str) -> Iterator[Figure]:
+def swaps(effort: Effort, size: str, device: str = "cpu") -> Iterator[Figure]:
+    """Publishes again and again while clients plan without a pause.
+
+    Args:
+        effort: How often.
+        size: Size of the model.
+        device: Device of the planner.
+    """
     rounds = effort.pick(full=20, quick=6, tiny=2)
     model = agents.world_model(size)
     plan_json = json.dumps(PlanConfig(iterations=effort.pick(full=6, quick=6, tiny=1)).to_dict())
-    swaps: list[tuple[float, float]] = []  # Published at, first used at.
-    with processes.weights_hub() as hub, processes.planner(hub, threads=1) as address, PlannerClient(address) as client:
+    used: list[tuple[float, float]] = []  # Published at, first used at.
+    with processes.weights_hub() as hub, processes.planner(hub, 1, device) as address, PlannerClient(address) as client:
         publish(hub, _MODEL_ID, 1, weights_to_bytes(model), plan_json, timeout_s=_TIMEOUT_S)
         with _load(client) as load:
             start = time.monotonic()
@@ -80,8 +87,8 @@ def _swaps(effort: Effort, size: str) -> Iterator[Figure]:
                 time.sleep(max(6 * batch_s, effort.pick(full=1.0, quick=0.5, tiny=0.0)))  # A time without a swap.
                 published_at = time.monotonic()
                 publish(hub, _MODEL_ID, version, weights_to_bytes(model), plan_json, timeout_s=_TIMEOUT_S)
-                swaps.append((published_at, load.wait_for(version, published_at)))
-    yield from _figures(f"weights.{size}", size, load, swaps)
+                used.append((published_at, load.wait_for(version, published_at)))
+    yield from _figures(f"weights.{size}", size, load, used)
 
 
 def _figures(key: str, size: str, load: _Load, swaps: list[tuple[float, float]]) -> Iterator[Figure]:
