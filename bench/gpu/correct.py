@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -84,7 +85,7 @@ def _gradients(model: WorldModel, loss: Tensor) -> Gradients:
 def _distance(some: Gradients, others: Gradients) -> float:
     """Norm of the difference over the norm."""
     apart = sum(float((some[name] - other).square().sum()) for name, other in others.items())
-    return (apart / sum(float(other.square().sum()) for other in others.values())) ** 0.5
+    return math.sqrt(apart / sum(float(other.square().sum()) for other in others.values()))
 
 
 def _updates(size: str, model: WorldModel, where: torch.device, effort: Effort, notebook: Notebook) -> None:

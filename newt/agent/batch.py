@@ -9,7 +9,7 @@ from torch import Tensor
 
 from newt.agent.config import ConfigError
 from newt.agent.devices import send
-from newt.agent.draws import LANES, lanes, normal, pairs, random_words
+from newt.agent.draws import LANES, lanes, normal, pairs, random_words, tables
 from newt.agent.world_model import WorldModel
 
 
@@ -103,8 +103,8 @@ def draw_noise(model: WorldModel, sequences: int, horizon: int, seed: Tensor, *,
     seeds = torch.zeros(1, dtype=torch.int64, device=model.device) + seed
     words = random_words(seeds, torch.arange(2 + -(-numbers // LANES), device=model.device))
     td_pair, pi_pair = pairs(words[:, :2], config.num_critics)[0]
-    entries = normal(lanes(words)[:, 2 * LANES :][:, :numbers])
-    td_policy, policy = entries.view(-1, sequences, config.action_dim).split(steps)
+    entries = normal(tables(model.device), lanes(words)[:, 2 * LANES :][:, :numbers])
+    td_policy, policy = torch.split(entries.view(-1, sequences, config.action_dim), steps)
     if pretrain:
         return UpdateNoise(td_policy, td_pair, bc_policy=policy)
     return UpdateNoise(td_policy, td_pair, pi_policy=policy, pi_pair=pi_pair)

@@ -56,42 +56,48 @@ def pairs(words: Tensor, members: int) -> Tensor:
     return torch.stack([first, second], -1)
 
 
-def normal(lanes: Tensor) -> Tensor:
+class Tables(NamedTuple):
+    """Quantiles on a device, in the order of their probabilities.
+
+    Attributes:
+        normal: float32[65536], of mean 0 and variance 1.
+        exponential: float32[65536], of mean 1, all positive.
+    """
+
+    normal: Tensor
+    exponential: Tensor
+
+
+def normal(tables: Tables, lanes: Tensor) -> Tensor:
     """Standard normal numbers up to 4.3 standard deviations: float32[B, N] of int16[B, N].
 
     Example:
-        >>> places = torch.arange(3)
-        >>> both = normal(lanes(random_words(torch.tensor([7, 8]), places)))
-        >>> alone = normal(lanes(random_words(torch.tensor([8]), places)))
+        >>> places, found = torch.arange(3), tables(torch.device("cpu"))
+        >>> both = normal(found, lanes(random_words(torch.tensor([7, 8]), places)))
+        >>> alone = normal(found, lanes(random_words(torch.tensor([8]), places)))
         >>> both.shape, torch.equal(both[1:], alone)
         (torch.Size([2, 12]), True)
     """
-    return _look_up(_tables(lanes.device).normal, lanes)
+    return _look_up(tables.normal, lanes)
 
 
-def exponential(lanes: Tensor) -> Tensor:
-    """Standard exponential numbers, all positive: float32[B, N] of int16[B, N]."""
-    return _look_up(_tables(lanes.device).exponential, lanes)
+def exponential(tables: Tables, lanes: Tensor) -> Tensor:
+    """Standard exponential numbers: float32[B, N] of int16[B, N]."""
+    return _look_up(tables.exponential, lanes)
 
 
 def _look_up(quantiles: Tensor, lanes: Tensor) -> Tensor:
     return quantiles.index_select(0, lanes.int().add_(_QUANTILES // 2).flatten()).view(lanes.shape)
 
 
-class _Tables(NamedTuple):
-    """Quantiles of a device, in the order of their probabilities."""
-
-    normal: Tensor  # float32[65536], of mean 0 and variance 1
-    exponential: Tensor  # float32[65536], of mean 1
-
-
 @cache
-def _tables(device: torch.device) -> _Tables:
+def tables(device: torch.device) -> Tables:
+    """The tables of a device, made once on the CPU: its logarithms are those of all devices."""
     with torch.inference_mode(False):
-        probabilities = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
+        probabilities = (torch.arange(_QUANTILES, dtype=torch.float64, device="cpu") + 0.5) / _QUANTILES
         upper = torch.special.ndtri(probabilities[_QUANTILES // 2 :])
         upper /= upper.square().mean().sqrt()
         exponential = -torch.log1p(-probabilities)
         exponential /= exponential.mean()
-        tables = torch.cat([-upper.flip(0), upper]), exponential
-        return _Tables(*(table.float().to(device) for table in tables))
+        both = torch.cat([-upper.flip(0), upper]), exponential
+        return Tables(*(table.float().to(device) for table in both))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from newt.agent.config import PlanConfig
-from newt.agent.draws import LANES, exponential, lanes, normal, pairs, random_words
+from newt.agent.draws import LANES, exponential, lanes, normal, pairs, random_words, tables
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class PlanDraws:
         self, config: PlanConfig, action_dim: int, used_action_dim: int, num_critics: int, device: torch.device
     ) -> None:
         self._config, self._action_dim, self._num_critics, self._device = config, action_dim, num_critics, device
+        self._tables = tables(device)
         # Of an action, entries that one word draws together are drawn or not; their places are always there.
         self._places, self._drawn = (-(-entries // LANES) for entries in (action_dim, used_action_dim))
 
@@ -57,7 +58,7 @@ class PlanDraws:
         P, I, S, E = config.num_policy_trajectories, config.iterations, config.num_samples, config.num_elites  # noqa: E741
         shapes = [(horizon, P), (I, horizon, S - P), (I, S), ()]
         counts = [torch.Size(shape).numel() for shape in shapes]
-        actions = self._actions(seeds, sum(counts)).split(counts, 1)
+        actions = torch.split(self._actions(seeds, sum(counts)), counts, 1)
         policy, candidates, value_policy, explore = (
             part.reshape(len(seeds), *shape, A) for part, shape in zip(actions, shapes, strict=True)
         )
@@ -68,7 +69,7 @@ class PlanDraws:
             candidates=candidates,
             value_policy=value_policy,
             pairs=pairs(words[:, :I], self._num_critics),
-            select=exponential(lanes(words)[:, LANES * I :][:, :E]),
+            select=exponential(self._tables, lanes(words)[:, LANES * I :][:, :E]),
             explore=explore,
         )
 
@@ -79,6 +80,6 @@ class PlanDraws:
     def _actions(self, seeds: Tensor, count: int) -> Tensor:
         places = torch.arange(count * self._places, device=self._device).view(count, self._places)
         words = random_words(seeds, places[:, : self._drawn].flatten())
-        drawn = normal(lanes(words)).view(len(seeds), count, -1)
+        drawn = normal(self._tables, lanes(words)).view(len(seeds), count, -1)
         missing = self._action_dim - drawn.shape[-1]
         return F.pad(drawn, (0, missing)) if missing else drawn

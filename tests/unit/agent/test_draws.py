@@ -9,7 +9,7 @@ from torch import Tensor
 
 from newt.agent.batch import draw_noise
 from newt.agent.config import PlanConfig
-from newt.agent.draws import exponential, lanes, normal, pairs, random_words
+from newt.agent.draws import exponential, lanes, normal, pairs, random_words, tables
 from newt.agent.plan_noise import PlanDraws
 
 AWKWARD_SEEDS = torch.tensor([0, 1, -1, 2**63 - 1, -(2**63)])
@@ -31,7 +31,7 @@ def plan_draws(used: int = 6, device: str = "cpu") -> PlanDraws:
 
 def spread(seeds: int, numbers: int) -> Tensor:
     """Normal numbers of consecutive seeds, float32[seeds, numbers]."""
-    return normal(lanes(random_words(torch.arange(seeds), torch.arange(numbers // 4))))
+    return normal(tables(torch.device("cpu")), lanes(random_words(torch.arange(seeds), torch.arange(numbers // 4))))
 
 
 def farthest(sample: Tensor, distribution: Tensor) -> float:
@@ -118,7 +118,8 @@ def test_normal_numbers_are_standard_normal() -> None:
 
 
 def test_exponential_numbers_are_standard_exponential() -> None:
-    sample = exponential(lanes(random_words(torch.arange(64), torch.arange(2048)))).flatten().double().sort().values
+    words = random_words(torch.arange(64), torch.arange(2048))
+    sample = exponential(tables(words.device), lanes(words)).flatten().double().sort().values
     assert float(sample[0]) > 0
     assert float(sample.mean()) == pytest.approx(1, abs=4 / math.sqrt(len(sample)))
     assert farthest(sample, -torch.expm1(-sample)) < 1.95

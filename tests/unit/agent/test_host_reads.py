@@ -87,7 +87,7 @@ def test_critics_gathered_on_a_device_value_what_chosen_ones_do(dtype: torch.dty
     values = [fast.value(fast.task_terms(task), z, action, pairs) for fast in (chosen, gathered)]
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(values[1], values[0], rtol=tolerance, atol=tolerance)
-    assert float(values[0].std()) > 10 * tolerance
+    assert float(values[0].std()) > 5 * tolerance
     # Both keep one copy of the weights: those of single critics are views.
     assert float(gathered.mean_value(gathered.task_terms(task), z, action).sum()) == pytest.approx(
         float(chosen.mean_value(chosen.task_terms(task), z, action).sum()), rel=1e-4
