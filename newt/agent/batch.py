@@ -97,7 +97,7 @@ def draw_noise(model: WorldModel, sequences: int, horizon: int, seed: Tensor, *,
         pretrain: Whether the update is one of pretraining.
     """
     config = model.config
-    steps = (horizon, horizon if pretrain else horizon + 1)  # of the TD target, and of the policy's loss
+    steps = [horizon, horizon if pretrain else horizon + 1]  # of the TD target, and of the policy's loss
     numbers = sum(steps) * sequences * config.action_dim
     # Added to, not copied to the device: a copy would wait for it.
     seeds = torch.zeros(1, dtype=torch.int64, device=model.device) + seed
