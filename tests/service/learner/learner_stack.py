@@ -77,7 +77,9 @@ class LearnerStack:
         }
         self.replay_address = address["replay"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=90.0)  # an upload loads torch
+        # An upload loads torch. On a busy machine, a connection that is kept may be closed while it is used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=f"http://{address['learner']}", timeout=90.0, limits=limits)
         try:
             for name in (*services, "learner"):
                 self.start(name)
