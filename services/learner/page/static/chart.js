@@ -38,11 +38,12 @@ export class Chart {
     this.legend = h("div", { class: "legend" });
     this.note = h("footer");
     this.place = h("div", { class: "plot", role: "img", "aria-label": options.title });
-    const unit = options.unit ? h("span", { class: "muted small" }, options.unit) : null;
+    this.heading = h("h2", { style: { display: "inline" } }, options.title);
+    this.unit = h("span", { class: "muted small" }, options.unit ?? "");
     this.element = h(
       "section",
       { class: options.big ? "card chart big" : "card chart", "aria-label": options.title },
-      h("header", {}, h("span", {}, h("h2", { style: { display: "inline" } }, options.title), " ", unit), this.value),
+      h("header", {}, h("span", {}, this.heading, " ", this.unit), this.value),
       this.legend,
       this.place,
       options.below,
@@ -54,6 +55,14 @@ export class Chart {
     const recolour = () => ((this.shape = ""), (this.stale = true), this.draw());
     dark.addEventListener("change", recolour, { signal });
     signal.addEventListener("abort", () => (resized.disconnect(), this.plot?.destroy()), { once: true });
+  }
+
+  /** Says what is shown from now on. @param {string} title @param {string} unit */
+  rename(title, unit) {
+    Object.assign(this.options, { title, unit });
+    say(this.heading, title);
+    say(this.unit, unit);
+    this.element.setAttribute("aria-label", title);
   }
 
   /** @param {Line[]} lines @param {Look} look @param {string} note */

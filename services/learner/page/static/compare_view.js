@@ -55,7 +55,7 @@ export async function view(root, path, query, signal) {
   const controls = chartControls(query, draw);
   let axis = controls.state.axis;
   const scores = new Chart({ title: "Evaluation score", unit: "over all tasks, with 95% bootstrap bands over seeds", big: true, fixed: [-0.02, 1.02], zoomed: (range) => keepZoom((zoom = range)) }, signal);
-  const lines = new Chart({ title: "Training metric", big: true, zoomed: (range) => keepZoom((metricZoom = range), METRIC_ZOOM) }, signal);
+  const lines = new Chart({ title: title(metric), unit: unit(metric), big: true, zoomed: (range) => keepZoom((metricZoom = range), METRIC_ZOOM) }, signal);
   const differences = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings that are different" });
   const finals = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Final scores" });
   replace(
@@ -137,7 +137,8 @@ export async function view(root, path, query, signal) {
     const all = [...series.values()].filter((one) => one !== undefined);
     const total = all.reduce((sum, one) => sum + one.total, 0);
     const shown = all.reduce((sum, one) => sum + one.values.length, 0);
-    lines.show(drawn, { axis, log, range: metricZoom }, `${title(metric)}${unit(metric) ? `, ${unit(metric)}` : ""}: ${count(shown)} of ${count(total)} points`);
+    lines.rename(title(metric), unit(metric));
+    lines.show(drawn, { axis, log, range: metricZoom }, `${count(shown)} of ${count(total)} points`);
     replace(differences, differenceTable(found.differences, names));
     replace(finals, finalTable(found.groups, names));
   }

@@ -275,7 +275,7 @@ def test_200_tasks_and_10_000_points_are_thinned_and_drawn_where_seen(visitor: V
     page.get_by_role("button", name="Env steps").click()
     expect(page).not_to_have_url(re.compile("zoom="))  # its numbers were of the other axis
     page = visitor.open(f"compare?group={large.run_id}&metric=total_loss&x=updates&metric-zoom=2000,4000")
-    loss = page.get_by_role("region", name="Training metric")
+    loss = page.get_by_role("region", name="Model loss, all terms")
     loss.locator(".u-over").hover()
     expect(loss.locator(".legend")).to_contain_text(re.compile(r"at (2\.\d+|3|3\.\d+)k"))
     page.get_by_role("button", name="Wall time").click()
