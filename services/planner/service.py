@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -18,6 +21,8 @@ from services.planner.store import ModelStore
 from services.planner.subscriber import Subscriber
 
 SERVICE = "newt.v1.PlannerService"
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +68,7 @@ class PlannerService:
             settings.hub,
             settings.name,
             self._store,
-            lambda weights: model.load(weights, device),
+            lambda weights: apart(lambda: model.load(weights, device)),
             settings.max_model_bytes,
             self._update_ready,
         )
@@ -71,7 +76,7 @@ class PlannerService:
             ModelFolder(
                 Path(settings.models_dir),
                 self._store,
-                lambda model_id, version, path: model.load_file(model_id, version, path, device),
+                lambda model_id, version, path: apart(lambda: model.load_file(model_id, version, path, device)),
                 self._update_ready,
             )
             if settings.models_dir
@@ -102,3 +107,13 @@ class PlannerService:
 
     def _update_ready(self) -> None:
         self.server.set_ready(self._subscriber.connected or bool(self._store.all()))
+
+
+def apart(call: Callable[[], T]) -> T:
+    """What a call returns that computes in a thread which ends with it.
+
+    OpenMP keeps threads for every thread of ours that ever computed in several. Were they more than there are cores, it
+    would have all of them sleep between two operations, those that plan included.
+    """
+    with ThreadPoolExecutor(1, "load") as executor:
+        return executor.submit(call).result()

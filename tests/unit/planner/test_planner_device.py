@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from services.planner.device import choose_device
 from services.planner.settings import PlannerSettings
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_cpu_is_not_padded_unless_told_so() -> None:
@@ -41,3 +47,32 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("NEWT_PLANNER_MAX_WAIT", "7.5")
     with pytest.raises(ValueError, match="unknown setting NEWT_PLANNER_MAX_WAIT;"):
         PlannerSettings()
+
+
+THREADS = """
+import os, time, torch
+from services.planner.service import apart
+
+def work():
+    return float((torch.ones(512, 512) @ torch.ones(512, 512)).sum())
+
+def more():
+    return len(os.listdir("/proc/self/task")) - before
+
+torch.set_num_threads(2)
+before = len(os.listdir("/proc/self/task"))
+assert apart(work) == 512.0**3
+deadline = time.monotonic() + 10
+while more() and time.monotonic() < deadline:
+    time.sleep(0.01)
+left = more()
+work()
+print(left, more())
+"""
+
+
+def test_loading_leaves_no_threads_behind_that_plans_would_wait_for() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    left, kept = map(int, done.stdout.split())
+    assert left == 0
+    assert kept > 0  # what computing in this thread leaves
