@@ -112,8 +112,8 @@ class PlannerService:
 def apart(call: Callable[[], T]) -> T:
     """What a call returns that computes in a thread which ends with it.
 
-    OpenMP keeps threads for every thread of ours that ever computed in several. Were they more than there are cores, it
-    would have all of them sleep between two operations, those that plan included.
+    OpenMP keeps threads for every thread of ours that ever computed in several, and with more of them than cores it no
+    longer has those of plans wait actively for each other.
     """
     with ThreadPoolExecutor(1, "load") as executor:
         return executor.submit(call).result()
