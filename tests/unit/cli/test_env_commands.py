@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from newt.errors import AlreadyExistsError, InvalidInputError, NewtError
 from newt.own import sources
 from services.sim.trail import Trail
 
-OWN_TASKS = Path(__file__).parents[2] / "support" / "own_tasks"
+ROOT = Path(__file__).parents[3]
+OWN_TASKS = ROOT / "tests" / "support" / "own_tasks"
 BROKEN = """
 import itertools, os, signal, time
 import gymnasium, numpy as np
@@ -86,6 +90,14 @@ def test_a_new_folder_passes_its_check_and_plays(tmp_path: Path, monkeypatch: py
         assert video.streams.video[0].frames > 40
     with pytest.raises(AlreadyExistsError, match=r"env\.py exists already"):
         newt("init", "my_arm")
+
+
+def test_a_new_folder_passes_its_own_test(tmp_path: Path) -> None:
+    newt("init", str(tmp_path / "my_arm"))
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(pytest_, cwd=tmp_path / "my_arm", env=variables, capture_output=True, text=True, timeout=120)
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_a_trained_agent_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
