@@ -15,7 +15,7 @@ from newt.runs.base import Record
 from newt.runs.evaluations import EvaluationJob, EvaluationJobList
 from newt.runs.record import MetricsHistory, MetricsRow, Run, RunResults
 from newt.runs.series import Source
-from newt.runs.stored import read, read_json, to_json
+from newt.runs.stored import read, read_json, to_json, unknown_fields
 
 SUFFIX = ".run.json"
 _ROWS = 5_000  # of a page of the history
@@ -98,6 +98,9 @@ def read_folder(place: Path) -> Loaded:
         try:
             record = read_json(RunRecord, path.read_bytes())
             loaded.records[record.run.id] = record
+            if unknown := unknown_fields(record.run.spec):
+                names = ", ".join(unknown)
+                loaded.problems.append(f"{path.name}: settings of a later version are left out of account: {names}")
         except (ValidationError, OSError) as error:
             why = _first(error) if isinstance(error, ValidationError) else str(error)
             loaded.problems.append(f"{path.name} cannot be read: {why}")

@@ -177,17 +177,19 @@ def test_runs_that_failed_do_not_count(shelf: Path) -> None:
 
 
 def test_records_of_another_version_are_told_of(shelf: Path) -> None:
+    """One that cannot be read, and one with a setting that this version does not know."""
     records = records_of(Shelf(shelf).load("mini/tiny"))
     folder = shelf.parent / "kept"
     save(records, folder)
-    path = folder / f"{records[-1].run.id}.run.json"
-    content = json.loads(path.read_text())
-    content["run"]["spec"]["flux"] = 1
-    path.write_text(json.dumps(content))
+    for record, setting, value in ((records[-1], "seed", "x"), (records[0], "flux", 1)):
+        path = folder / f"{record.run.id}.run.json"
+        content = json.loads(path.read_text())
+        content["run"]["spec"][setting] = value
+        path.write_text(json.dumps(content))
     loaded = read_folder(folder)
     assert len(loaded.records) == 3
-    assert len(loaded.problems) == 1
-    assert "flux" in loaded.problems[0]
+    assert len(loaded.problems) == 2
+    assert {"seed", "flux"} <= set(re.findall(r"\w+", " ".join(loaded.problems)))
     output = shelf.parent / "report"
     said = Commands(app).succeed(
         "report", "--experiment", "mini/tiny", "--from", str(folder), "--folder", str(shelf), "--output", str(output)

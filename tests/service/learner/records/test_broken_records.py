@@ -19,6 +19,7 @@ from newt.errors import InvalidInputError, NotFoundError
 from newt.local import redis_server
 from newt.runs.demos import DemoCollection, ScriptedDemosRequest
 from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
+from newt.runs.migrations import FIELD
 from newt.runs.record import EpisodeStats, Evaluation, RunState
 from newt.runs.spec import RunSpec
 from services.learner.processes.runs import RunKeeper
@@ -201,11 +202,12 @@ def test_what_would_not_read_back_is_not_stored(own: tuple[Records, Any], name: 
 
 
 def test_records_of_an_older_learner_are_found_and_keep_their_tasks(own: tuple[Records, Any]) -> None:
-    """It kept no list of unfinished runs, and stored globs beside what they stood for."""
+    """It kept no list of unfinished runs, and stored globs beside what they stood for, and no number."""
     records, client = own
     run_id = records.runs.create("older", SPEC, Path("/data")).id
     globs = {**json.loads(SPEC.model_dump_json()), "tasks": ["mujoco-*"]}
     client.hset(keys.run(run_id), "spec", json.dumps(globs))
+    client.hdel(keys.run(run_id), FIELD)
     client.delete(keys.UNFINISHED)
     assert not records.runs.list_unfinished().records
     records.runs.repair()
