@@ -75,6 +75,19 @@ fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
+##@ Supply chain
+.PHONY: sbom audit
+TOOLS := .venv-supply
+$(TOOLS)/.made: constraints/supply.txt | $(PYTHON)
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip --disable-pip-version-check --quiet install -r constraints/supply.txt
+	@touch $@
+sbom: $(VENV)/.dev $(TOOLS)/.made ## What is installed in .venv as CycloneDX: build/sbom.json
+	@mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json
+audit: $(TOOLS)/.made ## Known vulnerabilities of the versions in constraints.txt; asks PyPI
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
 ##@ Measure
 .PHONY: bench soak fuzz
 bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/results and docs/performance.md

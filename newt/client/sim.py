@@ -132,19 +132,22 @@ class SimClient:
             lease_s=lease_s,
             with_expert=with_expert,
         )
-        # The replica that opens a session is the only one that knows it.
-        channel = connect(self.peer.address, one_replica=True)
-        try:
-            stub = sim_pb2_grpc.SimServiceStub(channel)
-            # Building may take minutes; that nobody is there should be known at once.
-            self.peer.call(stub.Describe, sim_pb2.DescribeRequest(), self.timeout_s)
-            reply = self.peer.call(stub.Open, request, self._build_timeout_s + _BUILD_S * len(tasks))
-        except BaseException:
-            channel.close()
-            raise
+        # Building may take minutes; that nobody is there should be known at once.
+        self.peer.call(self.stub.Describe, sim_pb2.DescribeRequest(), self.timeout_s)
+        build_s = self._build_timeout_s + _BUILD_S * len(tasks)
+        channel, reply = self.peer.wait(lambda: self._open(request, build_s), build_s, on=(UnavailableError,))
         session = SimSession(self.peer, channel, self.timeout_s, reply, keep_alive)
         self._sessions.add(session)
         return session
+
+    def _open(self, request: sim_pb2.OpenRequest, timeout_s: float) -> tuple[grpc.Channel, sim_pb2.OpenResponse]:
+        """One try: at one replica, any of them, since the one that opens a session is the only one that knows it."""
+        channel = connect(self.peer.address, one_replica=True)
+        try:
+            return channel, self.peer.once(sim_pb2_grpc.SimServiceStub(channel).Open, request, timeout_s)
+        except BaseException:
+            channel.close()
+            raise
 
     def close(self) -> None:
         """Closes all connections; open sessions end with their leases."""

@@ -53,6 +53,7 @@ class Step:
         final_obs: float32[F, O].
         final_rgb: uint8[F, 3, 224, 224], or None in state mode.
         crashed: bool[N], rows whose simulator died: discard this transition.
+        draining: The server is being stopped: close the session when running episodes have ended, and open another.
     """
 
     observation: Observation
@@ -66,6 +67,7 @@ class Step:
     final_obs: npt.NDArray[np.float32]
     final_rgb: npt.NDArray[np.uint8] | None
     crashed: npt.NDArray[np.bool_]
+    draining: bool = False
 
     @functools.cached_property
     def ended(self) -> npt.NDArray[np.bool_]:
@@ -156,6 +158,7 @@ def read_step(message: sim_pb2.StepResponse, rows: int) -> Step:
         final_obs=final_obs,
         final_rgb=_frames(message, "final_rgb", len(final_rows)),
         crashed=crashed,
+        draining=message.draining,
     )
 
 

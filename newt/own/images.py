@@ -55,8 +55,9 @@ services:
     security_opt: [no-new-privileges:true]
     logging: {{driver: json-file, options: {{max-size: 10m, max-file: "3"}}}}
     tmpfs: ["/tmp:exec"]
-    stop_grace_period: 10s
+    stop_grace_period: 40s
     environment:
+      NEWT_SIM_DRAIN_S: "30"
       NEWT_SIM_WORKERS: ${{NEWT_COMPOSE_SIM_WORKERS:-2}}
       NEWT_SIM_LOG_LEVEL: ${{NEWT_COMPOSE_LOG_LEVEL:-INFO}}
       OMP_NUM_THREADS: "1"

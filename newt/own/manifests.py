@@ -42,7 +42,7 @@ spec:
       serviceAccountName: sim-{name}
       automountServiceAccountToken: false
       enableServiceLinks: false
-      terminationGracePeriodSeconds: 30
+      terminationGracePeriodSeconds: 90  # above NEWT_SIM_DRAIN_S: collectors end their episodes there
       securityContext:
         runAsNonRoot: true
         runAsUser: 10001
@@ -56,6 +56,7 @@ spec:
             - configMapRef: {{name: sim}}
           env:
             - {{name: NEWT_SIM_DOMAINS, value: {domains}}}
+            - {{name: NEWT_SIM_DRAIN_S, value: "60"}}
             # By default one worker per core of the node.
             - name: NEWT_SIM_WORKERS
               valueFrom: {{resourceFieldRef: {{resource: limits.cpu}}}}

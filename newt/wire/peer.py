@@ -84,16 +84,22 @@ class Peer:
         except grpc.RpcError as error:
             raise self.error(error, timeout_s) from error
 
-    def wait(self, call: Callable[[], T], timeout_s: float) -> T:
+    def wait(
+        self,
+        call: Callable[[], T],
+        timeout_s: float,
+        on: tuple[type[NewtError], ...] = (UnavailableError, LostError),
+    ) -> T:
         """The result of a call, repeated while the service is away or brings back what it has lost.
 
         Args:
             call: One try, with errors of ours and a deadline of its own.
             timeout_s: How long to go on, without patience.
+            on: Errors after which it is repeated, without patience.
         """
         if self._patience is not None:
             return self._patience.call(self, call)
-        return until_available(call, time.monotonic() + timeout_s, on=(UnavailableError, LostError))
+        return until_available(call, time.monotonic() + timeout_s, on=on)
 
     def error(self, error: grpc.RpcError, timeout_s: float, last: str = "") -> NewtError:
         """What a failed call stands for, with the address where the service itself did not speak.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import numpy as np
 import structlog
@@ -57,7 +58,7 @@ class SimService:
 
     def __init__(self, settings: SimSettings) -> None:
         self._catalogue = Catalogue(settings.domains, settings.sources)
-        self._timeout_s = settings.step_timeout_s
+        self._timeout_s, self._drain_s = settings.step_timeout_s, settings.drain_s
         # The port first: a second server on it must not start workers before it learns that it cannot stay.
         self.server = Server(
             SERVICE, settings.host, settings.port, _UNARY_THREADS, settings.max_streams, env_prefix="NEWT_SIM_"
@@ -96,7 +97,11 @@ class SimService:
         threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
 
     def drain(self) -> None:
-        """Nothing waits here but for simulators."""
+        """Takes no new sessions, and lets those that are stepped end their episodes."""
+        self.server.set_ready(False)
+        begin = time.monotonic()
+        ended = self.sessions.drain(self._drain_s)
+        log.info("drained", seconds=round(time.monotonic() - begin, 1), given_back=ended)
 
     def warm_up(self) -> None:
         """Takes one real step in every enabled domain; the service is ready then.
@@ -139,7 +144,7 @@ class SimService:
                 self.sessions.expire()
                 if not self.pool.healthy:
                     self.pool.replace_dead()
-                if self._warm.is_set():
+                if self._warm.is_set() and not self.sessions.draining:
                     self.server.set_ready(self.pool.healthy)
             except Exception:
                 log.exception("upkeep_failed")

@@ -100,16 +100,17 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
     ) -> sim_pb2.StepResponse:
         """One step."""
         with self._sessions.use(request.session_id) as session:
-            return session.step(request.step_number, request.action)
+            reply = session.step(request.step_number, request.action)
+        reply.draining = self._sessions.draining
+        return reply
 
     def StepStream(  # noqa: N802
         self, request_iterator: Iterator[sim_pb2.StepRequest], context: grpc.ServicerContext
     ) -> Iterator[sim_pb2.StepResponse]:
         """Steps, one after the other."""
-        for request in request_iterator:
-            with self._sessions.use(request.session_id) as session:
-                reply = session.step(request.step_number, request.action)
-            yield reply
+        with self._sessions.stepped():
+            for request in request_iterator:
+                yield self.Step(request, context)
 
     def Render(  # noqa: N802
         self, request: sim_pb2.RenderRequest, context: grpc.ServicerContext

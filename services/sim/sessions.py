@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from newt.errors import ExhaustedError, NotFoundError, PreconditionError
+from newt.errors import ExhaustedError, NotFoundError, PreconditionError, UnavailableError
 from services.sim import metrics
 from services.sim.session import Session
 
@@ -36,6 +36,9 @@ class Sessions:
     Args:
         max_instances: Over all sessions.
         clock: Monotonic seconds.
+
+    Attributes:
+        draining: No new sessions are taken.
     """
 
     def __init__(self, max_instances: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,6 +48,9 @@ class Sessions:
         self._leases: dict[str, _Lease] = {}
         self._expired: collections.OrderedDict[str, float] = collections.OrderedDict()
         self._used = 0
+        self._stepped = 0
+        self._changed = threading.Condition(self._lock)
+        self.draining = False
 
     @property
     def used_instances(self) -> int:
@@ -64,8 +70,13 @@ class Sessions:
 
         Raises:
             ExhaustedError: The limit; names it.
+            UnavailableError: The server drains.
         """
         with self._lock:
+            if self.draining:
+                raise UnavailableError(
+                    "this simulator is being stopped and takes no new sessions; another replica does, or its successor"
+                )
             if self._used + instances > self.max_instances:
                 raise ExhaustedError(
                     f"the server's limit is {self.max_instances} instances (NEWT_SIM_MAX_INSTANCES), "
@@ -83,6 +94,24 @@ class Sessions:
             self._leases[session_id] = _Lease(session, lease_s, self._clock() + lease_s)
             metrics.SESSIONS.set(len(self._leases))
         return session_id
+
+    @contextlib.contextmanager
+    def stepped(self) -> Iterator[None]:
+        """While a client is connected to step a session: draining waits for it."""
+        with self._lock:
+            self._stepped += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stepped -= 1
+                self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuses new sessions and waits until nobody steps one any more; False if somebody still does."""
+        with self._lock:
+            self.draining = True
+            return self._changed.wait_for(lambda: not self._stepped, timeout_s)
 
     @contextlib.contextmanager
     def use(self, session_id: str) -> Iterator[Session]:

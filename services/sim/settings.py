@@ -45,6 +45,13 @@ class SimSettings(GrpcServiceSettings):
     )
     default_lease_s: float = Field(60.0, gt=0, description="Lease of a session that asks for none, seconds.")
     max_lease_s: float = Field(3600.0, gt=0, description="Longest lease granted, seconds.")
+    drain_s: float = Field(
+        0.0,
+        ge=0,
+        description="When it is told to stop, the service refuses new sessions and waits so long, at most, until those "
+        "that are stepped have been given back, which collectors do when their episodes have ended. 0: it stops at "
+        "once, and running episodes are lost.",
+    )
     step_timeout_s: float = Field(
         60.0, gt=0, description="A worker that spends longer on one piece of work of one instance is killed, seconds."
     )

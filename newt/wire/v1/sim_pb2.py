@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from newt.wire.v1 import tensor_pb2 as newt_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11newt/v1/sim.proto\x12\x07newt.v1\x1a\x14newt/v1/tensor.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x84\x01\n\x10\x44\x65scribeResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.newt.v1.SimTask\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rmax_instances\x18\x03 \x01(\r\x12\x16\n\x0eused_instances\x18\x04 \x01(\r\x12\x0f\n\x07workers\x18\x05 \x01(\r\"\xa0\x02\n\x07SimTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07obs_dim\x18\x03 \x01(\r\x12\x12\n\naction_dim\x18\x04 \x01(\r\x12\x16\n\x0e\x65pisode_length\x18\x05 \x01(\r\x12\x15\n\raction_repeat\x18\x06 \x01(\r\x12\x13\n\x0bhas_success\x18\x07 \x01(\x08\x12\x12\n\nhas_expert\x18\x08 \x01(\x08\x12\x12\n\nembodiment\x18\t \x01(\t\x12\x0c\n\x04goal\x18\n \x01(\t\x12\x10\n\x08\x64iscount\x18\x0b \x01(\x01\x12\r\n\x05split\x18\x0c \x01(\t\x12\x12\n\nscore_rule\x18\r \x01(\t\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12\x13\n\x0bsteps_per_s\x18\x0f \x01(\x01\"%\n\x07\x45nvSpec\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x9f\x01\n\x0bOpenRequest\x12\x1e\n\x04\x65nvs\x18\x01 \x03(\x0b\x32\x10.newt.v1.EnvSpec\x12\"\n\x08obs_mode\x18\x02 \x01(\x0e\x32\x10.newt.v1.ObsMode\x12&\n\nauto_reset\x18\x03 \x01(\x0e\x32\x12.newt.v1.AutoReset\x12\x0f\n\x07lease_s\x18\x04 \x01(\x01\x12\x13\n\x0bwith_expert\x18\x05 \x01(\x08\"S\n\x0cOpenResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07lease_s\x18\x02 \x01(\x01\x12\x1e\n\x04\x65nvs\x18\x03 \x03(\x0b\x32\x10.newt.v1.SimTask\"?\n\x0cResetRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x03(\r\x12\r\n\x05seeds\x18\x03 \x03(\x04\":\n\rResetResponse\x12)\n\x0bobservation\x18\x01 \x01(\x0b\x32\x14.newt.v1.Observation\"\xbf\x01\n\x0bObservation\x12\x1c\n\x03obs\x18\x01 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1c\n\x03rgb\x18\x02 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12&\n\rexpert_action\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12%\n\x0c\x65pisode_seed\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12%\n\x0c\x65pisode_step\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\"W\n\x0bStepRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bstep_number\x18\x02 \x01(\x04\x12\x1f\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\"\xb2\x03\n\x0cStepResponse\x12\x13\n\x0bstep_number\x18\x01 \x01(\x04\x12)\n\x0bobservation\x18\x02 \x01(\x0b\x32\x14.newt.v1.Observation\x12\x1f\n\x06reward\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12#\n\nterminated\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\ttruncated\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12 \n\x07success\x18\x06 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1e\n\x05score\x18\x07 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12#\n\nfinal_rows\x18\x08 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tfinal_obs\x18\t \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tfinal_rgb\x18\n \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1f\n\x06\x65rrors\x18\x0b \x01(\x0b\x32\x0f.newt.v1.Tensor\x12(\n\x0f\x63orrected_score\x18\x0c \x01(\x0b\x32\x0f.newt.v1.Tensor\"1\n\rRenderRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x03(\r\"1\n\x0eRenderResponse\x12\x1f\n\x06\x66rames\x18\x01 \x01(\x0b\x32\x0f.newt.v1.Tensor\"\"\n\x0cRenewRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\" \n\rRenewResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\"\"\n\x0c\x43loseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x0f\n\rCloseResponse*O\n\x07ObsMode\x12\x18\n\x14OBS_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eOBS_MODE_STATE\x10\x01\x12\x16\n\x12OBS_MODE_STATE_RGB\x10\x02*t\n\tAutoReset\x12\x1a\n\x16\x41UTO_RESET_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41UTO_RESET_SAME_STEP\x10\x01\x12\x17\n\x13\x41UTO_RESET_DISABLED\x10\x02\x12\x18\n\x14\x41UTO_RESET_NEXT_STEP\x10\x03*<\n\x08\x45nvError\x12\x19\n\x15\x45NV_ERROR_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NV_ERROR_CRASHED\x10\x01\x32\xd9\x03\n\nSimService\x12?\n\x08\x44\x65scribe\x12\x18.newt.v1.DescribeRequest\x1a\x19.newt.v1.DescribeResponse\x12\x33\n\x04Open\x12\x14.newt.v1.OpenRequest\x1a\x15.newt.v1.OpenResponse\x12\x36\n\x05Reset\x12\x15.newt.v1.ResetRequest\x1a\x16.newt.v1.ResetResponse\x12\x33\n\x04Step\x12\x14.newt.v1.StepRequest\x1a\x15.newt.v1.StepResponse\x12=\n\nStepStream\x12\x14.newt.v1.StepRequest\x1a\x15.newt.v1.StepResponse(\x01\x30\x01\x12\x39\n\x06Render\x12\x16.newt.v1.RenderRequest\x1a\x17.newt.v1.RenderResponse\x12\x36\n\x05Renew\x12\x15.newt.v1.RenewRequest\x1a\x16.newt.v1.RenewResponse\x12\x36\n\x05\x43lose\x12\x15.newt.v1.CloseRequest\x1a\x16.newt.v1.CloseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11newt/v1/sim.proto\x12\x07newt.v1\x1a\x14newt/v1/tensor.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x84\x01\n\x10\x44\x65scribeResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.newt.v1.SimTask\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rmax_instances\x18\x03 \x01(\r\x12\x16\n\x0eused_instances\x18\x04 \x01(\r\x12\x0f\n\x07workers\x18\x05 \x01(\r\"\xa0\x02\n\x07SimTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07obs_dim\x18\x03 \x01(\r\x12\x12\n\naction_dim\x18\x04 \x01(\r\x12\x16\n\x0e\x65pisode_length\x18\x05 \x01(\r\x12\x15\n\raction_repeat\x18\x06 \x01(\r\x12\x13\n\x0bhas_success\x18\x07 \x01(\x08\x12\x12\n\nhas_expert\x18\x08 \x01(\x08\x12\x12\n\nembodiment\x18\t \x01(\t\x12\x0c\n\x04goal\x18\n \x01(\t\x12\x10\n\x08\x64iscount\x18\x0b \x01(\x01\x12\r\n\x05split\x18\x0c \x01(\t\x12\x12\n\nscore_rule\x18\r \x01(\t\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12\x13\n\x0bsteps_per_s\x18\x0f \x01(\x01\"%\n\x07\x45nvSpec\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x9f\x01\n\x0bOpenRequest\x12\x1e\n\x04\x65nvs\x18\x01 \x03(\x0b\x32\x10.newt.v1.EnvSpec\x12\"\n\x08obs_mode\x18\x02 \x01(\x0e\x32\x10.newt.v1.ObsMode\x12&\n\nauto_reset\x18\x03 \x01(\x0e\x32\x12.newt.v1.AutoReset\x12\x0f\n\x07lease_s\x18\x04 \x01(\x01\x12\x13\n\x0bwith_expert\x18\x05 \x01(\x08\"S\n\x0cOpenResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07lease_s\x18\x02 \x01(\x01\x12\x1e\n\x04\x65nvs\x18\x03 \x03(\x0b\x32\x10.newt.v1.SimTask\"?\n\x0cResetRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x03(\r\x12\r\n\x05seeds\x18\x03 \x03(\x04\":\n\rResetResponse\x12)\n\x0bobservation\x18\x01 \x01(\x0b\x32\x14.newt.v1.Observation\"\xbf\x01\n\x0bObservation\x12\x1c\n\x03obs\x18\x01 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1c\n\x03rgb\x18\x02 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12&\n\rexpert_action\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12%\n\x0c\x65pisode_seed\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12%\n\x0c\x65pisode_step\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\"W\n\x0bStepRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bstep_number\x18\x02 \x01(\x04\x12\x1f\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\"\xc4\x03\n\x0cStepResponse\x12\x13\n\x0bstep_number\x18\x01 \x01(\x04\x12)\n\x0bobservation\x18\x02 \x01(\x0b\x32\x14.newt.v1.Observation\x12\x1f\n\x06reward\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12#\n\nterminated\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\ttruncated\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12 \n\x07success\x18\x06 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1e\n\x05score\x18\x07 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12#\n\nfinal_rows\x18\x08 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tfinal_obs\x18\t \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tfinal_rgb\x18\n \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1f\n\x06\x65rrors\x18\x0b \x01(\x0b\x32\x0f.newt.v1.Tensor\x12(\n\x0f\x63orrected_score\x18\x0c \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x10\n\x08\x64raining\x18\r \x01(\x08\"1\n\rRenderRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x03(\r\"1\n\x0eRenderResponse\x12\x1f\n\x06\x66rames\x18\x01 \x01(\x0b\x32\x0f.newt.v1.Tensor\"\"\n\x0cRenewRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\" \n\rRenewResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\"\"\n\x0c\x43loseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x0f\n\rCloseResponse*O\n\x07ObsMode\x12\x18\n\x14OBS_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eOBS_MODE_STATE\x10\x01\x12\x16\n\x12OBS_MODE_STATE_RGB\x10\x02*t\n\tAutoReset\x12\x1a\n\x16\x41UTO_RESET_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41UTO_RESET_SAME_STEP\x10\x01\x12\x17\n\x13\x41UTO_RESET_DISABLED\x10\x02\x12\x18\n\x14\x41UTO_RESET_NEXT_STEP\x10\x03*<\n\x08\x45nvError\x12\x19\n\x15\x45NV_ERROR_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NV_ERROR_CRASHED\x10\x01\x32\xd9\x03\n\nSimService\x12?\n\x08\x44\x65scribe\x12\x18.newt.v1.DescribeRequest\x1a\x19.newt.v1.DescribeResponse\x12\x33\n\x04Open\x12\x14.newt.v1.OpenRequest\x1a\x15.newt.v1.OpenResponse\x12\x36\n\x05Reset\x12\x15.newt.v1.ResetRequest\x1a\x16.newt.v1.ResetResponse\x12\x33\n\x04Step\x12\x14.newt.v1.StepRequest\x1a\x15.newt.v1.StepResponse\x12=\n\nStepStream\x12\x14.newt.v1.StepRequest\x1a\x15.newt.v1.StepResponse(\x01\x30\x01\x12\x39\n\x06Render\x12\x16.newt.v1.RenderRequest\x1a\x17.newt.v1.RenderResponse\x12\x36\n\x05Renew\x12\x15.newt.v1.RenewRequest\x1a\x16.newt.v1.RenewResponse\x12\x36\n\x05\x43lose\x12\x15.newt.v1.CloseRequest\x1a\x16.newt.v1.CloseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'newt.v1.sim_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OBSMODE']._serialized_start=1853
-  _globals['_OBSMODE']._serialized_end=1932
-  _globals['_AUTORESET']._serialized_start=1934
-  _globals['_AUTORESET']._serialized_end=2050
-  _globals['_ENVERROR']._serialized_start=2052
-  _globals['_ENVERROR']._serialized_end=2112
+  _globals['_OBSMODE']._serialized_start=1871
+  _globals['_OBSMODE']._serialized_end=1950
+  _globals['_AUTORESET']._serialized_start=1952
+  _globals['_AUTORESET']._serialized_end=2068
+  _globals['_ENVERROR']._serialized_start=2070
+  _globals['_ENVERROR']._serialized_end=2130
   _globals['_DESCRIBEREQUEST']._serialized_start=52
   _globals['_DESCRIBEREQUEST']._serialized_end=69
   _globals['_DESCRIBERESPONSE']._serialized_start=72
@@ -59,19 +59,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPREQUEST']._serialized_start=1102
   _globals['_STEPREQUEST']._serialized_end=1189
   _globals['_STEPRESPONSE']._serialized_start=1192
-  _globals['_STEPRESPONSE']._serialized_end=1626
-  _globals['_RENDERREQUEST']._serialized_start=1628
-  _globals['_RENDERREQUEST']._serialized_end=1677
-  _globals['_RENDERRESPONSE']._serialized_start=1679
-  _globals['_RENDERRESPONSE']._serialized_end=1728
-  _globals['_RENEWREQUEST']._serialized_start=1730
-  _globals['_RENEWREQUEST']._serialized_end=1764
-  _globals['_RENEWRESPONSE']._serialized_start=1766
-  _globals['_RENEWRESPONSE']._serialized_end=1798
-  _globals['_CLOSEREQUEST']._serialized_start=1800
-  _globals['_CLOSEREQUEST']._serialized_end=1834
-  _globals['_CLOSERESPONSE']._serialized_start=1836
-  _globals['_CLOSERESPONSE']._serialized_end=1851
-  _globals['_SIMSERVICE']._serialized_start=2115
-  _globals['_SIMSERVICE']._serialized_end=2588
+  _globals['_STEPRESPONSE']._serialized_end=1644
+  _globals['_RENDERREQUEST']._serialized_start=1646
+  _globals['_RENDERREQUEST']._serialized_end=1695
+  _globals['_RENDERRESPONSE']._serialized_start=1697
+  _globals['_RENDERRESPONSE']._serialized_end=1746
+  _globals['_RENEWREQUEST']._serialized_start=1748
+  _globals['_RENEWREQUEST']._serialized_end=1782
+  _globals['_RENEWRESPONSE']._serialized_start=1784
+  _globals['_RENEWRESPONSE']._serialized_end=1816
+  _globals['_CLOSEREQUEST']._serialized_start=1818
+  _globals['_CLOSEREQUEST']._serialized_end=1852
+  _globals['_CLOSERESPONSE']._serialized_start=1854
+  _globals['_CLOSERESPONSE']._serialized_end=1869
+  _globals['_SIMSERVICE']._serialized_start=2133
+  _globals['_SIMSERVICE']._serialized_end=2606
 # @@protoc_insertion_point(module_scope)

@@ -492,8 +492,13 @@ class StepResponse(_message.Message):
     FINAL_RGB_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     CORRECTED_SCORE_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     step_number: _builtins.int
     """Echo of the request."""
+    draining: _builtins.bool
+    """The server is being stopped: it takes no new sessions, and ends when none is stepped any more, or soon. Whoever loses
+    work with running episodes gives the session back (Close) when they have ended, and opens another.
+    """
     @_builtins.property
     def observation(self) -> Global___Observation:
         """After the step; for a finished instance under SAME_STEP, the first observation of its next episode."""
@@ -555,10 +560,11 @@ class StepResponse(_message.Message):
         final_rgb: _tensor_pb2.Tensor | None = ...,
         errors: _tensor_pb2.Tensor | None = ...,
         corrected_score: _tensor_pb2.Tensor | None = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "step_number", b"step_number", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_score", b"corrected_score", "draining", b"draining", "errors", b"errors", "final_obs", b"final_obs", "final_rgb", b"final_rgb", "final_rows", b"final_rows", "observation", b"observation", "reward", b"reward", "score", b"score", "step_number", b"step_number", "success", b"success", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,6 +88,7 @@ class SimServiceServicer:
 
     def Open(self, request, context):
         """Builds N instances and leases them to the caller. The session must be Reset before its first step.
+        UNAVAILABLE while the server is being stopped: another replica, or its successor, answers.
         NOT_FOUND: a task this server does not host. RESOURCE_EXHAUSTED: the instance limit, which it names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

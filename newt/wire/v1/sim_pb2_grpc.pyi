@@ -45,6 +45,7 @@ class SimServiceStub:
     """What this server can simulate. Cheap; answers before any simulator has been built."""
     Open: _grpc.UnaryUnaryMultiCallable[_sim_pb2.OpenRequest, _sim_pb2.OpenResponse]
     """Builds N instances and leases them to the caller. The session must be Reset before its first step.
+    UNAVAILABLE while the server is being stopped: another replica, or its successor, answers.
     NOT_FOUND: a task this server does not host. RESOURCE_EXHAUSTED: the instance limit, which it names.
     """
     Reset: _grpc.UnaryUnaryMultiCallable[_sim_pb2.ResetRequest, _sim_pb2.ResetResponse]
@@ -69,6 +70,7 @@ class SimServiceAsyncStub(SimServiceStub):
     """What this server can simulate. Cheap; answers before any simulator has been built."""
     Open: _aio.UnaryUnaryMultiCallable[_sim_pb2.OpenRequest, _sim_pb2.OpenResponse]  # type: ignore[assignment]
     """Builds N instances and leases them to the caller. The session must be Reset before its first step.
+    UNAVAILABLE while the server is being stopped: another replica, or its successor, answers.
     NOT_FOUND: a task this server does not host. RESOURCE_EXHAUSTED: the instance limit, which it names.
     """
     Reset: _aio.UnaryUnaryMultiCallable[_sim_pb2.ResetRequest, _sim_pb2.ResetResponse]  # type: ignore[assignment]
@@ -102,6 +104,7 @@ class SimServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sim_pb2.OpenResponse, _abc.Awaitable[_sim_pb2.OpenResponse]]:
         """Builds N instances and leases them to the caller. The session must be Reset before its first step.
+        UNAVAILABLE while the server is being stopped: another replica, or its successor, answers.
         NOT_FOUND: a task this server does not host. RESOURCE_EXHAUSTED: the instance limit, which it names.
         """
 

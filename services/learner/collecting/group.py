@@ -70,6 +70,7 @@ class CollectorGroup:
         self._instances = list(instances)
         self._tasks = [instance.task for instance in instances]
         self._domain = self._tasks[0].domain
+        self._left = np.zeros(len(self._instances), np.bool_)  # rows that wait for the others to leave the simulator
         self._next_episode = [first_episode[task.name] for task in self._tasks]
         self._services, self._pace = services, pace
         random = generator(spec.seed, "collect", index, *self._next_episode)
@@ -89,7 +90,7 @@ class CollectorGroup:
                 except (NotFoundError, PreconditionError) as lost:
                     # The simulator service was restarted, or our lease ended: running episodes are gone.
                     self._pace.gave_up(self._index)
-                    self._services.meter.lost("session", len(self._instances))
+                    self._services.meter.lost("session", int((~self._left).sum()))
                     log.warning("session_lost", domain=self._domain, error=str(lost))
         except (CollectionOver, Stopped):
             pass
@@ -99,8 +100,9 @@ class CollectorGroup:
             self._pace.leave(self._index, error)
 
     def _play(self) -> None:
-        """Opens a session and steps it for as long as it lives."""
+        """Opens a session and steps it for as long as it lives; of a simulator that drains, until all episodes end."""
         services = self._services
+        self._left[:] = False
         seeds = [
             derive(self._spec.seed, "envs", instance.task.name, instance.number, episode)
             for instance, episode in zip(self._instances, self._next_episode, strict=True)
@@ -113,9 +115,10 @@ class CollectorGroup:
             for row in range(len(self._tasks)):
                 stage.begin(row, shown.obs[row], int(shown.episode_seed[row]), image[row])
             first = np.ones(len(self._tasks), np.bool_)
-            while True:
+            while not self._left.all():
                 self._pace.wait_for_turn(self._index)
                 shown, image, first = self._step(session, stage, sight, shown, image, first)
+            log.info("simulator_left", domain=self._domain, instances=len(self._instances))
 
     def _step(
         self,
@@ -131,12 +134,14 @@ class CollectorGroup:
             session.send(decision.action)
             step = session.receive()
         self._services.saw(self._tasks, step)
-        self._pace.stepped(self._index, len(self._tasks), int(decision.weights_version.max()))
+        self._pace.stepped(self._index, int((~self._left).sum()), int(decision.weights_version.max()))
         image, reached_image = sight.step(step)
-        for row in range(len(self._tasks)):
+        for row in np.flatnonzero(~self._left).tolist():
             self._stage_row(stage, step, decision, reached_image[row], row)
             if step.ended[row]:
                 stage.begin(row, step.observation.obs[row], int(step.observation.episode_seed[row]), image[row])
+        if step.draining:
+            self._left |= step.ended
         return step.observation, image, step.ended
 
     def _decide(self, obs: Floats, image: Floats, first: npt.NDArray[np.bool_]) -> Decision:

@@ -162,6 +162,9 @@ def test_every_container_is_probed(manifests: list[Manifest]) -> None:
         assert liveness["timeoutSeconds"] >= 5, name
         assert liveness["failureThreshold"] >= 5, name
         assert pod["terminationGracePeriodSeconds"] >= 30, name
+        drains = [float(item["value"]) for item in container.get("env", []) if item["name"] == "NEWT_SIM_DRAIN_S"]
+        assert len(drains) == name.startswith("sim-"), name
+        assert all(drain_s + 15 < pod["terminationGracePeriodSeconds"] for drain_s in drains), name
 
 
 def test_settings_are_valid(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:

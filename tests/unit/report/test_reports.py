@@ -181,8 +181,8 @@ def test_records_of_another_version_are_told_of(shelf: Path) -> None:
     records = records_of(Shelf(shelf).load("mini/tiny"))
     folder = shelf.parent / "kept"
     save(records, folder)
-    for record, setting, value in ((records[-1], "seed", "x"), (records[0], "flux", 1)):
-        path = folder / f"{record.run.id}.run.json"
+    for damaged, setting, value in ((records[-1], "seed", "x"), (records[0], "flux", 1)):
+        path = folder / f"{damaged.run.id}.run.json"
         content = json.loads(path.read_text())
         content["run"]["spec"][setting] = value
         path.write_text(json.dumps(content))

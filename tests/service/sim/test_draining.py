@@ -1,0 +1,81 @@
+"""A simulator that is told to stop takes no new sessions, and waits for those that are stepped to be given back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sim_running import RunningServer
+
+from newt.client import SimClient
+from newt.errors import UnavailableError
+
+pytestmark = pytest.mark.timeout(90)
+
+STILL = np.zeros((1, 16), np.float32)
+
+
+def draining(server: RunningServer) -> threading.Thread:
+    """A thread that drains; it has begun."""
+    thread = threading.Thread(target=server.service.drain, daemon=True)
+    thread.start()
+    while not server.service.sessions.draining:
+        time.sleep(0.01)
+    return thread
+
+
+def test_who_steps_ends_the_episode_and_gives_back(start: Callable[..., RunningServer]) -> None:
+    server = start(drain_s=60)
+    with SimClient(server.address, 2, 0.5) as client:
+        session = client.open(["noop-short"], [1])
+        session.reset()
+        assert not session.step(STILL).draining
+        drain = draining(server)
+        with pytest.raises(UnavailableError, match="takes no new sessions; another replica does"):
+            client.open(["noop-short"], [2])
+        step = session.step(STILL)
+        while not step.ended[0]:
+            assert step.draining
+            step = session.step(STILL)
+        assert drain.is_alive()
+        session.close()
+        drain.join(10)
+        assert not drain.is_alive()
+
+
+def test_nobody_is_waited_for_who_does_not_step(start: Callable[..., RunningServer]) -> None:
+    """Sessions that were opened only, and those whose client is gone."""
+    server = start(drain_s=60)
+    with SimClient(server.address, 5) as idle, SimClient(server.address, 5) as gone:
+        idle.open(["noop"], [1]).reset()
+        session = gone.open(["noop"], [2])
+        session.reset()
+        session.step(STILL)
+        gone.close()
+        drain = draining(server)
+        drain.join(10)
+        assert not drain.is_alive()
+
+
+def test_who_never_gives_back_is_waited_for_so_long(start: Callable[..., RunningServer]) -> None:
+    server = start(drain_s=0.5)
+    with SimClient(server.address, 5) as client:
+        session = client.open(["noop"], [1])
+        session.reset()
+        session.step(STILL)
+        assert not server.service.sessions.drain(0.2)
+        draining(server).join(10)
+        assert session.step(STILL).draining  # until the server itself stops
+
+
+def test_another_replica_takes_the_new_sessions(start: Callable[..., RunningServer]) -> None:
+    servers = [start(workers=1, drain_s=60) for _ in range(2)]
+    with SimClient("ipv4:" + ",".join(server.address for server in servers), 10) as client:
+        draining(servers[0])
+        sessions = [client.open(["noop"], [seed]) for seed in range(8)]
+        assert [server.service.sessions.used_instances for server in servers] == [0, 8]
+        for session in sessions:
+            session.close()
