@@ -119,9 +119,20 @@ def weights_to_bytes(model: WorldModel, info: Mapping[str, Any] | None = None) -
 
 def copied_weights(model: WorldModel, info: Mapping[str, Any] | None = None) -> Callable[[], bytes]:
     """Copies what `weights_to_bytes` packs, and returns what packs the copy: the slow part, for another thread."""
-    tensors = _table_tensors(model)
-    tensors |= {n: v.detach().clone() for n, v in model.state_dict().items() if not n.startswith("target_critics.")}
-    return partial(_pack, "weights", _model_document(model), tensors, info)
+    tensors = {n: v for n, v in model.state_dict().items() if not n.startswith("target_critics.")}
+    tensors[_TABLE] = model.task_embeddings
+    return partial(_pack, "weights", _model_document(model), _copied(tensors), info)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies, in one operation for each type: a GPU would take longer to begin a hundred copies than to make them."""
+    copies: dict[str, Tensor] = {}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        own = {name: tensor.detach() for name, tensor in tensors.items() if tensor.dtype == dtype}
+        joined = torch.cat([tensor.reshape(-1) for tensor in own.values()])
+        parts = torch.split(joined, [tensor.numel() for tensor in own.values()])
+        copies |= {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
+    return copies
 
 
 def weights_from_bytes(data: bytes) -> WorldModel:

@@ -1,13 +1,16 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from newt.agent.batch import UpdateBatch
 from newt.agent.checkpoints import (
     CheckpointError,
+    copied_weights,
     load_checkpoint,
     save_checkpoint,
     weights_from_bytes,
@@ -121,3 +124,27 @@ def test_a_planner_is_rebuilt_from_bytes_alone(make_model: MakeModel, overrides:
     assert torch.equal(plans[0].action, plans[1].action)
     with pytest.raises(CheckpointError, match="weights"):
         weights_from_bytes(data[:-10])
+
+
+class Operations(TorchDispatchMode):
+    """Lists what is asked of a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.seen.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_copied_in_one_operation_and_packed_later(make_model: MakeModel) -> None:
+    model = make_model()
+    before = weights_to_bytes(model, {"run_id": "r"})
+    with Operations() as operations:
+        pack = copied_weights(model, {"run_id": "r"})
+    assert [name for name in operations.seen if name not in ("detach", "view", "split_with_sizes", "alias")] == ["cat"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert pack() == before
