@@ -14,6 +14,7 @@ from newt.agent.checkpoints import (
     load_checkpoint,
     save_checkpoint,
     weights_from_bytes,
+    weights_info,
     weights_to_bytes,
 )
 from newt.agent.config import PlanConfig, TrainConfig
@@ -140,11 +141,14 @@ class Operations(TorchDispatchMode):
 
 def test_weights_are_copied_in_one_operation_and_packed_later(make_model: MakeModel) -> None:
     model = make_model()
-    before = weights_to_bytes(model, {"run_id": "r"})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with Operations() as operations:
         pack = copied_weights(model, {"run_id": "r"})
     assert [name for name in operations.seen if name not in ("detach", "view", "split_with_sizes", "alias")] == ["cat"]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
-    assert pack() == before
+    data = pack()
+    assert weights_info(data) == {"run_id": "r"}
+    rebuilt = weights_from_bytes(data).state_dict()
+    assert all(torch.equal(rebuilt[name], before[name]) for name in before if not name.startswith("target_critics."))
