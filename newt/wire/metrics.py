@@ -14,15 +14,22 @@ import newt
 from newt.wire.addresses import bare_host, host_port
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+STREAM_BUCKETS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # Public names, so that ready-made gRPC dashboards work.
 GRPC_HANDLED = Counter("grpc_server_handled_total", "Calls completed.", ["grpc_service", "grpc_method", "grpc_code"])
 GRPC_SECONDS = Histogram(
     "grpc_server_handling_seconds",
-    "Duration of calls; of a stream, its whole life.",
+    "Duration of calls that are no streams.",
     ["grpc_service", "grpc_method"],
     buckets=LATENCY_BUCKETS,
+)
+GRPC_STREAM_SECONDS = Histogram(
+    "newt_grpc_stream_seconds",
+    "How long streams lived.",
+    ["grpc_service", "grpc_method"],
+    buckets=STREAM_BUCKETS,
 )
 BUILD = Info("newt_build", "Version of the running service.")
 

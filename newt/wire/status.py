@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from prometheus_client import Histogram
 
 from newt import errors, trace
 from newt.wire import metrics
@@ -115,6 +116,7 @@ class StatusInterceptor(grpc.ServerInterceptor):
         metadata = handler_call_details.invocation_metadata or ()
         many_requests, many_replies = handler.request_streaming, handler.response_streaming
         pool, refusal = self._lanes.choose(method, many_requests or many_replies)
+        lives = metrics.GRPC_STREAM_SECONDS if many_requests or many_replies else metrics.GRPC_SECONDS
         decode = _decoder(method, handler.request_deserializer)
         behaviour: Callable[..., Any] = (
             handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
@@ -122,7 +124,7 @@ class StatusInterceptor(grpc.ServerInterceptor):
 
         def observed(context: grpc.ServicerContext) -> _Observed:
             self._first_calls.follow(method, metadata)
-            return _Observed(method, context)
+            return _Observed(method, context, lives)
 
         def refused(requests: Any, context: grpc.ServicerContext) -> NoReturn:
             with observed(context):
@@ -183,9 +185,9 @@ def _decoder(method: str, deserialize: Callable[[bytes], Any]) -> Callable[[byte
 class _Observed:
     """Context of one call: metrics, the end of following it, and the translation of what escapes."""
 
-    def __init__(self, method: str, context: grpc.ServicerContext) -> None:
+    def __init__(self, method: str, context: grpc.ServicerContext, lives: Histogram) -> None:
         self._labels = tuple(method.lstrip("/").split("/", 1))
-        self._context = context
+        self._context, self._lives = context, lives
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
@@ -207,7 +209,7 @@ class _Observed:
                 self._context.abort(code, f"internal error {error_id}; the service's log has the traceback")
         finally:
             metrics.GRPC_HANDLED.labels(*self._labels, code.name).inc()
-            metrics.GRPC_SECONDS.labels(*self._labels).observe(time.perf_counter() - self._start)
+            self._lives.labels(*self._labels).observe(time.perf_counter() - self._start)
             trace.follow(None)
 
 

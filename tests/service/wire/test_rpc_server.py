@@ -127,6 +127,25 @@ def test_calls_are_counted_by_method_and_code(stub: weights_pb2_grpc.WeightsServ
     assert (count("Retire", "OK"), count("Retire", "NOT_FOUND")) == (before[0] + 1, before[1] + 1)
 
 
+@pytest.mark.parametrize("method", ["Retire", "Subscribe"])
+def test_streams_are_not_among_the_calls_that_are_timed(stub: weights_pb2_grpc.WeightsServiceStub, method: str) -> None:
+    def timed() -> list[float]:
+        labels = {"grpc_service": SERVICE, "grpc_method": method}
+        names = ("grpc_server_handling_seconds_count", "newt_grpc_stream_seconds_count")
+        return [REGISTRY.get_sample_value(name, labels) or 0 for name in names]
+
+    calls, streams = timed()
+    if method == "Retire":
+        retire(stub, "fine")
+    else:
+        with pytest.raises(grpc.RpcError):
+            list(stub.Subscribe(weights_pb2.SubscribeRequest(subscriber="missing"), timeout=5))
+    deadline = time.monotonic() + 10
+    while timed() == [calls, streams] and time.monotonic() < deadline:  # the reply comes before its end is noted
+        time.sleep(0.01)
+    assert timed() == ([calls + 1, streams] if method == "Retire" else [calls, streams + 1])
+
+
 def test_a_cancelled_request_stream_is_no_bug(
     stub: weights_pb2_grpc.WeightsServiceStub, servicer: Servicer, capsys: pytest.CaptureFixture[str]
 ) -> None:
