@@ -13,6 +13,7 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from manifests import overlay
 from prometheus_client import REGISTRY
 
 import services.learner.metrics
@@ -20,7 +21,7 @@ import services.planner.metrics
 import services.replay.metrics
 import services.sim.metrics  # noqa: F401 - all four register their metrics
 from deploy import rules
-from deploy.dashboards import DASHBOARDS, dashboard
+from deploy.dashboards import DASHBOARDS, FOLDER, dashboard
 
 PROMETHEUS = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 QUERIES = [expr for panels in DASHBOARDS.values() for panel in panels for expr, _ in panel.queries]
@@ -83,6 +84,12 @@ def test_panels_do_not_overlap(name: str) -> None:
     ]
     assert len(cells) == len(set(cells)), "panels overlap"
     assert max(x for x, _ in cells) < 24
+
+
+def test_kubernetes_gets_the_same_dashboards() -> None:
+    (found,) = (item for item in overlay("servicemonitor") if item["metadata"]["name"] == "newt-dashboards")
+    assert found["data"] == {f"{name}.json": (FOLDER / f"{name}.json").read_text() for name in DASHBOARDS}
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
 def left_out(ours: Any, theirs: Any, at: str = "") -> list[str]:
