@@ -62,7 +62,7 @@ export class Field {
     const common = { id, name: setting.path, "aria-describedby": described, on: { input: changed } };
     if (setting.choices || setting.types[0] === "boolean") {
       const choices = setting.choices ?? [true, false];
-      this.input = h("select", common, h("option", { value: "" }, fallback ? `as preset (default: ${fallback})` : "as preset"));
+      this.input = h("select", common, h("option", { value: "" }, fallback ? `as preset (preset default: ${fallback})` : "as preset"));
       this.input.append(...choices.map((choice) => h("option", { value: JSON.stringify(choice) }, text(choice))));
     } else {
       const numeric = setting.types.includes("integer") || setting.types.includes("number");
@@ -70,7 +70,7 @@ export class Field {
         ...common,
         type: "text",
         inputmode: numeric ? "decimal" : null,
-        placeholder: setting.fallback === "" ? "" : fallback ? `as preset (default: ${fallback})` : "as preset",
+        placeholder: setting.fallback === "" ? "" : fallback ? `as preset (preset default: ${fallback})` : "as preset",
         autocomplete: "off",
         spellcheck: "false",
       });
