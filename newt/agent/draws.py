@@ -1,10 +1,10 @@
 """Random numbers that are functions of a seed and a place: the same bits on every device, in a batch or alone.
 
-The 64 bits at place n of a seed are mix(seed * 0xD1B54A32D192ED03 + n * 0x9E3779B97F4A7C15), mix being the finaliser of
-SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): its sequence, which
-may be read anywhere, and where the first factor sends seeds far apart. The bits are four lanes of 16, and a lane
-looks up one of 65,536 quantiles. Integers and look-ups are the same on CPUs and GPUs, eager and compiled; logarithms
-and cosines would differ in their last bits, on a CPU even by a number's position in a vector.
+The 64 bits of a seed at place n are those of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014), whose sequence may be read anywhere, at place seed * 0x75B8311BA71FD2B7 + n: seeds lie far
+apart. They are four lanes of 16 bits, and a lane looks up one of 65,536 quantiles. Integers and look-ups are the same
+on CPUs and GPUs, eager and compiled; logarithms and cosines would differ in their last bits, on a CPU even by a
+number's position in a vector.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def _signed(constant: int) -> int:
 
 
 # Products wrap modulo 2^64 on all devices; int64 is the widest integer that all of them multiply.
-_SPREAD, _STEP = _signed(0xD1B54A32D192ED03), _signed(0x9E3779B97F4A7C15)
+_SPREAD, _STEP = _signed(0x75B8311BA71FD2B7), _signed(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
 def random_words(seeds: Tensor, places: Tensor) -> Tensor:
     """Returns 64 random bits for every seed and place: int64[B, N] for int64[B] and int64[N] from 0."""
-    x = (seeds * _SPREAD)[:, None] + (places + 1) * _STEP
-    # In place, because large temporaries cost a CPU more than the arithmetic.
+    # In place, because large temporaries cost a CPU more than the arithmetic. The seeds come first: of places alone, a
+    # compiler would make indices, and those do not wrap.
+    x = ((seeds * _SPREAD)[:, None] + (places + 1)).mul_(_STEP)
     x.bitwise_xor_(_shifted(x, 30)).mul_(_FIRST)
     x.bitwise_xor_(_shifted(x, 27)).mul_(_SECOND)
     return x.bitwise_xor_(_shifted(x, 31))
