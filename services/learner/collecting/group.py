@@ -164,6 +164,7 @@ class CollectorGroup:
         if step.crashed[row]:
             log.warning("instance_crashed", task=self._tasks[row].name)
             self._pace.gave_up(self._index, stage.length(row) + 1)
+            self._pace.crashed(self._index)
             self._services.meter.lost("instance", 1)
             return  # the episode is dropped: its end is unknown
         stage.step(

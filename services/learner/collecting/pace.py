@@ -20,6 +20,9 @@ from services.learner.outcomes import Outcomes
 from services.learner.waiting import StopFlag
 
 RATE_WINDOW_S = 10.0
+# Crashes of a group without an episode between them, after which nobody waits for it any more. An environment that
+# blocks costs the simulator's step timeout each time: the others would go at that pace.
+LAME_AFTER = 3
 
 
 class CollectionOver(Exception):  # noqa: N818 - not an error
@@ -64,6 +67,7 @@ class Pace:
         stop.wakes(self._news)
         self._steps: dict[int, int] = {}
         self._unfinished: dict[int, int] = {}
+        self._crashes: dict[int, int] = {}
         self._parked: set[int] = set()
         self._pauses = 0
         self._failure: BaseException | None = None
@@ -106,7 +110,7 @@ class Pace:
                 self._stop.check()
                 if self.is_over():
                     raise CollectionOver
-                ahead = self._steps[group] - min(self._steps.values()) >= self._lead_limit
+                ahead = self._steps[group] - self._slowest(group) >= self._lead_limit
                 if not ahead and not self._pauses:
                     if self._counted() <= self._permitted:
                         self._parked.discard(group)
@@ -122,12 +126,19 @@ class Pace:
     def stepped(self, group: int, transitions: int, weights_version: int = 0) -> None:
         """A group has taken a step of all its instances, which weights of a version have chosen (0: none)."""
         with self._changed:
-            slowest = min(self._steps.values())
+            slowest = self._slowest(group)
             self._steps[group] += 1
             self._taken += transitions
             self._unfinished[group] = self._unfinished.get(group, 0) + transitions
             self.acting_version = max(self.acting_version, weights_version)
-            if min(self._steps.values()) > slowest:
+            if self._slowest(group) > slowest:
+                self._changed.notify_all()
+
+    def crashed(self, group: int) -> None:
+        """An instance of a group has crashed. Nobody waits for a group that does nothing else."""
+        with self._changed:
+            self._crashes[group] = self._crashes.get(group, 0) + 1
+            if self._crashes[group] == LAME_AFTER:
                 self._changed.notify_all()
 
     def gave_up(self, group: int, transitions: int | None = None) -> None:
@@ -142,6 +153,10 @@ class Pace:
         score, length = float(episode.score), len(episode.reward)
         total_reward = float(episode.reward.sum())
         with self._changed:
+            if self._crashes.get(group, 0) >= LAME_AFTER:
+                # As one that starts late: it need not catch up before the others go on.
+                self._steps[group] = max(self._steps[group], self._slowest(group))
+            self._crashes.pop(group, None)
             self._unfinished[group] = self._unfinished.get(group, 0) - length
             self.env_steps = max(self.env_steps, reply.env_steps)
             task = self.tasks[episode.task]
@@ -221,6 +236,11 @@ class Pace:
                 self._pauses -= 1
                 self._parked.clear()
                 self._changed.notify_all()
+
+    def _slowest(self, group: int) -> int:
+        """Steps of the slowest group that is not lame; this group's own, where all are."""
+        counts = (s for g, s in self._steps.items() if self._crashes.get(g, 0) < LAME_AFTER)
+        return min(counts, default=self._steps[group])
 
     def _counted(self) -> int:
         # Collection ends when the total is stored; the episodes that are unfinished then are steps beyond it. Stretched

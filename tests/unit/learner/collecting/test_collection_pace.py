@@ -10,7 +10,7 @@ import pytest
 from newt.runs.record import TaskProgress
 from newt.wire.episodes import Episode
 from newt.wire.v1 import replay_pb2
-from services.learner.collecting.pace import CollectionOver, Pace
+from services.learner.collecting.pace import LAME_AFTER, CollectionOver, Pace
 from services.learner.waiting import StopFlag, Stopped
 
 WAIT_S = 10.0
@@ -48,6 +48,36 @@ def test_nobody_leads_by_more_than_the_limit() -> None:
             future.result(WAIT_S)
     assert taken == [200, 200]
     assert widest <= 6  # the limit, and the step under way
+
+
+def test_nobody_waits_for_a_group_that_only_crashes_and_it_need_not_catch_up() -> None:
+    pace = _pace(lead=5)
+    pace.join(0)
+    pace.join(1)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            pace.wait_for_turn(1)
+            pace.stepped(1, 1)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run, 20)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        for _ in range(LAME_AFTER):
+            pace.crashed(0)
+        waiting.result(WAIT_S)
+    # It is well again: it begins where the other is, which waits for it as before.
+    pace.stepped(0, 1)
+    _store(pace, 2)
+    pace.wait_for_turn(0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run, 20)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        for _ in range(20):
+            pace.stepped(0, 1)
+        waiting.result(WAIT_S)
 
 
 def test_many_groups_that_wait_for_one_cost_nothing() -> None:
