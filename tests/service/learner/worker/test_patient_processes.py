@@ -40,7 +40,7 @@ def test_a_trainer_saves_without_redis_and_waits_for_replay(tmp_path: Path) -> N
         attempt = records.runs.begin(run_id)
         assert attempt is not None
         context = Context(settings, records.runs.get(run_id), RunWriter(records, run_id, attempt), StopFlag())
-        trainer = Trainer(context, SOLO)
+        trainer = Trainer(context, SOLO, "float32")
     finally:
         redis.stop()
     trainer._save()
