@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -119,11 +119,18 @@ class Totals(Collector):
         self._known: dict[str, Measured] = {}
         self._total = Meter().measured()
 
+    def begin(self, run_id: str, measured: Measured) -> None:
+        """A run gets a collector; `measured` is what one of before has left in the record, which is not added."""
+        with self._lock:
+            self._known[run_id] = measured
+
     def add(self, run_id: str, measured: Measured) -> None:
-        """Adds what a run's collector has seen since the last time."""
+        """Adds what a run's collector has seen since the last time; nothing before `begin` and after `end`."""
         with self._lock:
             before = self._known.get(run_id)
-            if before is None or before.process != measured.process:
+            if before is None:
+                return
+            if before.process != measured.process:
                 before = Measured()
             for name, total in self._total.tallies.items():
                 seen, known = measured.tallies.get(name), before.tallies.get(name)
@@ -137,10 +144,10 @@ class Totals(Collector):
                 self._total.lost[reason] += measured.lost.get(reason, 0) - before.lost.get(reason, 0)
             self._known[run_id] = measured
 
-    def keep(self, run_ids: Collection[str]) -> None:
-        """Forgets what was known of all other runs; what they have added stays."""
+    def end(self, run_id: str) -> None:
+        """The run's collector is gone; what it has added stays."""
         with self._lock:
-            self._known = {run_id: known for run_id, known in self._known.items() if run_id in run_ids}
+            self._known.pop(run_id, None)
 
     def collect(self) -> Iterator[Metric]:
         """For the registry."""

@@ -74,7 +74,11 @@ class RunKeeper(JobKeeper):
 
     def begin(self, job_id: str) -> int | None:
         """Claims a run for new processes."""
-        return self._runs.begin(job_id)
+        left = self._runs.measured(job_id)
+        attempt = self._runs.begin(job_id)
+        if attempt is not None:
+            metrics.MEASURED.begin(job_id, left)
+        return attempt
 
     def roles_of(self, job_id: str) -> tuple[str, ...]:
         """One process for an algorithm that learns where the simulators are stepped, else trainer and collector."""
@@ -121,6 +125,7 @@ class RunKeeper(JobKeeper):
         except BrokenRecordError as error:
             log.warning("progress_unreadable", run=job_id, error=str(error))
         self._on_ended(job_id)
+        metrics.MEASURED.end(job_id)
 
     def repair(self) -> None:
         """Finds the runs that have not ended."""
@@ -144,7 +149,6 @@ class RunKeeper(JobKeeper):
             metrics.show_progress([run.progress for run in active], found, domains)
             for run in active:
                 metrics.MEASURED.add(run.id, self._runs.measured(run.id))
-            metrics.MEASURED.keep({run.id for run in unfinished})
             metrics.show_needed(needed_hosts(needed_domains(unfinished, self._records), self._settings.sims))
             with contextlib.suppress(OSError):  # a folder that is away is told by what writes there
                 volume = shutil.disk_usage(self._settings.data_dir)

@@ -20,13 +20,21 @@ def shown(totals: Totals, name: str, **labels: str) -> float:
     return value
 
 
+def counting(*run_ids: str) -> Totals:
+    """Runs whose first collectors have begun."""
+    totals = Totals()
+    for run_id in run_ids:
+        totals.begin(run_id, Measured())
+    return totals
+
+
 def told(meter: Meter) -> Measured:
     """As it comes out of the record."""
     return CollectorProgress.parse(CollectorProgress(measured=meter.measured()).model_dump_json()).measured
 
 
 def test_observations_are_in_the_buckets_of_a_histogram() -> None:
-    totals, meter = Totals(), Meter()
+    totals, meter = counting("r"), Meter()
     for seconds in (0.0004, 0.0005, 0.3, 61.0):
         meter.observe("plan", seconds)
     totals.add("r", told(meter))
@@ -39,7 +47,7 @@ def test_observations_are_in_the_buckets_of_a_histogram() -> None:
 
 
 def test_what_is_told_again_counts_once_and_a_new_process_from_zero() -> None:
-    totals, first, second, other = Totals(), Meter(), Meter(), Meter()
+    totals, first, second, other = counting("r", "another"), Meter(), Meter(), Meter()
     first.observe("env_step", 1.0)
     first.lost("session", 3)
     for _ in range(3):
@@ -56,16 +64,30 @@ def test_what_is_told_again_counts_once_and_a_new_process_from_zero() -> None:
     assert shown(totals, "episodes_lost_total", reason="instance") == 1
 
 
-def test_runs_that_ended_are_forgotten_and_what_they_added_stays() -> None:
-    totals, meter = Totals(), Meter()
+def test_what_is_told_after_the_end_of_a_run_counts_no_more() -> None:
+    totals, meter = counting("r"), Meter()
     meter.observe("plan", 1.0)
     totals.add("r", told(meter))
-    totals.keep(["s"])
+    totals.end("r")
+    totals.add("r", told(meter))
+    assert shown(totals, "plan_seconds_count") == 1
+
+
+def test_what_a_collector_of_before_has_left_in_the_record_is_not_counted_again() -> None:
+    """A learner that was restarted, and a run that is resumed."""
+    totals, before, after = Totals(), Meter(), Meter()
+    before.observe("plan", 1.0)
+    totals.add("r", told(before))
+    totals.begin("r", told(before))
+    totals.add("r", told(before))  # the next one has told nothing yet
+    assert shown(totals, "plan_seconds_count") == 0
+    after.observe("plan", 1.0)
+    totals.add("r", told(after))
     assert shown(totals, "plan_seconds_count") == 1
 
 
 def test_a_collector_of_another_version_is_counted_as_far_as_it_is_understood() -> None:
-    totals, meter = Totals(), Meter()
+    totals, meter = counting("r", "s"), Meter()
     meter.lost("session", 2)
     strange = meter.measured()
     strange.tallies["plan"].counts = [1, 2]
