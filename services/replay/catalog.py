@@ -353,7 +353,7 @@ class Catalog:
         if (why := self._broken.get(key)) is None:
             return
         if isinstance(why, LaterVersionError):
-            raise why
+            raise why.with_traceback(None)  # else it would grow by each caller's frames
         raise CorruptDataError(f"{why}; mend it in Redis, or remove it with {remedy}")
 
     def _delete_broken(self, key: SpaceKey) -> bool:

@@ -190,6 +190,12 @@ def test_a_space_that_a_later_version_wrote_is_left_alone(redis: RedisServer) ->
             ):
                 with pytest.raises(PreconditionError, match=later):
                     use()
+            frames = []
+            for _ in range(2):
+                with pytest.raises(PreconditionError) as refused:
+                    service._catalog.buffer("bad")
+                frames.append(len(refused.traceback))
+            assert frames[0] == frames[1]  # what is kept of the error does not grow with those who ask
             _whole_ones_are_served(client, 9)
             time.sleep(0.1)  # several looks
             assert _stored(raw, "*bad*") == stored
