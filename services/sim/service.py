@@ -128,7 +128,7 @@ class SimService:
             session.close()
         metrics.show_domains(self._catalogue.domains)
         self._warm.set()
-        self.server.set_ready(True)
+        self.server.set_ready(not self.sessions.draining)
         log.info("ready", domains=self._catalogue.domains, tasks=len(self._catalogue.tasks), workers=self.pool.size)
 
     def close(self) -> None:
@@ -144,8 +144,8 @@ class SimService:
                 self.sessions.expire()
                 if not self.pool.healthy:
                     self.pool.replace_dead()
-                if self._warm.is_set() and not self.sessions.draining:
-                    self.server.set_ready(self.pool.healthy)
+                if self._warm.is_set():
+                    self.server.set_ready(self.pool.healthy and not self.sessions.draining)
             except Exception:
                 log.exception("upkeep_failed")
 

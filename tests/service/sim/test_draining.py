@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sim_running import RunningServer
 
 from newt.client import SimClient
 from newt.errors import UnavailableError
+from services.sim.service import SERVICE
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -29,7 +32,7 @@ def draining(server: RunningServer) -> threading.Thread:
 
 def test_who_steps_ends_the_episode_and_gives_back(start: Callable[..., RunningServer]) -> None:
     server = start(drain_s=60)
-    with SimClient(server.address, 2, 0.5) as client:
+    with SimClient(server.address, 20, 0.5) as client:
         session = client.open(["noop-short"], [1])
         session.reset()
         assert not session.step(STILL).draining
@@ -58,6 +61,23 @@ def test_nobody_is_waited_for_who_does_not_step(start: Callable[..., RunningServ
         drain = draining(server)
         drain.join(10)
         assert not drain.is_alive()
+
+
+def test_it_stays_unready_whoever_says_otherwise(start: Callable[..., RunningServer]) -> None:
+    server = start(drain_s=60)
+    with SimClient(server.address, 20) as client, grpc.insecure_channel(server.address) as channel:
+        session = client.open(["noop"], [1])
+        session.reset()
+        session.step(STILL)
+        draining(server)
+        server.service.server.set_ready(True)  # upkeep, which had looked just before
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        for state in health.Watch(request, timeout=60):
+            if state.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                break
+        assert session.step(STILL).draining
+        session.close()
 
 
 def test_who_never_gives_back_is_waited_for_so_long(start: Callable[..., RunningServer]) -> None:
