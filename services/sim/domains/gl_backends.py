@@ -25,10 +25,13 @@ DRAWING_PROCESSES_VARIABLE = "NEWT_DRAWING_PROCESSES"
 """How many processes of this service draw."""
 VERDICT_VARIABLE = "NEWT_DRAWING_VERDICT"
 """A file in which they share what the first of them has found."""
-LIMIT_S = 60.0
-"""For starting Python and drawing. An idle machine takes two seconds, a busy one must not lose its GPU."""
+LIMIT_S = 30.0
+"""For starting Python and drawing. An idle machine takes two seconds, a busy one must not lose its GPU. Well below a
+simulator's step timeout: a worker that is killed while it tries would leave the next one to begin anew."""
+_SOFTWARE = "osmesa"
+_SOFTWARE_LIMIT_S = 60.0  # it does not hang, and often nothing comes after it
 _MOST_PROBES = 16
-_LONGEST_DEATH_S = 5.0
+_LONGEST_DEATH_S = 5.0  # of all of them together
 
 _INSTALL = {
     "egl": "install the GPU's driver and libegl1 (apt-get install libegl1)",
@@ -73,7 +76,7 @@ def first_that_draws(
     Args:
         backends: Their names.
         processes: How many draw at once. Software, which processes do not share, is tried in one.
-        limit_s: What has not drawn by then hangs.
+        limit_s: A driver that has not drawn by then hangs; software has at least a minute.
         command: What draws with a platform, and exits with 0; `gl_probe` if absent.
 
     Raises:
@@ -82,7 +85,9 @@ def first_that_draws(
     command = command or _probe
     problems: list[str] = []
     for backend in backends:
-        problem = problem_of(command(backend), 1 if backend == "osmesa" else processes, limit_s)
+        software = backend == _SOFTWARE
+        most_s = max(limit_s, _SOFTWARE_LIMIT_S) if software else limit_s
+        problem = problem_of(command(backend), 1 if software else processes, most_s)
         if problem is None:
             for earlier in problems:
                 log.warning("frames_drawn_otherwise", backend=backend, because=earlier)
@@ -120,7 +125,7 @@ def _end(process: subprocess.Popen[str], deadline: float) -> str | None:
     except subprocess.TimeoutExpired:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
-            process.communicate(timeout=_LONGEST_DEATH_S)
+            process.communicate(timeout=max(0.1, deadline + _LONGEST_DEATH_S - time.monotonic()))
         return "did not draw in time"
     if process.returncode == 0:
         return None

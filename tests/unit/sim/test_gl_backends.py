@@ -14,6 +14,7 @@ from services.sim.domains.gl_backends import (
     chosen_backend,
     first_that_draws,
 )
+from services.sim.settings import SimSettings
 
 HANGS = "import time; time.sleep(600)"
 FAILS = "raise ImportError('no such library')"
@@ -35,6 +36,12 @@ def test_one_that_hangs_is_given_up_with_a_word(capfd: pytest.CaptureFixture[str
     said = "".join(capfd.readouterr())
     assert "frames_drawn_otherwise" in said
     assert "egl: did not draw in time in 3 of 3 processes at once" in said
+
+
+def test_a_driver_that_hangs_is_given_up_before_the_worker_that_tries_it_is() -> None:
+    """A worker that is killed leaves no verdict: the next one would begin anew, and so for ever."""
+    for_starting_software = 10.0
+    assert gl_backends.LIMIT_S + gl_backends._LONGEST_DEATH_S + for_starting_software < SimSettings().step_timeout_s
 
 
 def test_processes_draw_at_the_same_time(tmp_path: Path) -> None:
