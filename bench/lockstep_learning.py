@@ -23,6 +23,7 @@ from bench.baselines.lockstep import LockstepLoop
 from newt.report.records import SUFFIX, RunRecord
 from newt.runs.shelf import Shelf
 from newt.runs.spec import RunSpec
+from newt.runs.stored import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results" / "lockstep"
@@ -61,7 +62,7 @@ def table(records: Path) -> str:
     loops = {record["seed"]: record for record in (json.loads(path.read_text()) for path in RESULTS.glob("*.json"))}
     runs = {}
     for path in sorted(records.glob(f"*{SUFFIX}")):
-        record = RunRecord.model_validate_json(path.read_text())
+        record = read_json(RunRecord, path.read_text())
         spec = record.run.spec
         if (spec.labels.get("experiment"), spec.labels.get("variant")) == (EXPERIMENT, VARIANT):
             runs[spec.seed] = record

@@ -18,6 +18,7 @@ from bench.gpu.document import Document, Notebook, empty, write
 from bench.measure import Effort
 
 _DEATH_S = 5.0
+_TINY_PATIENCE = 6  # A dry run measures nothing, and its machine may be busy.
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Stage:
 
     Attributes:
         module: Module with `run(device, effort, notebook)`.
-        limit_s: It is killed after this.
+        limit_s: It is killed after this; in a dry run, after six times as long.
         beside: Whether the next stages begin without it.
     """
 
@@ -63,6 +64,7 @@ class _Running:
     notebook: Path
     errors: Path
     started: float
+    limit_s: float
 
 
 def run(output: Path, device: str, *, tiny: bool, names: Sequence[str]) -> Document:
@@ -76,19 +78,23 @@ def run(output: Path, device: str, *, tiny: bool, names: Sequence[str]) -> Docum
     """
     document = {**empty(), "commit": machine.commit(), "date": machine.now(), "device": device, "tiny": tiny}
     write(output, document)
-    beside: list[_Running] = []
-    for name in STAGES:
-        if name not in names:
-            continue
-        running = _start(name, output, device, tiny)
-        if STAGES[name].beside:
-            beside.append(running)
-        else:
-            _finish(running, document)
-            write(output, document)
-    for running in beside:
-        _finish(running, document)
-        write(output, document)
+    started: list[_Running] = []
+    try:
+        for name in STAGES:
+            if name not in names:
+                continue
+            started.append(_start(name, output, device, tiny))
+            if not STAGES[name].beside:
+                _finish(started[-1], document)
+                write(output, document)
+        for running in started:
+            if STAGES[running.name].beside:
+                _finish(running, document)
+                write(output, document)
+    finally:  # whoever interrupts a session leaves no stage of it behind
+        for running in started:
+            if running.process.poll() is None:
+                _kill(running.process)
     return document
 
 
@@ -100,17 +106,17 @@ def _start(name: str, output: Path, device: str, tiny: bool) -> _Running:
         process = subprocess.Popen(
             [*command, *(["--tiny"] if tiny else [])], stdout=log, stderr=log, start_new_session=True
         )
-    return _Running(name, process, notebook, errors, time.monotonic())
+    limit_s = STAGES[name].limit_s * (_TINY_PATIENCE if tiny else 1)
+    return _Running(name, process, notebook, errors, time.monotonic(), limit_s)
 
 
 def _finish(running: _Running, document: Document) -> None:
     process, killed = running.process, False
     try:
-        process.wait(max(0.1, running.started + STAGES[running.name].limit_s - time.monotonic()))
+        process.wait(max(0.1, running.started + running.limit_s - time.monotonic()))
     except subprocess.TimeoutExpired:
         killed = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: it is left behind
             process.wait(_DEATH_S)
     Notebook(running.notebook).pour_into(document)
@@ -125,3 +131,8 @@ def _finish(running: _Running, document: Document) -> None:
         }
     )
     running.errors.unlink()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
