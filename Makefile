@@ -67,7 +67,7 @@ type: $(VENV)/.dev ## Types
 	$(VENV)/bin/mypy
 tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
 	@PYTHON=$(PYTHON) scripts/run-tests.sh fast
-tests-long: $(VENV)/.dev ## Every task whole, all tasks in one run, generated code, several trainers: a quarter of an hour
+tests-long: $(VENV)/.dev ## Every task whole, all tasks in one run, generated code, several trainers, an upgrade: a quarter of an hour
 	@PYTHON=$(PYTHON) scripts/run-tests.sh long
 tests-engine: $(VENV)/.dev ## Images, compose, faults: on a Docker engine
 	@PYTHON=$(PYTHON) scripts/run-tests.sh engine

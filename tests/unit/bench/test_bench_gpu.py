@@ -70,7 +70,7 @@ def test_a_stage_that_hangs_or_fails_costs_itself_only(tmp_path: Path, monkeypat
         "STAGES.update({n: Stage(f'stage_{n}', 60) for n in ('hangs', 'fails', 'works')})\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).resolve().parents[3]}")
-    stages = {"hangs": Stage("stage_hangs", 40), "fails": Stage("stage_fails", 60), "works": Stage("stage_works", 60)}
+    stages = {"hangs": Stage("stage_hangs", 30), "fails": Stage("stage_fails", 60), "works": Stage("stage_works", 60)}
     monkeypatch.setattr(session, "STAGES", stages)
     begun = time.monotonic()
     found = session.run(tmp_path / "gpu.json", "cpu", tiny=False, names=list(stages))
