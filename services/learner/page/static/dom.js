@@ -32,11 +32,46 @@ export function replace(element, ...children) {
   element.replaceChildren(...nodes(children));
 }
 
-/** The same; whoever was on an element inside, by its id, stays there. @param {Element} element @param {...Child} children */
+const FOCUSABLE = ":is(a[href], button, input, select, textarea, summary, [tabindex='0']):not(:disabled)";
+
+/**
+ * The same; whoever was on an element inside stays there, or on the one that stands for it now, by its id or name, or
+ * nearby if it is gone.
+ * @param {HTMLElement} element @param {...Child} children
+ */
 export function redraw(element, ...children) {
-  const id = element.contains(document.activeElement) ? document.activeElement?.id : "";
+  const before = element.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement) : null;
   replace(element, ...children);
-  if (id) document.getElementById(id)?.focus({ preventScroll: true });
+  if (!before || before === element) return;
+  const inside = /** @type {HTMLElement[]} */ ([...element.querySelectorAll(FOCUSABLE)]);
+  const again = before.isConnected ? before : (inside.find((other) => called(other) === called(before)) ?? inside[0]);
+  again?.focus({ preventScroll: true });
+  if (!again || document.activeElement !== again) focusMain();
+}
+
+/** Where those go on whose element is gone. */
+export function focusMain() {
+  document.getElementById("main")?.focus({ preventScroll: true });
+}
+
+/** @param {Element} element */
+const called = (element) => element.id || `${element.tagName} ${element.getAttribute("aria-label") ?? element.textContent}`;
+
+/** A button that is disabled so, unlike by `disabled`, keeps the focus and can be asked why. @param {Element} button @param {boolean} off */
+export function disable(button, off) {
+  if (off) button.setAttribute("aria-disabled", "true");
+  else button.removeAttribute("aria-disabled");
+}
+
+/** Does something unless the button is disabled, as which it stands meanwhile. @param {Element} button @param {() => Promise<any>} action */
+export async function pressed(button, action) {
+  if (button.getAttribute("aria-disabled")) return;
+  disable(button, true);
+  try {
+    await action();
+  } finally {
+    disable(button, false);
+  }
 }
 
 /** Sets the text of an element, if it is another one. @param {Element} element @param {string} text */

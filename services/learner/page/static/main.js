@@ -1,6 +1,6 @@
 // Shows the view that the address names, and whether the learner has what it needs.
 import * as api from "./api.js";
-import { h, replace, say } from "./dom.js";
+import { focusMain, h, replace, say } from "./dom.js";
 import { count } from "./format.js";
 import * as token from "./token.js";
 import { whileOpen } from "./visible.js";
@@ -73,6 +73,10 @@ async function showCaller() {
 }
 
 window.addEventListener("hashchange", show);
+document.querySelector(".skip")?.addEventListener("click", (event) => {
+  event.preventDefault(); // the address names a view
+  focusMain();
+});
 show();
 showCaller().catch(() => {});
 whileOpen(10_000, showHealth, new AbortController().signal);

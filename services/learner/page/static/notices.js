@@ -1,12 +1,17 @@
 // Short messages, and questions before something is lost.
-import { h } from "./dom.js";
+import { focusMain, h } from "./dom.js";
 
 /** @param {string} text @param {"info" | "error"} [kind] */
 export function notify(text, kind = "info") {
-  const close = h("button", { class: "plain", "aria-label": "Dismiss", on: { click: () => notice.remove() } }, "×");
+  const gone = () => {
+    const inside = notice.contains(document.activeElement);
+    notice.remove();
+    if (inside) focusMain();
+  };
+  const close = h("button", { class: "plain", "aria-label": "Dismiss", on: { click: gone } }, "×");
   const notice = h("div", { class: `notice ${kind}` }, h("span", {}, text), close);
   document.getElementById("notices")?.append(notice);
-  setTimeout(() => notice.remove(), kind === "error" ? 12_000 : 5_000);
+  setTimeout(gone, kind === "error" ? 12_000 : 5_000);
 }
 
 /** Does something; what goes wrong is told. @param {() => Promise<any>} action @returns {Promise<boolean>} */
@@ -41,6 +46,7 @@ export function confirmed(title, text, label) {
     );
     dialog.addEventListener("close", () => {
       dialog.remove();
+      if (document.activeElement === document.body) focusMain(); // what had asked is gone
       resolve(dialog.returnValue === "yes");
     });
     document.body.append(dialog);

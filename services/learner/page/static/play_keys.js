@@ -17,7 +17,9 @@ export class HeldKeys {
     const buttons = Object.keys(keys).map((name) => {
       const hold = (/** @type {PointerEvent} */ event) => (event.preventDefault(), this.press(name));
       const release = () => this.release(name);
-      return h("button", { type: "button", "aria-label": `Hold ${name}`, on: { pointerdown: hold, pointerup: release, pointerleave: release, pointercancel: release } }, SIGNS[name] ?? name);
+      const pointer = { pointerdown: hold, pointerup: release, pointerleave: release, pointercancel: release };
+      const keydown = (/** @type {KeyboardEvent} */ event) => ["Enter", " "].includes(event.key) && (event.preventDefault(), this.press(name));
+      return h("button", { type: "button", "aria-label": `Hold ${name}`, on: { ...pointer, keydown, keyup: release, blur: release } }, SIGNS[name] ?? name);
     });
     this.element = h("div", { class: "buttons keys", role: "group", "aria-label": "Keys" }, ...buttons);
   }

@@ -1,7 +1,7 @@
 // A play that is under way: the picture, how things stand, who acts, and what the world model expected.
 import * as api from "./api.js";
 import { Chart } from "./chart.js";
-import { h, redraw, replace, say } from "./dom.js";
+import { disable, h, redraw, replace, say } from "./dom.js";
 import { precise, score } from "./format.js";
 import { attempt, notify } from "./notices.js";
 import { HeldKeys } from "./play_keys.js";
@@ -23,7 +23,7 @@ export class PlaySession {
     this.clear();
     this.keys = play.keys ? new HeldKeys(play, (action) => this.act(action)) : null;
     this.image = h("img", { alt: `What ${play.task} looks like now`, hidden: true });
-    this.message = h("p", { class: "muted", role: "status" }, "Starting: the model is loaded, and the simulator is built…");
+    this.message = h("p", { class: "muted", role: "status", tabindex: "-1" }, "Starting: the model is loaded, and the simulator is built…");
     this.screen = h("div", { class: "screen", tabindex: "0", role: "group", "aria-label": this.keys ? `Picture; keys ${Object.keys(play.keys).join(", ")} play` : "Picture" }, this.image);
     this.keys?.listen(this.screen);
     this.who = h("div", { class: "segments", role: "group", "aria-label": "Who acts" });
@@ -85,8 +85,8 @@ export class PlaySession {
     }
     this.note(now);
     say(this.pause, now.paused ? "Go on" : "Pause");
-    this.pause.disabled = now.over;
-    this.step.disabled = now.over;
+    disable(this.pause, now.over);
+    disable(this.step, now.over);
     say(this.message, now.over ? "The episode is over." : now.imagining ? "It follows what it has imagined." : now.paused ? "Paused." : "");
     const facts = [
       ["Step", `${now.step} / ${this.play.episode_length}`],
@@ -176,6 +176,7 @@ export class PlaySession {
   over(why) {
     this.ended = true;
     say(this.message, why);
+    if (this.parts.contains(document.activeElement)) this.message.focus();
     this.parts.hidden = true;
   }
 
@@ -202,6 +203,8 @@ export class PlaySession {
 
   /** @param {string} text @param {() => any} action @returns {any} */
   button(text, action) {
-    return h("button", { type: "button", on: { click: () => attempt(async () => action()) } }, text);
+    const button = h("button", { type: "button" }, text);
+    button.addEventListener("click", () => button.getAttribute("aria-disabled") || attempt(async () => action()));
+    return button;
   }
 }

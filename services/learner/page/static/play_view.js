@@ -1,7 +1,7 @@
 // Watch and play: choose a model and a task, and see it act; or play yourself.
 import * as api from "./api.js";
 import { keep } from "./chart_controls.js";
-import { h, replace, say } from "./dom.js";
+import { h, pressed, replace, say } from "./dom.js";
 import { PlaySession } from "./play_session.js";
 
 /** @type {import("./main.js").View} */
@@ -40,20 +40,17 @@ export async function view(root, path, query, signal) {
     say(problem, "");
     if (!/^\d{1,15}$/.test(seed.value.trim())) return say(problem, "Seed: expected a whole number.");
     keep({ checkpoint: model.input.value || null, task: task.input.value || null, seed: seed.value.trim() });
-    start.disabled = true;
-    try {
-      current?.abort();
-      const play = await api.post("plays", { task: task.input.value.trim(), checkpoint: model.input.value.trim() || null, seed: Number(seed.value) });
-      current = new AbortController();
-      if (signal.aborted) return await api.remove(`plays/${play.id}`);
-      const session = new PlaySession(play, current.signal);
-      replace(stage, session.element);
-      session.follow();
-    } catch (error) {
-      say(problem, error instanceof Error ? error.message : String(error));
-    } finally {
-      start.disabled = false;
-    }
+    return pressed(start, play).catch((error) => say(problem, error instanceof Error ? error.message : String(error)));
+  }
+
+  async function play() {
+    current?.abort();
+    const begun = await api.post("plays", { task: task.input.value.trim(), checkpoint: model.input.value.trim() || null, seed: Number(seed.value) });
+    current = new AbortController();
+    if (signal.aborted) return await api.remove(`plays/${begun.id}`);
+    const session = new PlaySession(begun, current.signal);
+    replace(stage, session.element);
+    session.follow();
   }
 }
 

@@ -1,6 +1,6 @@
 // What can be done with a run: cancel, resume, delete, start another like it.
 import * as api from "./api.js";
-import { h } from "./dom.js";
+import { h, pressed } from "./dom.js";
 import { attempt, confirmed, notify } from "./notices.js";
 
 const FINISHED = new Set(["succeeded", "failed", "cancelled", "deleting"]);
@@ -22,11 +22,7 @@ export function runActions(id, state, changed) {
   /** @param {string} label @param {string} kind @param {() => Promise<void>} action */
   const add = (label, kind, action) => {
     const button = h("button", { class: kind, type: "button", "aria-label": `${label} run ${id}` }, label);
-    button.addEventListener("click", async () => {
-      button.disabled = true;
-      await attempt(action);
-      button.disabled = false;
-    });
+    button.addEventListener("click", () => pressed(button, () => attempt(action)));
     buttons.push(button);
   };
   if (!finished(state)) {

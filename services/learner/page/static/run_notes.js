@@ -17,12 +17,14 @@ export class RunNotes {
   draw() {
     const { tags, notes } = this.run;
     this.element.className = notes || tags.length ? "card notes" : "notes";
+    const inside = this.element.contains(document.activeElement);
     const edit = h("button", { type: "button", on: { click: () => this.edit() } }, notes || tags.length ? "Edit" : "Write tags and notes");
     replace(
       this.element,
       h("div", { class: "line" }, h("div", { class: "chips" }, ...tags.map((/** @type {string} */ tag) => tagChip(tag)), notes || tags.length ? null : h("span", { class: "muted small" }, "No notes yet")), edit),
       notes ? markdown(notes) : null,
     );
+    if (inside) edit.focus();
   }
 
   edit() {

@@ -1,7 +1,7 @@
 // One run: how far it is, its curves, tasks, events, checkpoints and settings.
 import * as api from "./api.js";
 import { chartControls, zoomOf } from "./chart_controls.js";
-import { h, replace, say } from "./dom.js";
+import { h, redraw, replace, say } from "./dom.js";
 import { ago, count, duration, moment, percent, score, short, size } from "./format.js";
 import { attempt } from "./notices.js";
 import { badge, finished, runActions } from "./run_actions.js";
@@ -76,12 +76,12 @@ export async function view(root, [id], query, signal) {
   function showActions() {
     const again = h("a", { class: "button", href: `#/new?from=${encodeURIComponent(id)}` }, "New run like this");
     const compare = h("a", { class: "button", href: `#/compare?group=${encodeURIComponent(id)}` }, "Compare");
-    replace(actions, ...runActions(id, run.state, (gone) => (gone ? (location.hash = "#/") : reload())), again, compare);
+    redraw(actions, ...runActions(id, run.state, (gone) => (gone ? (location.hash = "#/") : reload())), again, compare);
   }
 
   async function showCheckpoints() {
     const found = await api.get(`${path}/checkpoints`, {}, signal);
-    replace(checkpoints, checkpointTable(path, id, found.checkpoints, run.tasks[0]));
+    redraw(checkpoints, checkpointTable(path, id, found.checkpoints, run.tasks[0]));
   }
 
   async function reload() {
@@ -188,7 +188,7 @@ function checkpointTable(path, id, found, task) {
   const rows = found.toReversed().map((item) => {
     const get = () => attempt(() => api.download(`${path}/checkpoints/${encodeURIComponent(item.name)}`, `${id}-${item.name}.safetensors`));
     const button = h("button", { type: "button", class: "plain", "aria-label": `Download checkpoint ${item.name}`, on: { click: get } }, "Download");
-    const tune = h("a", { href: `#/new?init=${encodeURIComponent(`${id}/${item.name}`)}` }, "Fine-tune");
+    const tune = h("a", { href: `#/new?init=${encodeURIComponent(`${id}/${item.name}`)}`, "aria-label": `Fine-tune checkpoint ${item.name}` }, "Fine-tune");
     const watch = h("a", { href: `#/play?checkpoint=${encodeURIComponent(`${id}/${item.name}`)}&task=${encodeURIComponent(task)}`, "aria-label": `Watch checkpoint ${item.name}` }, "Watch");
     return h("tr", {}, h("td", {}, item.name, item.best ? h("span", { class: "badge succeeded" }, "best") : null), h("td", { class: "number" }, score(item.score)), h("td", { class: "number" }, short(item.updates)), h("td", { class: "number" }, size(item.size_bytes)), h("td", {}, ago(item.created_at)), h("td", { class: "end" }, item.broken ? h("span", { class: "error" }, item.broken) : h("span", {}, watch, " ", tune, " ", button)));
   });

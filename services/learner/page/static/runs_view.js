@@ -33,7 +33,14 @@ export async function view(root, path, query, signal) {
     value: query.get("q") ?? "",
     on: { input: () => (keep({ q: search.value || null }), arrange()) },
   });
-  const kinds = h("div", { class: "segments", role: "group", "aria-label": "Which runs" });
+  const kinds = h(
+    "div",
+    { class: "segments", role: "group", "aria-label": "Which runs" },
+    ...KINDS.map(([name]) => {
+      const pick = () => (keep({ state: name === "all" ? null : name }), (kind = name), arrange());
+      return h("button", { type: "button", on: { click: pick } });
+    }),
+  );
   const compare = h("a", { class: "button", href: "#/compare", hidden: true }, "Compare");
   const body = h("tbody");
   const table = h(
@@ -78,15 +85,12 @@ export async function view(root, path, query, signal) {
       row.element.hidden = !test(run) || !words.every((/** @type {string} */ word) => row.words.includes(word));
       if (!row.element.hidden) shown += 1;
     }
-    redraw(
-      kinds,
-      ...KINDS.map(([name, title, member]) => {
-        const pick = () => (keep({ state: name === "all" ? null : name }), (kind = name), arrange());
-        const pressed = kind === name ? "true" : "false";
-        const text = `${title} ${runs.filter(member).length}`;
-        return h("button", { type: "button", id: `kind-${name}`, "aria-pressed": pressed, on: { click: pick } }, text);
-      }),
-    );
+    if (body.querySelector("[hidden]:focus-within")) search.focus();
+    for (const [place, [name, title, member]] of KINDS.entries()) {
+      const button = kinds.children[place];
+      button.setAttribute("aria-pressed", String(kind === name));
+      say(button, `${title} ${runs.filter(member).length}`);
+    }
     empty.hidden = shown > 0;
     table.hidden = shown === 0;
     if (!runs.length) {
@@ -116,7 +120,7 @@ export async function view(root, path, query, signal) {
       row.update(run);
     }
     if (!same) {
-      body.replaceChildren(...runs.map((run) => /** @type {Row} */ (rows.get(run.id)).element));
+      redraw(body, ...runs.map((run) => /** @type {Row} */ (rows.get(run.id)).element));
       for (const id of rows.keys()) if (!runs.some((run) => run.id === id)) rows.delete(id);
     }
     replace(
@@ -213,7 +217,7 @@ class Row {
       this.state = run.state;
       this.sparkAt = -Infinity;
       replace(parts.badge, badge(run.state));
-      replace(parts.actions, ...runActions(run.id, run.state, () => this.refresh()));
+      redraw(parts.actions, ...runActions(run.id, run.state, () => this.refresh()));
     }
     const ended = finished(run.state);
     const waits = run.waiting_on && !ended ? `waits for ${run.waiting_on}` : "";

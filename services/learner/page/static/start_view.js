@@ -1,6 +1,6 @@
 // Starts a run: a form made from the API's schema, the JSON that it sends, and the same as a curl line.
 import * as api from "./api.js";
-import { h, replace, say } from "./dom.js";
+import { h, pressed, replace, say } from "./dom.js";
 import { notify } from "./notices.js";
 import { complainAbove, Field, pick, put, resolved, runSchema, settingsOf } from "./schema_form.js";
 import { TaskPicker } from "./task_picker.js";
@@ -68,7 +68,7 @@ export async function view(root, path, query, signal) {
   );
   const form = h(
     "form",
-    { class: "start", novalidate: true, on: { submit: send } },
+    { class: "start", novalidate: true, on: { submit: (/** @type {Event} */ event) => (event.preventDefault(), pressed(submit, send)) } },
     h(
       "div",
       { class: "inputs" },
@@ -128,11 +128,8 @@ export async function view(root, path, query, signal) {
     }
   }
 
-  /** @param {Event} event */
-  async function send(event) {
-    event.preventDefault();
+  async function send() {
     complain([]);
-    submit.disabled = true;
     try {
       const run = await api.post("runs", request());
       notify(`${run.id} is queued.`);
@@ -140,8 +137,6 @@ export async function view(root, path, query, signal) {
     } catch (error) {
       if (!(error instanceof api.ApiError)) throw error;
       complain(error.fields.length ? error.fields : [{ field: "", message: error.message }]);
-    } finally {
-      submit.disabled = false;
     }
   }
 
@@ -163,6 +158,7 @@ export async function view(root, path, query, signal) {
     }
     complainAbove(problems, rest);
     root.querySelector(".error:not(:empty), .problem")?.scrollIntoView({ block: "center" });
+    /** @type {HTMLElement | null} */ (root.querySelector("[aria-invalid]"))?.focus({ preventScroll: true });
   }
 }
 

@@ -82,13 +82,14 @@ export class TaskPicker {
     );
     const known = new Set(this.known.tasks.map((task) => task.name));
     const others = this.value.filter((name) => !known.has(name) && !this.domains.has(name) && !(name in this.known.sets));
-    replace(this.summary, this.value.length ? "Chosen: " : "Nothing is chosen yet.");
-    for (const name of this.value.slice(0, 40)) {
-      const label = `Leave out ${name}`;
-      this.summary.append(h("button", { type: "button", class: "chip chosen", "aria-label": label, on: { click: () => this.toggle(name) } }, `${name} ×`));
-    }
-    if (this.value.length > 40) this.summary.append(` and ${this.value.length - 40} more`);
-    if (others.length) this.summary.append(h("span", { class: "muted" }, " (patterns are matched by the learner)"));
+    const out = (/** @type {string} */ name) => h("button", { type: "button", class: "chip chosen", "aria-label": `Leave out ${name}`, on: { click: () => this.toggle(name) } }, `${name} ×`);
+    redraw(
+      this.summary,
+      this.value.length ? "Chosen: " : "Nothing is chosen yet.",
+      ...this.value.slice(0, 40).map(out),
+      this.value.length > 40 ? ` and ${this.value.length - 40} more` : null,
+      others.length ? h("span", { class: "muted" }, " (patterns are matched by the learner)") : null,
+    );
     this.list();
   }
 
