@@ -106,9 +106,7 @@ class RunSpec(Section):
     def _apply_names(cls, request: Any) -> Any:
         if not isinstance(request, Mapping):
             return request
-        preset = request.get("preset", "default")
-        values = presets.overlay(preset, request) if isinstance(preset, str) else {}
-        return presets.merged(presets.merged(values, algorithms.overlay(request)), request)
+        return presets.merged(_values_of_names(request), request)
 
     @field_validator("tasks")
     @classmethod
@@ -288,6 +286,31 @@ class RunSpec(Section):
     def plan_settings(self) -> PlanConfig:
         """Planning settings; the constraint needs a pretrained policy to pull towards."""
         return replace(self.plan, constrained=self.plan.constrained and self.starts_with_policy())
+
+
+def unnamed_settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings are that a request does not name, nested like a run's, as JSON has them.
+
+    Args:
+        request: Of which preset, algorithm.name, schedule.total_env_steps and init_from are read; nothing is checked.
+
+    Returns:
+        All settings but the tasks, and but those that a run takes over from a checkpoint where there is one.
+    """
+    plain = RunSpec.model_construct(tasks=[]).model_dump(mode="json", exclude={"tasks"})
+    values = presets.merged(plain, _values_of_names(request))
+    if request.get("init_from") is not None:
+        taken_over = ("language", "text_encoder", "task_embedding_dim")
+        values = {name: value for name, value in values.items() if name not in ("model", "obs", "vision")}
+        values["algorithm"] = {name: value for name, value in values["algorithm"].items() if name not in taken_over}
+    return values
+
+
+def _values_of_names(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preset and the algorithm that a request names give its unnamed settings."""
+    preset = request.get("preset", "default")
+    values = presets.overlay(preset, request) if isinstance(preset, str) else {}
+    return presets.merged(values, algorithms.overlay(request))
 
 
 def _that_are_known(specs: Sequence[str]) -> Sequence[Task]:

@@ -31,6 +31,7 @@ from services.learner.rest.overview import overview_routes
 from services.learner.rest.people import people_routes
 from services.learner.rest.permissions import permitted
 from services.learner.rest.plays import play_routes
+from services.learner.rest.presets import preset_routes
 from services.learner.rest.requests import Followed
 from services.learner.rest.runs import run_routes
 from services.learner.rest.tasks import task_routes
@@ -77,6 +78,7 @@ def create_app(learner: Learner, *, token: bool = False) -> FastAPI:
     errors.install(app)
     for router in (
         run_routes(learner),
+        preset_routes(),
         overview_routes(learner),
         history_routes(learner),
         comparison_routes(learner),

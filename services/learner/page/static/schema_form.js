@@ -3,7 +3,7 @@ import { h, replace, say } from "./dom.js";
 
 /**
  * A setting of the schema.
- * @typedef {{ path: string, title: string, help: string, bounds: string, fallback: any, types: string[],
+ * @typedef {{ path: string, title: string, help: string, bounds: string, types: string[],
  *   choices: any[] | null, minimum?: number, maximum?: number }} Setting
  */
 
@@ -41,7 +41,6 @@ export function settingsOf(description, section, path) {
         title: name.replaceAll("_", " "),
         help: field.description ?? "",
         bounds: bounds(main),
-        fallback: field.default,
         types: kinds.map((/** @type {any} */ kind) => kind.type ?? "object"),
         choices: main.enum ?? (main.const === undefined ? null : [main.const]),
         minimum: main.minimum ?? main.exclusiveMinimum,
@@ -58,23 +57,22 @@ export class Field {
     this.setting = setting;
     const id = `field-${setting.path}`;
     const described = `${id}-help ${id}-error`;
-    const fallback = [undefined, null, ""].includes(setting.fallback) ? "" : text(setting.fallback);
     const common = { id, name: setting.path, "aria-describedby": described, on: { input: changed } };
     if (setting.choices || setting.types[0] === "boolean") {
       const choices = setting.choices ?? [true, false];
-      this.input = h("select", common, h("option", { value: "" }, fallback ? `as preset (preset default: ${fallback})` : "as preset"));
-      this.input.append(...choices.map((choice) => h("option", { value: JSON.stringify(choice) }, text(choice))));
+      this.unnamed = h("option", { value: "" });
+      this.input = h("select", common, this.unnamed, ...choices.map((choice) => h("option", { value: JSON.stringify(choice) }, text(choice))));
     } else {
       const numeric = setting.types.includes("integer") || setting.types.includes("number");
       this.input = h("input", {
         ...common,
         type: "text",
         inputmode: numeric ? "decimal" : null,
-        placeholder: setting.fallback === "" ? "" : fallback ? `as preset (preset default: ${fallback})` : "as preset",
         autocomplete: "off",
         spellcheck: "false",
       });
     }
+    this.fallback = undefined;
     this.error = h("p", { class: "error", id: `${id}-error`, role: "alert" });
     this.element = h(
       "div",
@@ -86,6 +84,15 @@ export class Field {
     );
   }
 
+  /** Says what the run has if nothing is entered. @param {any} value undefined: what the checkpoint has. */
+  leave(value) {
+    this.fallback = value;
+    const known = value === null || value === "" ? "" : `: ${text(value)}`;
+    const told = value === undefined ? "as the checkpoint" : value === "" ? "" : `as preset${known}`;
+    if (this.unnamed) say(this.unnamed, told);
+    else this.input.placeholder = told;
+  }
+
   /** What was entered, undefined for nothing. Text that is no number stays text: the API says what is wrong with it. */
   get value() {
     const entered = this.input.value.trim();
@@ -94,7 +101,7 @@ export class Field {
     if (choices || types[0] === "boolean") return JSON.parse(entered);
     if (types.every((type) => type === "string" || type === "null")) return entered === "null" ? null : entered;
     try {
-      return JSON.parse(entered.replaceAll("_", ""));
+      return JSON.parse(/^[-+\d_.e]+$/i.test(entered) ? entered.replaceAll("_", "") : entered);
     } catch {
       return entered;
     }

@@ -22,6 +22,8 @@ const ESSENTIAL = {
 };
 /** What a run is given by its own inputs. */
 const APART = new Set(["tasks", "preset", "labels"]);
+/** What other settings are worked out from: a run like another names it. */
+const TOTAL = "schedule.total_env_steps";
 
 /** @type {import("./main.js").View} */
 export async function view(root, path, query, signal) {
@@ -33,15 +35,21 @@ export async function view(root, path, query, signal) {
     from ? api.get(`runs/${encodeURIComponent(from)}`, {}, signal) : null,
   ]);
   const schema = runSchema(description);
-  let preset = model ? "default" : "laptop";
+  let preset = model ? model.spec.preset : "laptop";
   const picker = new TaskPicker(known, refresh);
   picker.value = model ? model.spec.tasks : query.getAll("task");
   const settings = settingsOf(description, schema, "").filter((setting) => !APART.has(setting.path));
   /** @type {Map<string, Field>} */
   const fields = new Map(settings.map((setting) => [setting.path, new Field({ ...setting, title: ESSENTIAL[setting.path] ?? setting.title }, refresh)]));
-  if (model) for (const [name, field] of fields) field.value = changed(model.spec, name, field.setting.fallback);
-
-  if (query.has("init")) /** @type {Field} */ (fields.get("init_from")).value = query.get("init");
+  const init = model ? model.spec.init_from : query.get("init");
+  let asked = "";
+  if (init) field("init_from").value = init;
+  if (model) {
+    field("algorithm.name").value = model.spec.algorithm.name;
+    field(TOTAL).value = pick(model.spec, TOTAL);
+    await leaveRest();
+    for (const [name, one] of fields) if (![TOTAL, "name"].includes(name)) one.value = changed(pick(model.spec, name), one.fallback);
+  }
 
   const labels = h("input", { type: "text", id: "field-labels", placeholder: "experiment=first, variant=a", autocomplete: "off", "aria-describedby": "field-labels-help field-labels-error", on: { input: refresh } });
   labels.value = Object.entries(model?.spec.labels ?? {}).map(([name, value]) => `${name}=${value}`).join(", ");
@@ -107,6 +115,30 @@ export async function view(root, path, query, signal) {
   );
   refresh();
 
+  /** @param {string} name */
+  function field(name) {
+    return /** @type {Field} */ (fields.get(name));
+  }
+
+  /** Says at all settings what they are if they are left empty. */
+  async function leaveRest() {
+    const algorithm = field("algorithm.name").value;
+    const total = field(TOTAL).value;
+    const from = field("init_from").value;
+    const named = { ...(algorithm ? { algorithm } : {}), ...(Number.isSafeInteger(total) && total > 0 ? { total_env_steps: total } : {}), ...(from ? { init_from: from } : {}) };
+    const now = JSON.stringify([preset, named]);
+    if (now === asked) return;
+    asked = now;
+    try {
+      const found = await api.get(`presets/${preset}`, named, signal);
+      if (now !== asked) return; // it was changed meanwhile
+      for (const [name, one] of fields) one.leave(pick(found, name));
+    } catch (error) {
+      if (now === asked) asked = ""; // it is tried again with the next change
+      throw error;
+    }
+  }
+
   function request() {
     /** @type {any} */
     const body = { preset, tasks: picker.value };
@@ -117,6 +149,7 @@ export async function view(root, path, query, signal) {
   }
 
   function refresh() {
+    leaveRest().catch(() => {});
     const body = request();
     say(json, JSON.stringify(body, null, 2));
     const secret = token.needed() ? '  -H "Authorization: Bearer $NEWT_API_TOKEN" \\\n' : "";
@@ -162,17 +195,8 @@ export async function view(root, path, query, signal) {
   }
 }
 
-/**
- * A setting of another run, where it is not the default. That of the warm-up always: the preset has another than the
- * schema.
- * @param {any} spec @param {string} name @param {any} fallback
- */
-function changed(spec, name, fallback) {
-  if (name === "name") return undefined;
-  const value = pick(spec, name);
-  if (name === "train.warmup_updates") return value;
-  return value === null || JSON.stringify(value) === JSON.stringify(fallback) ? undefined : value;
-}
+/** A setting of another run, where it has to be said. @param {any} value @param {any} unnamed What it is otherwise; undefined: the checkpoint's. */
+const changed = (value, unnamed) => (unnamed === undefined || JSON.stringify(value) === JSON.stringify(unnamed) ? undefined : value);
 
 /** A title with a button that copies what is below. @param {string} title @param {() => string} text */
 function titled(title, text) {
