@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from newt.runs.spec import RunSpec
+from newt.runs.algorithms import ALGORITHMS
+from newt.runs.presets import merged
+from newt.runs.spec import RunSpec, unnamed_settings
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.learner.rest.errors import field_errors
 
@@ -231,3 +233,22 @@ def test_the_whole_set_is_in_the_order_of_published_checkpoints() -> None:
 def test_a_run_may_evaluate_nothing() -> None:
     spec = RunSpec.model_validate({"tasks": ["walker-walk"], "evaluation": {"episodes_per_task": 0}})
     assert (spec.evaluates(), spec.eval_every_env_steps()) == (False, 0)
+
+
+@pytest.mark.parametrize("preset", ["default", "laptop"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("schedule", [{}, {"total_env_steps": 1_000_000}])
+def test_what_is_not_named_is_known_before(preset: str, algorithm: str, schedule: dict[str, int]) -> None:
+    if not ALGORITHMS[algorithm].online:  # type: ignore[index]
+        schedule = {}
+    request = {"preset": preset, "algorithm": {"name": algorithm}, "schedule": schedule}
+    spec = RunSpec.model_validate({"tasks": ["mujoco-reacher"], **request})
+    assert merged(unnamed_settings(request), request) == spec.model_dump(mode="json", exclude={"tasks"})
+
+
+def test_what_a_checkpoint_has_is_not_said() -> None:
+    values = unnamed_settings({"preset": "laptop", "init_from": "run-1a2b3c4d"})
+    assert not {"model", "obs", "vision"} & values.keys()
+    assert "language" not in values["algorithm"]
+    assert values["demos"]["scripted_episodes"] == 0
+    assert values["plan"]["iterations"] == 3

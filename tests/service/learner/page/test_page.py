@@ -17,18 +17,17 @@ from axe_playwright_python.sync_playwright import Axe
 from earlier_version import restore
 from playwright.sync_api import Browser, FloatRect, Locator, expect
 from tiny_agents import write_agent
+from told_runs import attempt_of, start, store, tell
 from visitor import Visitor
 
 from newt.local import redis_server
 from newt.local.redis_server import RedisServer
 from newt.runs.base import now
 from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
-from newt.runs.record import EpisodeStats, Evaluation, RunState, TaskProgress
+from newt.runs.record import EpisodeStats, Evaluation, RunState
 from newt.tasks.registry import get_task
 from newt.videos import Frame, write_mp4
 from services.learner.people import People
-from services.learner.records import keys
-from services.learner.records.progress import CollectorProgress, TrainerProgress
 from services.learner.records.writer import RunWriter
 from services.sim.service import SimService
 from services.sim.settings import SimSettings
@@ -36,40 +35,6 @@ from services.sim.settings import SimSettings
 TOKEN = "8dc8f0be49959174badb3a91a7d97e55"
 HOSTILE_NAME = "<img src=x onerror=alert(0)>"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-
-
-def start(api: Api, **request: Any) -> RunWriter:
-    """A run whose processes are played by the test."""
-    reply = api.http.post("/runs", json={"preset": "laptop", "tasks": ["mujoco-reacher"], **request})
-    assert reply.status_code == 201, reply.text
-    return attempt_of(api, reply.json()["id"])
-
-
-def attempt_of(api: Api, run_id: str) -> RunWriter:
-    attempt = api.learner.records.runs.begin(run_id)
-    assert attempt is not None
-    return RunWriter(api.learner.records, run_id, attempt)
-
-
-def tell(writer: RunWriter, stage: str, env_steps: int, score: float = 0.5) -> None:
-    """Reports progress as both processes do."""
-    done = TaskProgress(last_score=score, last_return=9.0, last_success=1.0, episodes=env_steps // 500)
-    tasks = dict.fromkeys(writer.get().tasks, done)
-    collected = CollectorProgress(stage=stage, env_steps=env_steps, env_steps_per_s=100, tasks=tasks)
-    trained = TrainerProgress(attempt=writer.attempt, updates=env_steps // 5, losses={"value_loss": 2.0})
-    writer.progress("trainer", trained)
-    writer.progress("collector", collected)
-
-
-def store(api: Api, writer: RunWriter, rows: list[tuple[str, int, int, dict[str, float]]]) -> None:
-    """Stores rows of source, env steps, updates and values."""
-    client: Any = api.learner.records.runs._redis
-    for begin in range(0, len(rows), 2_000):
-        pipe = client.pipeline()
-        for source, env_steps, updates, values in rows[begin : begin + 2_000]:
-            fields = {"source": source, "env_steps": env_steps, "updates": updates, "values": json.dumps(values)}
-            pipe.xadd(keys.part(writer.run_id, "metrics"), fields)
-        pipe.execute()
 
 
 def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> None:

@@ -48,6 +48,16 @@ def evaluate(writer: RunWriter, kind: EvaluationKind, env_steps: int, score: flo
     writer.evaluation(Evaluation(kind=kind, mode="planner", env_steps=env_steps, tasks=tasks))
 
 
+def test_the_values_of_presets_are_told(api: Api) -> None:
+    spec = start(api, preset="laptop", schedule={"total_env_steps": 5_000}).get().spec
+    told = api.http.get("/presets/laptop", params={"total_env_steps": 5_000}).json()
+    assert told["schedule"]["seed_env_steps"] == 500
+    assert {**told, "seed": spec.seed, "name": spec.name} == spec.model_dump(mode="json", exclude={"tasks"})
+    assert "model" not in api.http.get("/presets/default", params={"init_from": "imported/any"}).json()
+    for wrong in ("/presets/desktop", "/presets/laptop?algorithm=sac", "/presets/laptop?total_env_steps=-5"):
+        assert api.http.get(wrong).status_code == 422
+
+
 def test_the_overview_has_a_line_for_each_run(api: Api) -> None:
     writer = start(api, seed=1, labels={"variant": "a"})
     like_it, other = start(api, seed=2, labels={"variant": "a"}), start(api, seed=1, labels={"variant": "b"})
