@@ -1,5 +1,6 @@
 // Shows the view that the address names, and whether the learner has what it needs.
 import * as api from "./api.js";
+import { caller } from "./caller.js";
 import { focusMain, h, replace, say } from "./dom.js";
 import { count } from "./format.js";
 import * as token from "./token.js";
@@ -41,7 +42,7 @@ async function show() {
   }
   first = false;
   try {
-    const { view } = await VIEWS[name]();
+    const [{ view }] = await Promise.all([VIEWS[name](), caller()]);
     if (signal.aborted) return;
     root.className = `view-${name}`;
     await view(root, path.slice(1), new URLSearchParams(query ?? ""), signal);
@@ -65,7 +66,7 @@ async function showHealth() {
 /** Who one is, where tokens have names. */
 async function showCaller() {
   const place = /** @type {HTMLElement} */ (document.getElementById("caller"));
-  const { name, role, quotas } = await api.get("whoami");
+  const { name, role, quotas } = await caller();
   if (!name) return;
   const limits = Object.entries(quotas).filter(([, most]) => most !== null).map(([what, most]) => `${what.replace("_", " ")}: ${count(most)}`);
   const leave = h("button", { type: "button", class: "plain", on: { click: token.forget } }, "Leave");
@@ -78,5 +79,5 @@ document.querySelector(".skip")?.addEventListener("click", (event) => {
   focusMain();
 });
 show();
-showCaller().catch(() => {});
+showCaller();
 whileOpen(10_000, showHealth, new AbortController().signal);

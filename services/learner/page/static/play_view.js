@@ -1,5 +1,6 @@
 // Watch and play: choose a model and a task, and see it act; or play yourself.
 import * as api from "./api.js";
+import { refusedToMake, unless } from "./caller.js";
 import { keep } from "./chart_controls.js";
 import { h, pressed, replace, say } from "./dom.js";
 import { PlaySession } from "./play_session.js";
@@ -18,7 +19,7 @@ export async function view(root, path, query, signal) {
   const task = choice("task", "Task", "such as pygame-highway", there.map((/** @type {any} */ item) => item.name), query.get("task") ?? "");
   const seed = h("input", { type: "text", inputmode: "numeric", id: "play-seed", value: query.get("seed") ?? "0", autocomplete: "off" });
   const problem = h("p", { class: "error", role: "alert" });
-  const start = h("button", { class: "primary", type: "submit" }, "Start");
+  const start = unless(h("button", { class: "primary", type: "submit" }, "Start"), refusedToMake());
   const stage = h("div", { class: "playing" }, h("p", { class: "empty" }, there.length ? "Choose a task, and a model if you like; then press Start." : "No simulator answers: start one, and load this page again."));
   /** @type {AbortController | null} */
   let current = null;

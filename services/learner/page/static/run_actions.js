@@ -1,5 +1,6 @@
 // What can be done with a run: cancel, resume, delete, start another like it.
 import * as api from "./api.js";
+import { refusedToChange, unless } from "./caller.js";
 import { h, pressed } from "./dom.js";
 import { attempt, confirmed, notify } from "./notices.js";
 
@@ -10,12 +11,12 @@ export const finished = (state) => FINISHED.has(state);
 
 /**
  * Buttons for what a run's state allows.
- * @param {string} id
- * @param {string} state
+ * @param {{ id: string, state: string, owner: string | null }} run
  * @param {(gone: boolean) => void} changed
  * @returns {HTMLElement[]}
  */
-export function runActions(id, state, changed) {
+export function runActions({ id, state, owner }, changed) {
+  const refused = refusedToChange(`run ${id}`, owner);
   const path = `runs/${encodeURIComponent(id)}`;
   /** @type {HTMLElement[]} */
   const buttons = [];
@@ -23,7 +24,7 @@ export function runActions(id, state, changed) {
   const add = (label, kind, action) => {
     const button = h("button", { class: kind, type: "button", "aria-label": `${label} run ${id}` }, label);
     button.addEventListener("click", () => pressed(button, () => attempt(action)));
-    buttons.push(button);
+    buttons.push(unless(button, refused));
   };
   if (!finished(state)) {
     add("Cancel", "", async () => {

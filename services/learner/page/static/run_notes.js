@@ -1,5 +1,6 @@
 // Tags and notes of a run, and the form to change them.
 import * as api from "./api.js";
+import { refusedToChange, unless } from "./caller.js";
 import { h, replace } from "./dom.js";
 import { markdown } from "./markdown.js";
 import { attempt } from "./notices.js";
@@ -19,6 +20,7 @@ export class RunNotes {
     this.element.className = notes || tags.length ? "card notes" : "notes";
     const inside = this.element.contains(document.activeElement);
     const edit = h("button", { type: "button", on: { click: () => this.edit() } }, notes || tags.length ? "Edit" : "Write tags and notes");
+    unless(edit, refusedToChange(`run ${this.run.id}`, this.run.owner));
     replace(
       this.element,
       h("div", { class: "line" }, h("div", { class: "chips" }, ...tags.map((/** @type {string} */ tag) => tagChip(tag)), notes || tags.length ? null : h("span", { class: "muted small" }, "No notes yet")), edit),

@@ -76,7 +76,7 @@ export async function view(root, [id], query, signal) {
   function showActions() {
     const again = h("a", { class: "button", href: `#/new?from=${encodeURIComponent(id)}` }, "New run like this");
     const compare = h("a", { class: "button", href: `#/compare?group=${encodeURIComponent(id)}` }, "Compare");
-    redraw(actions, ...runActions(id, run.state, (gone) => (gone ? (location.hash = "#/") : reload())), again, compare);
+    redraw(actions, ...runActions(run, (gone) => (gone ? (location.hash = "#/") : reload())), again, compare);
   }
 
   async function showCheckpoints() {

@@ -217,7 +217,7 @@ class Row {
       this.state = run.state;
       this.sparkAt = -Infinity;
       replace(parts.badge, badge(run.state));
-      redraw(parts.actions, ...runActions(run.id, run.state, () => this.refresh()));
+      redraw(parts.actions, ...runActions(run, () => this.refresh()));
     }
     const ended = finished(run.state);
     const waits = run.waiting_on && !ended ? `waits for ${run.waiting_on}` : "";

@@ -1,5 +1,6 @@
 // Starts a run: a form made from the API's schema, the JSON that it sends, and the same as a curl line.
 import * as api from "./api.js";
+import { refusedToMake, unless } from "./caller.js";
 import { h, pressed, replace, say } from "./dom.js";
 import { notify } from "./notices.js";
 import { complainAbove, Field, pick, put, resolved, runSchema, settingsOf } from "./schema_form.js";
@@ -58,7 +59,7 @@ export async function view(root, path, query, signal) {
   const problems = h("div", { class: "problems" });
   const json = h("pre", { class: "code", tabindex: "0", "aria-label": "Request as JSON" });
   const curl = h("pre", { class: "code", tabindex: "0", "aria-label": "The same with curl" });
-  const submit = h("button", { class: "primary", type: "submit" }, "Start the run");
+  const submit = unless(h("button", { class: "primary", type: "submit" }, "Start the run"), refusedToMake());
 
   const sections = Object.entries(schema.properties)
     .map(([name, raw]) => ({ name, help: resolved(description, raw).description ?? "", fields: [...fields.values()].filter(({ setting }) => setting.path.startsWith(`${name}.`) && !(setting.path in ESSENTIAL)) }))
