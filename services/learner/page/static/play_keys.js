@@ -13,7 +13,7 @@ export class HeldKeys {
     /** @type {Set<string>} */
     this.held = new Set();
     this.sending = false;
-    this.sent = "";
+    this.sent = JSON.stringify(this.action); // who only passes by takes nothing over
     const buttons = Object.keys(keys).map((name) => {
       const hold = (/** @type {PointerEvent} */ event) => (event.preventDefault(), this.press(name));
       const release = () => this.release(name);

@@ -9,7 +9,7 @@ from api_server import build, serving
 from keyboard import Keyboard
 from playwright.sync_api import Browser, expect
 from tiny_agents import write_agent
-from told_runs import attempt_of, start, tell
+from told_runs import attempt_of, start, store, tell
 from visitor import Visitor
 
 from newt.local.redis_server import RedisServer
@@ -77,8 +77,10 @@ def test_every_view_is_used_by_keys_alone(browser: Browser, shared_redis: RedisS
             expect(main).to_be_focused()
             run_id = page.get_by_role("heading", level=1).inner_text()
 
-            tell(attempt_of(api, run_id), "collecting", 1_000)
-            expect(page.get_by_text("collecting")).to_be_visible()
+            writer = attempt_of(api, run_id)
+            store(api, writer, [("trainer", 100 * n, 10 * n, {"value_loss": 1.0, "total_loss": 2.0}) for n in range(9)])
+            tell(writer, "collecting for keys", 1_000)
+            expect(page.get_by_text("collecting for keys")).to_be_visible()
             keys.walk()
             keys.go(page.get_by_role("button", name="Updates"))
             keys.press("Enter")
@@ -137,6 +139,7 @@ def test_every_view_is_used_by_keys_alone(browser: Browser, shared_redis: RedisS
             keys.press("Enter")
             expect(page.get_by_alt_text(f"What {TASK} looks like now")).to_have_js_property("naturalWidth", 224)
             keys.walk()
+            expect(page.get_by_role("button", name="Planner")).to_have_attribute("aria-pressed", "true")  # as before
             screen = page.get_by_role("group", name=re.compile("Picture; keys"))
             taken = page.get_by_role("group", name="Who acts").get_by_role("button", name="Keys")
             back = page.get_by_role("group", name="Who acts").get_by_role("button", name="Policy")
