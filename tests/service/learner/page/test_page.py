@@ -343,7 +343,7 @@ def test_what_an_earlier_version_stored_is_shown_and_its_videos_play(browser: Br
             expect(page.get_by_role("row", name=re.compile(run_id))).to_contain_text("succeeded")
             page = visitor.open(f"run/{run_id}")
             score = page.get_by_role("region", name="Score", exact=True)
-            expect(score).to_contain_text(re.compile(r"(\d+) of \1 points"))
+            expect(score.locator("footer")).to_contain_text(re.compile(r"(\d+) of \1 points"))
             video = page.locator("video")
             video.scroll_into_view_if_needed()
             expect(video).to_have_js_property("duration", 3)  # of 50 steps, and a second's hold
