@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from api_server import build, serving
 from keyboard import Keyboard
 from playwright.sync_api import Browser, expect
@@ -19,6 +20,7 @@ from services.sim.settings import SimSettings
 TASK = "pygame-bird-attack"
 
 
+@pytest.mark.long
 def test_every_view_is_used_by_keys_alone(browser: Browser, shared_redis: RedisServer, tmp_path: Path) -> None:
     arcade = SimService(SimSettings(port=0, domains=("miniarcade",), workers=1, log_level="ERROR"))
     arcade.server.start()
