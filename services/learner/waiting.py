@@ -126,6 +126,10 @@ class Patience:
         other._lock, other._waits = self._lock, self._waits
         return other
 
+    def pause(self, seconds: float) -> None:
+        """Waits before the same is asked again; raises Stopped."""
+        self._stop.sleep(seconds)
+
     @property
     def waiting_on(self) -> str | None:
         """Who is being waited for, and the last answer; None if nobody."""

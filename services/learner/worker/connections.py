@@ -14,6 +14,7 @@ from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
 from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
 from newt.client.steps import Step
+from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import Task
 from services.learner.measured import Meter
 from services.learner.playing.sight import Vision
@@ -24,6 +25,7 @@ from services.learner.waiting import Patience, RunFailedError, StopFlag
 # with that episode lost, where a shorter deadline would have us ask again and again meanwhile.
 SIM_TIMEOUT_S = 90.0
 BUILD_TIMEOUT_S = 120.0
+REFUSED_PAUSE_S = 1.0
 MANY_CRASHES = 20
 """Episodes of a task that crash one behind the other before it is told: a mishap of a worker takes a few along."""
 log = structlog.get_logger(__name__)
@@ -134,12 +136,20 @@ class Services:
         with_expert: bool = False,
         with_frames: bool = False,
     ) -> SimSession:
-        """Leases instances of one domain, waiting for room; their lease is kept alive."""
+        """Leases instances of one domain, waiting for room; their lease is kept alive.
+
+        Raises:
+            NotFoundError, PreconditionError: The simulator refuses them. Callers ask again, so it takes a second.
+        """
         obs_mode = ObsMode.STATE_RGB if with_frames else ObsMode.STATE
         names = [task.name for task in tasks]
-        session = self.sims[domain].open(
-            names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
-        )
+        try:
+            session = self.sims[domain].open(
+                names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
+            )
+        except (NotFoundError, PreconditionError):
+            self.patience.pause(REFUSED_PAUSE_S)
+            raise
         self.meter.opened()
         return session
 
