@@ -149,8 +149,10 @@ def scores(groups: Sequence[Group], stem: str, title: str) -> Drawn:
     rows = [row for group in groups for told in group.runs for row in _episodes(group, told)]
     _panel(first, "mean over tasks", [(group, [told.mean_score for told in group.runs]) for group in groups], end)
     if alone is not None:
-        _milestones(first, {e.kind: e.mean_score() for e in alone.record.results.evaluations}, end)
-        periodic = [e for e in alone.record.results.evaluations if e.kind == "periodic"]
+        # One without a task that could not be played has no place among means of all.
+        whole = [e for e in alone.record.results.evaluations if e.tasks.keys() >= set(alone.record.run.tasks)]
+        _milestones(first, {e.kind: e.mean_score() for e in whole}, end)
+        periodic = [e for e in whole if e.kind == "periodic"]
         if periodic:
             places, values = [e.env_steps for e in periodic], [e.mean_score() for e in periodic]
             first.plot(places, values, "o", color=COLOURS[2], label="evaluation on the way")

@@ -162,7 +162,7 @@ class TaskResults(Record):
 
 
 class MeanScores(Record):
-    """Unweighted mean of the corrected scores over the tasks."""
+    """Unweighted mean of the corrected scores over the tasks; null where one of them is missing."""
 
     random: float | None = None
     pretrained: float | None = None
@@ -197,7 +197,9 @@ class RunResults(Record):
         for evaluation in evaluations:
             if evaluation.kind not in TaskResults.model_fields:
                 continue
-            setattr(means, evaluation.kind, evaluation.mean_score())
+            # Without a task that could not be played it would be the mean of others.
+            whole = rows.keys() <= evaluation.tasks.keys()
+            setattr(means, evaluation.kind, evaluation.mean_score() if whole else None)
             for task, stats in evaluation.tasks.items():
                 if task in rows:  # an older learner may have resolved the run's globs anew
                     setattr(rows[task], evaluation.kind, stats)

@@ -84,7 +84,8 @@ class RunEvaluations:
             videos=outcome.videos if kind == "periodic" else {},
         )
         patiently(lambda: writer.evaluation(evaluation), stop)
-        if newest is not None and len(outcome.tasks) == len(plan.tasks):  # else its mean is of others
+        whole = len(outcome.tasks) == len(plan.tasks)  # else a mean would be of other tasks than the last one's
+        if newest is not None and whole:
             self._note(newest, evaluation)
         if outcome.videos and kind == "final":
             patiently(lambda: writer.set_videos(outcome.videos), stop)
@@ -92,10 +93,12 @@ class RunEvaluations:
             return  # no point of the learning curve, which is that of the agent
         values = {f"eval_score/{task}": stats.corrected_score for task, stats in outcome.tasks.items()}
         values |= {f"eval_return/{task}": stats.return_ for task, stats in outcome.tasks.items()}
-        values["eval_score"] = evaluation.mean_score()
+        if whole:
+            values["eval_score"] = evaluation.mean_score()
         successes = {task: stats.success for task, stats in outcome.tasks.items() if stats.success is not None}
         if successes:
             values |= {f"eval_success/{task}": success for task, success in successes.items()}
+        if successes and whole:
             values["eval_success"] = sum(successes.values()) / len(successes)
         loosely(lambda: writer.metrics("evaluation", env_steps, updates, values))
 

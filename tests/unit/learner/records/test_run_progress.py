@@ -93,6 +93,18 @@ def test_means_are_of_the_corrected_scores() -> None:
     assert evaluation.tasks["cup-spin"].score == 0.4
 
 
+def test_a_task_that_could_not_be_played_leaves_no_mean_of_the_others() -> None:
+    stats = {"score": 1.0, "return": 5, "length": 5, "episodes": 1}
+    evaluation = Evaluation.model_validate(
+        {"kind": "final", "mode": "planner", "env_steps": 0, "tasks": {"mw-reach": stats}}
+    )
+    results = RunResults.build("run-1", RunState.SUCCEEDED, ["cup-spin", "mw-reach"], [evaluation], {})
+    assert results.mean_score.final is None
+    final = results.tasks["mw-reach"].final
+    assert final is not None
+    assert final.score == 1.0
+
+
 def test_seeds_depend_on_every_part() -> None:
     seeds = [derive(1, "a", 2), derive(1, "a", 3), derive(1, "b", 2), derive(2, "a", 2), derive("a", 1, 2)]
     assert len(set(seeds)) == len(seeds)
