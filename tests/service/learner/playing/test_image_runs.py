@@ -144,7 +144,12 @@ def test_it_is_watched_and_what_was_played_is_learnt_from(
     Commands(demos_app).succeed("import", tmp_path / "kept.npz", "--set", "played", "--replay", stack.replay_address)
     schedule = {**REQUEST["schedule"], "pretrain_updates": 5}
     request = {**REQUEST, "schedule": schedule, "demos": {"sets": ["played"], "scripted_episodes": 0}}
-    run = stack.follow(stack.submit(request), lambda run: run["progress"]["pretrain_updates"] == 5, RUN_TIMEOUT_S)
+
+    def pretrained(run: dict[str, Any]) -> bool:
+        """And the collector, which counts demonstrations, has told."""
+        return run["progress"]["pretrain_updates"] == 5 and bool(run["progress"]["tasks"])
+
+    run = stack.follow(stack.submit(request), pretrained, RUN_TIMEOUT_S)
     assert run["progress"]["pretrain_updates"] == 5, run["error"]
     assert run["progress"]["tasks"][TASK.name]["demo_episodes"] == 1
     stack.http.post(f"/runs/{run['id']}/cancel").raise_for_status()
