@@ -12,6 +12,7 @@ import { whenVisible } from "./visible.js";
  * @typedef {{ axis: string, log: boolean, range?: [number, number] | null }} Look
  */
 
+const KEYS = "+ - ArrowLeft ArrowRight 0";
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** A card with a title, the newest values and a plot. */
@@ -37,7 +38,8 @@ export class Chart {
     this.value = h("span", { class: "value" });
     this.legend = h("div", { class: "legend" });
     this.note = h("footer");
-    this.place = h("div", { class: "plot", role: "img", "aria-label": options.title });
+    this.place = h("div", { class: "plot", role: "group", tabindex: "0", "aria-label": options.title, "aria-keyshortcuts": KEYS });
+    this.place.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.press(event));
     this.heading = h("h2", { style: { display: "inline" } }, options.title);
     this.unit = h("span", { class: "muted small" }, options.unit ?? "");
     this.element = h(
@@ -165,6 +167,18 @@ export class Chart {
     if (this.element.matches(":hover")) this.options.zoomed?.(range); // else another of the group was dragged, and tells
   }
 
+  /** Zooms by a key: `KEYS`. @param {KeyboardEvent} event */
+  press(event) {
+    if (!this.plot || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { min, max } = this.plot.scales.x;
+    const columns = this.plot.data[0];
+    const range = keyed(event.key, [min, max], [columns[0], columns.at(-1)]);
+    if (range === undefined) return;
+    event.preventDefault();
+    this.zoomTo(range);
+    this.options.zoomed?.(range);
+  }
+
   /** Shows a part of the x axis, or all of it: what another chart of the group was told. @param {[number, number] | null} range */
   zoomTo(range) {
     this.look = { ...this.look, range };
@@ -207,6 +221,26 @@ export class Chart {
   size() {
     return { width: Math.max(120, this.place.clientWidth), height: Math.max(80, this.place.clientHeight) };
   }
+}
+
+/**
+ * What a key makes of the part of the x axis that is shown; null is all of it, undefined that the key is not ours.
+ * @param {string} key @param {[number, number]} shown @param {[number, number]} all @returns {[number, number] | null | undefined}
+ */
+export function keyed(key, [low, high], [first, last]) {
+  const [width, most] = [high - low, last - first];
+  if (!(most > 0)) return undefined;
+  const within = (/** @type {number} */ from, /** @type {number} */ wide) => {
+    const start = Math.min(Math.max(from, first), last - wide);
+    return /** @type {[number, number]} */ ([start, start + wide]);
+  };
+  if (key === "0") return null;
+  if (key === "+" || key === "=") return width > most / 1000 ? within(low + width / 4, width / 2) : within(low, width);
+  if (key === "-" || key === "_") return 2 * width < most ? within(low - width / 2, 2 * width) : null;
+  if (width >= most) return undefined; // there is nowhere to go, and the page may scroll
+  if (key === "ArrowLeft") return within(low - width / 4, width);
+  if (key === "ArrowRight") return within(low + width / 4, width);
+  return undefined;
 }
 
 /** The part of the x axis that was dragged over; uPlot's scale is there a little later. @param {any} plot @returns {[number, number]} */

@@ -3,7 +3,7 @@ import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { keepZoom } from "./chart_controls.js";
 import { append, none, pieces, smoothed } from "./curves.js";
-import { h, replace } from "./dom.js";
+import { h, redraw } from "./dom.js";
 import { EventLane } from "./event_lane.js";
 import { count } from "./format.js";
 import { ordered, SPEEDS, title, unit } from "./metric_names.js";
@@ -97,8 +97,8 @@ export class RunCharts {
     ];
     const others = ordered([...this.series.keys()].filter((name) => this.series.get(name)?.source === "trainer" && !(name in SPEEDS)));
     const losses = others.map((name) => panel(name, { title: title(name), unit: unit(name) }, [name], true));
-    if (this.main.childElementCount !== main.length) replace(this.main, ...main);
-    if (this.losses.childElementCount !== losses.length) replace(this.losses, ...losses);
+    if (this.main.childElementCount !== main.length) redraw(this.main, ...main);
+    if (this.losses.childElementCount !== losses.length) redraw(this.losses, ...losses);
   }
 
   /** Shows the same part of the x axis in all charts, seen or not. @param {import("./chart_controls.js").Zoom} range */

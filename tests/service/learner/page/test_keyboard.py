@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from api_server import build, serving
 from keyboard import Keyboard
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 from tiny_agents import write_agent
 from told_runs import attempt_of, start, store, tell
 from visitor import Visitor
@@ -18,6 +18,26 @@ from services.sim.service import SimService
 from services.sim.settings import SimSettings
 
 TASK = "pygame-bird-attack"
+
+
+def zoom_by_keys(page: Page, keys: Keyboard) -> None:
+    """Into the last half of updates 0 to 200, one step back, and all again; other charts follow."""
+    value, total = (page.get_by_role("group", name=re.compile(f"^{name}. ")) for name in ("Critics", "Model loss"))
+    page.reload()
+    expect(page.get_by_role("region", name="Critics")).to_contain_text("10 of 10 points")  # what was told is the last
+    keys.go(value)
+    everything = value.screenshot()
+    for pressed, shown in (("+", "50%2C150"), ("+", "75%2C125"), ("-", "50%2C150"), ("ArrowLeft", "25%2C125")):
+        keys.press(pressed)
+        expect(page).to_have_url(re.compile(f"zoom={shown}"))
+    keys.press("ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight")
+    expect(page).to_have_url(re.compile("zoom=100%2C200"))  # and no further
+    keys.stands()
+    assert value.screenshot() != everything
+    keys.go(total, "Shift+Tab")  # the same part is shown there
+    keys.press("0")
+    expect(page).not_to_have_url(re.compile("zoom="))
+    expect(total).to_be_focused()
 
 
 @pytest.mark.long
@@ -91,6 +111,7 @@ def test_every_view_is_used_by_keys_alone(browser: Browser, shared_redis: RedisS
             keys.go(page.get_by_label("Smoothing"))
             keys.press("ArrowRight")
             expect(page).to_have_url(re.compile("smooth=0.61"))
+            zoom_by_keys(page, keys)
             keys.go(page.get_by_role("button", name="Write tags and notes"), "Shift+Tab")
             keys.press("Enter")
             expect(page.get_by_label("Notes (Markdown)")).to_be_focused()
