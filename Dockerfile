@@ -23,6 +23,7 @@ RUN --mount=type=cache,target=/root/.cache/pip python -m pip wheel --quiet --no-
 # ---- everything that is installed by pip, in /opt/newt
 FROM ${BUILD_IMAGE} AS build
 ARG EXTRA
+ARG EXTRAS=""
 ARG TORCH=""
 ARG TORCH_INDEX_URL=""
 WORKDIR /src

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes /opt/newt, the virtual environment of one image: ours and what it needs, in the versions of constraints/.
 #   EXTRA            the extra of pyproject.toml that the image is for
+#   EXTRAS           more extras, separated by commas: otel
 #   TORCH            "cpu" or "cuda" insists on that build of torch, "cu126" and the like on one for a CUDA version, from
 #                    an index that has it; empty takes what the package index has
 #   TORCH_INDEX_URL  another index to look for torch in
@@ -27,7 +28,7 @@ dependencies)
     # Images without torch do not get it by naming it.
     case "${EXTRA}" in planner | learner | sim-maniskill) ;; *) torch="" ;; esac
     # shellcheck disable=SC2086  # empty means absent
-    install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "${wheel}[${EXTRA}]" $torch
+    install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "${wheel}[${EXTRA}${EXTRAS:+,$EXTRAS}]" $torch
     ;;
 newt) install --no-deps --force-reinstall "${wheel}" ;;
 *) echo "usage: $0 dependencies|newt" >&2; exit 2 ;;

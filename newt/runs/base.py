@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+TRACEPARENT = "W3C traceparent that its processes and their calls are children of; null if it is part of no trace."
 OWNER = "Who asked for it; null where tokens have no names, and in records of before they had."
 
 

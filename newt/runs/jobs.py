@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from newt.runs.base import OWNER, Record
+from newt.runs.base import OWNER, TRACEPARENT, Record
+from newt.trace import Trace
 
 
 class Job(Record):
@@ -28,6 +29,7 @@ class Job(Record):
     request_id: str | None = Field(
         None, description="X-Request-Id of the request that asked for it; in all logs of what is done for it."
     )
+    traceparent: str | None = Field(None, description=TRACEPARENT)
     progress: float = Field(0.0, description="Share of the work that is done.")
     waiting_on: str | None = Field(None, description="What it waits for, if something is missing.")
     error: str | None = Field(None, description="Why it failed.")
@@ -36,6 +38,10 @@ class Job(Record):
     def job_id(self) -> str:
         """What the job is called, among those of its kind."""
         raise NotImplementedError
+
+    def origin(self) -> Trace | None:
+        """What its processes follow; None in records of before there was anything to follow."""
+        return Trace(self.request_id, self.run_id or "", self.traceparent or "") if self.request_id else None
 
     @property
     def under_way(self) -> bool:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, StringConstraints, model_validator
 
-from newt.runs.base import OWNER, BrokenRecord, Record, now
+from newt.runs.base import OWNER, TRACEPARENT, BrokenRecord, Record, now
 from newt.runs.facts import read_facts
 from newt.runs.spec import RunSpec, stored_tasks
 from newt.tasks.registry import Task
+from newt.trace import Trace
 
 MAX_TAGS, MAX_TAG, MAX_NOTES = 20, 50, 20_000
 
@@ -262,6 +263,7 @@ class Run(Record):
         None,
         description="X-Request-Id of the request that started it, or resumed it last; in all logs of its work.",
     )
+    traceparent: str | None = Field(None, description=TRACEPARENT)
     progress: Progress
     directory: str = Field(
         description="Folder with checkpoints, videos, logs and results.json on the learner's machine."
@@ -273,6 +275,10 @@ class Run(Record):
         """Its spec means the tasks that are stored with it, also where nobody else knows them."""
         with stored_tasks(read_facts(data.get("task_facts"))) if isinstance(data, dict) else nullcontext():
             return read(data)
+
+    def origin(self) -> Trace | None:
+        """What its processes follow; None in records of before there was anything to follow."""
+        return Trace(self.request_id, self.id, self.traceparent or "") if self.request_id else None
 
 
 class RunList(Record):

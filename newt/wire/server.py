@@ -17,7 +17,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from newt import logs
+from newt import logs, spans
 from newt.errors import NewtError
 from newt.memory import return_large_blocks
 from newt.settings import GrpcServiceSettings
@@ -207,6 +207,7 @@ def serve(name: str, settings_type: type[S], make: Callable[[S], Service]) -> in
         print(f"{name}: bad settings: {error}", file=sys.stderr)
         return 2
     logs.configure(name, settings.log_level)
+    spans.export(name)
     return_large_blocks()
     try:
         # Ports first, here and in `make`: who finds one taken has started nothing.

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from prometheus_client import Histogram
 
 from newt import errors, trace
+from newt.spans import Span
 from newt.wire import metrics
 from newt.wire.lanes import Lanes, OpenStream
 from newt.wire.tracing import FirstCalls
@@ -123,8 +124,7 @@ class StatusInterceptor(grpc.ServerInterceptor):
         )
 
         def observed(context: grpc.ServicerContext) -> _Observed:
-            self._first_calls.follow(method, metadata)
-            return _Observed(method, context, lives)
+            return _Observed(method, context, lives, self._first_calls.follow(method, metadata))
 
         def refused(requests: Any, context: grpc.ServicerContext) -> NoReturn:
             with observed(context):
@@ -139,11 +139,12 @@ class StatusInterceptor(grpc.ServerInterceptor):
                 return behaviour(read(requests, stream), context)
 
         def to_many(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with observed(context), self._lanes.open(context) as stream:
+            with observed(context) as call, self._lanes.open(context) as stream:
                 for reply in behaviour(read(request, stream) if many_requests else decode(request), context):
                     stream.wait()
                     yield reply
                     stream.go_on()
+                    call.answered()
 
         def read(requests: Iterator[bytes], stream: OpenStream) -> Iterator[Any]:
             while True:
@@ -183,14 +184,21 @@ def _decoder(method: str, deserialize: Callable[[bytes], Any]) -> Callable[[byte
 
 
 class _Observed:
-    """Context of one call: metrics, the end of following it, and the translation of what escapes."""
+    """Context of one call: metrics, its span, the end of following it, and the translation of what escapes."""
 
-    def __init__(self, method: str, context: grpc.ServicerContext, lives: Histogram) -> None:
+    def __init__(self, method: str, context: grpc.ServicerContext, lives: Histogram, span: Span | None) -> None:
         self._labels = tuple(method.lstrip("/").split("/", 1))
-        self._context, self._lives = context, lives
+        self._context, self._lives, self._span = context, lives, span
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Observed:
         self._start = time.perf_counter()
+        return self
+
+    def answered(self) -> None:
+        """A reply of several is sent: the span of a stream ends with the first, as streams may live for days."""
+        if self._span is not None:
+            self._span.end()
+            self._span = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: object) -> None:
         code = grpc.StatusCode.OK
@@ -210,6 +218,9 @@ class _Observed:
         finally:
             metrics.GRPC_HANDLED.labels(*self._labels, code.name).inc()
             self._lives.labels(*self._labels).observe(time.perf_counter() - self._start)
+            if self._span is not None:
+                failed = code not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED)
+                self._span.end(code.name if failed else "", attributes={"rpc.response.status_code": code.name})
             trace.follow(None)
 
 

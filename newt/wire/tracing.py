@@ -1,4 +1,4 @@
-"""The request id in the metadata of calls: put there by every channel, read by every server."""
+"""The request id and the traceparent in the metadata of calls: put there by every channel, read by every server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import grpc
 import structlog
 
-from newt import trace
+from newt import spans, trace
+from newt.spans import Span
 from newt.trace import Trace
 
 REQUEST_ID = "x-request-id"
 RUN = "x-newt-run"
+TRACEPARENT = "traceparent"
 # Longest run id that is believed; longer ones are not ours.
 _MAX_RUN_CHARS = 128
 # Pairs of request and method that a server remembers to have logged.
@@ -62,7 +64,12 @@ def metadata() -> list[tuple[str, str]]:
     followed = trace.current()
     if followed is None:
         return []
-    return [(REQUEST_ID, followed.request_id), *([(RUN, followed.run)] if followed.run else [])]
+    told = [(REQUEST_ID, followed.request_id)]
+    if followed.run:
+        told.append((RUN, followed.run))
+    if followed.traceparent:
+        told.append((TRACEPARENT, followed.traceparent))
+    return told
 
 
 def _traced(details: Any) -> Any:
@@ -84,31 +91,49 @@ def _traced(details: Any) -> Any:
 class FirstCalls:
     """Logs the first call of each method that each request leads to: its way through the services, at no cost per call.
 
-    Calls without a request id (probes, scripts) are followed in errors only, under an id of their own.
+    Where spans are exported (newt.spans), it is these calls that have one. Calls that bring a traceparent alone go by
+    the id of its trace; calls that bring nothing (probes, scripts) are followed in errors only, under an id of their
+    own.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def follow(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+    def follow(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Span | None:
         """Follows a call's request in this thread.
 
         Args:
             method: Full name of the method.
             metadata: Metadata of the call.
+
+        Returns:
+            The call's span, to be ended with the call, if it has one.
         """
-        found = {key: str(value) for key, value in metadata if key in (REQUEST_ID, RUN)}
-        request_id, run = found.get(REQUEST_ID, ""), found.get(RUN, "")
-        if not trace.is_id(request_id):
+        found = {key: str(value) for key, value in metadata if key in (REQUEST_ID, RUN, TRACEPARENT)}
+        request_id, run, traceparent = (found.get(key, "") for key in (REQUEST_ID, RUN, TRACEPARENT))
+        trace_id = trace.trace_id(traceparent)
+        named = trace.is_id(request_id)
+        if not named and not trace_id:
             trace.follow(Trace(trace.new_id()))
-            return
-        trace.follow(Trace(request_id, run if len(run) <= _MAX_RUN_CHARS else ""))
-        key = (request_id, method)
+            return None
+        followed = Trace(
+            request_id if named else trace_id,
+            run if len(run) <= _MAX_RUN_CHARS else "",
+            traceparent if trace_id else "",
+        )
+        trace.follow(followed)
+        key = (followed.request_id, method)
         if key in self._seen:
-            return
+            return None
         with self._lock:
             self._seen[key] = None
             if len(self._seen) > _MAX_SEEN:
                 self._seen.popitem(last=False)
-        log.info("first_call", method=method.lstrip("/"))
+        if named:  # programs that trace themselves may give every call a trace of its own
+            log.info("first_call", method=method.lstrip("/"))
+        name = method.lstrip("/")
+        span = spans.begin(name, "server", followed, {"rpc.system.name": "grpc", "rpc.method": name})
+        if span is not None:
+            trace.follow(span.trace)
+        return span

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import structlog
 
-from newt import __version__, logs
+from newt import __version__, logs, spans
 from newt.errors import NewtError
 from newt.memory import return_large_blocks
 from newt.security import SecurityError, SecuritySettings, redis_address
@@ -43,6 +43,7 @@ def main() -> int:
         print(f"learner: bad settings: {error}", file=sys.stderr)
         return 2
     logs.configure("learner", settings.log_level)
+    spans.export("learner")
     return_large_blocks()
     try:
         lock = _lock(settings)

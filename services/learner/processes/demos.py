@@ -191,6 +191,7 @@ class DemoKeeper(StoredJobKeeper[DemoCollection]):
             created_at=now(),
             owner=acting.owner(),
             request_id=trace.request_id(),
+            traceparent=trace.traceparent(),
             **origin,
         )
         with self._asking:

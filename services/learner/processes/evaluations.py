@@ -78,6 +78,7 @@ class EvaluationKeeper(StoredJobKeeper[EvaluationJob]):
             created_at=now(),
             owner=acting.owner(),
             request_id=trace.request_id(),
+            traceparent=trace.traceparent(),
         )
         return self.add(job, lambda: hold(checkpoint.path, self._settings.folder.evaluation_checkpoint(job.id)))
 

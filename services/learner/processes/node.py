@@ -12,7 +12,7 @@ import sys
 
 import structlog
 
-from newt import logs, trace
+from newt import logs, spans, trace
 from newt.errors import NewtError
 from newt.runs.record import Run
 from newt.security import redis_address
@@ -50,7 +50,7 @@ class Node:
             Stopped: The process must stop.
         """
         run = self._find(run_id)
-        trace.follow_in_process(run.request_id, run.id)
+        trace.follow_in_process(run.origin())
         log.info("node_joins", run=run.id, node=self._node, rendezvous=self._settings.rendezvous)
         last = None
         while not run.state.finished:
@@ -116,6 +116,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = LearnerSettings()
     logs.configure("node", settings.log_level)
+    spans.export("node")
     stop = StopFlag()
     stop.watch_signals()
     try:

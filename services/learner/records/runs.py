@@ -116,6 +116,7 @@ class RunStore:
             "directory": str(directory),
             "owner": acting.owner() or "",
             "request_id": trace.request_id() or "",
+            "traceparent": trace.traceparent() or "",
         }
         run = _read_back(run_id, fields, spec)
         pipe = self._redis.pipeline()
@@ -219,7 +220,8 @@ class RunStore:
     def resume(self, run_id: str) -> None:
         """Queues a cancelled or failed run again. Raises PreconditionError for others."""
         state = self.get(run_id).state  # one that cannot be read would never start
-        fields: dict[str, str | int] = {"error": "", "finished_at": "", "request_id": trace.request_id() or ""}
+        origin = {"request_id": trace.request_id() or "", "traceparent": trace.traceparent() or ""}
+        fields: dict[str, str | int] = {"error": "", "finished_at": "", **origin}
         if not self.transition(run_id, RunState.QUEUED, RESUMABLE, message="queued again", fields=fields):
             raise PreconditionError(f"run {run_id} is {state}; only a cancelled or failed run can be resumed")
 
@@ -415,6 +417,7 @@ def _decode(run_id: str, fields: Any) -> Run:
             tags=json.loads(fields.get("tags") or "[]"),
             notes=fields.get("notes") or "",
             request_id=fields.get("request_id") or None,
+            traceparent=fields.get("traceparent") or None,
             directory=fields["directory"],
             progress=merge(
                 spec,

@@ -8,17 +8,23 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from newt import trace
+from newt import spans, trace
 from newt.errors import InvalidInputError
 from newt.trace import Trace
 from services.learner import metrics
 from services.learner.rest.errors import REQUEST_ID_HEADER, reply_to
+from services.learner.rest.guard import SAFE_METHODS
 
+TRACEPARENT = "traceparent"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
 class Followed:
     """Gives each request its id, or a new one, under which all logs of its work are; the reply has it too.
+
+    The id is X-Request-Id, or else that of the trace which the request says that it is a part of (traceparent). Where
+    spans are exported, requests that change something have one, and those that bring a trace; of others, which programs
+    repeat for as long as they watch, there are too many.
 
     Args:
         app: The application behind.
@@ -33,7 +39,13 @@ class Followed:
             await self._app(scope, receive, send)
             return
         start, answered = time.perf_counter(), False
-        request_id = Headers(scope=scope).get(REQUEST_ID_HEADER, trace.new_id())
+        headers = Headers(scope=scope)
+        given = headers.get(TRACEPARENT, "")
+        trace_id = trace.trace_id(given)
+        request_id = headers.get(REQUEST_ID_HEADER, trace_id or trace.new_id())
+        followed, method = Trace(request_id, traceparent=given if trace_id else ""), _method(scope)
+        changes = method not in SAFE_METHODS and not scope["path"].startswith("/plays/")  # which would be every frame
+        span = spans.begin(method, "server", followed) if trace.is_id(request_id) and (changes or trace_id) else None
 
         async def mark(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -46,11 +58,13 @@ class Followed:
             nonlocal answered
             answered = True
             route = getattr(scope.get("route"), "path", "none")  # the pattern: ids would be unbounded
-            method = scope["method"] if scope["method"] in _METHODS else "other"
             metrics.REQUESTS.labels(method, route, status).observe(time.perf_counter() - start)
+            if span is not None:
+                told = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+                span.end(str(status) if status >= 500 else "", name=f"{method} {route}", attributes=told)
 
         try:
-            with trace.following(Trace(request_id)):
+            with trace.following(span.trace if span is not None else followed):
                 if trace.is_id(request_id):
                     scope.setdefault("state", {})["request_id"] = request_id
                     await self._app(scope, receive, mark)
@@ -61,3 +75,7 @@ class Followed:
         finally:
             if not answered:
                 measure(500)
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "other"

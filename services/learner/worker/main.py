@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from newt import logs, trace
+from newt import logs, spans, trace
 from newt.errors import NewtError, NotFoundError
 from newt.memory import return_large_blocks
 from newt.runs.jobs import Job
@@ -145,6 +145,7 @@ def _main(
     arguments = parser.parse_args()
     settings = LearnerSettings()
     logs.configure(name, settings.log_level)
+    spans.export(name)
     return_large_blocks()
     structlog.contextvars.bind_contextvars(**{kind: arguments.job}, attempt=arguments.attempt)
     stop = StopFlag()
@@ -154,9 +155,15 @@ def _main(
     held = None
     try:
         record = patiently(own.get, stop)
-        trace.follow_in_process(record.request_id, record.id if isinstance(record, Run) else record.run_id)
+        origin = record.origin()
+        span = (
+            spans.begin(f"{name} starts", "internal", origin, {"newt.attempt": arguments.attempt}) if origin else None
+        )
+        trace.follow_in_process(span.trace if span else origin)
         log.info("process_started")
         held = lock_file(lock(settings.folder, arguments.job), stop) if lock is not None else None
+        if span is not None:
+            span.end()  # all that follows is its child; a span of the whole life would be lost with a process that dies
         body(settings, records, record, own, stop)
     except (Stopped, SupersededError) as reason:
         log.info("process_stopped", reason=str(reason) or "asked to stop")

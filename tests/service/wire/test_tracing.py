@@ -82,7 +82,7 @@ def test_calls_and_streams_carry_the_request_and_the_run(
 def test_every_thread_of_a_process_of_a_run_follows_its_request(
     stub: weights_pb2_grpc.WeightsServiceStub, servicer: Servicer
 ) -> None:
-    trace.follow_in_process("request-2", "run-2")
+    trace.follow_in_process(Trace("request-2", "run-2"))
     try:
         thread = threading.Thread(target=retire, args=(stub,))
         thread.start()

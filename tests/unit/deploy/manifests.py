@@ -28,6 +28,7 @@ COMPONENTS = (
     "served-models",
     "external-redis",
     "servicemonitor",
+    "traces",
     "ingress",
     "ingress-tls",
     "gateway",

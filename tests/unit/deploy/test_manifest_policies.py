@@ -318,6 +318,18 @@ def test_the_external_redis_overlay_has_no_redis() -> None:
         assert not [key for key in environment(built, container) if key.endswith("REDIS_URL")]
 
 
+def test_the_traces_overlay_adds_the_collector() -> None:
+    built = combined("multi-node", "traces")
+    components = {"learner", "node", "planner", "replay", "sim"}
+    added = {(component, "monitoring", 4318) for component in components}
+    without = combined("multi-node")
+    assert arrows(built, "Ingress") == arrows(without, "Ingress")
+    assert arrows(built, "Egress") == arrows(without, "Egress") | added | {("sim", "kube-system", 53)}
+    for name, _, container in containers(built):
+        told = "OTEL_EXPORTER_OTLP_ENDPOINT" in environment(built, container)
+        assert told == (name != "redis"), name
+
+
 def test_the_gpu_overlay_puts_models_on_gpus() -> None:
     built = overlay("gpu")
     for name in ("planner", "learner"):
