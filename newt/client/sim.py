@@ -14,8 +14,9 @@ import contextlib
 import enum
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -23,7 +24,7 @@ import numpy.typing as npt
 import structlog
 
 from newt.client.steps import Observation, Step, read_observation, read_step
-from newt.errors import InvalidInputError, NewtError, NotFoundError, PreconditionError, UnavailableError
+from newt.errors import InvalidInputError, LostError, NewtError, NotFoundError, PreconditionError, UnavailableError
 from newt.tasks.registry import Task
 from newt.wire.channels import connect
 from newt.wire.lockstep import LockstepStream
@@ -33,6 +34,10 @@ from newt.wire.status import rpc_code
 from newt.wire.tasks import from_message
 from newt.wire.tensors import decode, encode
 from newt.wire.v1 import sim_pb2, sim_pb2_grpc
+
+T = TypeVar("T")
+Lost = Callable[[], None]
+"""Is told each time that a server could not bring simulators back, and is asked again."""
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +106,7 @@ class SimClient:
         lease_s: float = 0.0,
         with_expert: bool = False,
         keep_alive: bool = False,
+        lost: Lost | None = None,
     ) -> SimSession:
         """Builds instances and leases them.
 
@@ -113,6 +119,7 @@ class SimClient:
             with_expert: Return the scripted expert's actions as well.
             keep_alive: Renew from a background thread, so that pauses between steps may be long. The session
                 then lives as long as its object.
+            lost: Is told each time that the server could not bring simulators back, and is asked again.
 
         Raises:
             UnavailableError: The server does not answer.
@@ -135,7 +142,9 @@ class SimClient:
         # Building may take minutes; that nobody is there should be known at once.
         self.peer.call(self.stub.Describe, sim_pb2.DescribeRequest(), self.timeout_s)
         build_s = self._build_timeout_s + _BUILD_S * len(tasks)
-        channel, reply = self.peer.wait(lambda: self._open(request, build_s), build_s, on=(UnavailableError,))
+        channel, reply = self.peer.wait(
+            _telling(lost, lambda: self._open(request, build_s)), build_s, on=(UnavailableError,)
+        )
         session = SimSession(self.peer, channel, self.timeout_s, reply, keep_alive)
         self._sessions.add(session)
         return session
@@ -257,12 +266,13 @@ class SimSession:
         """N."""
         return len(self.tasks)
 
-    def reset(self, rows: Sequence[int] = (), seeds: Sequence[int] = ()) -> Observation:
+    def reset(self, rows: Sequence[int] = (), seeds: Sequence[int] = (), *, lost: Lost | None = None) -> Observation:
         """Starts new episodes. A step that is under way is finished first, and its result dropped.
 
         Args:
             rows: Which; empty means all.
             seeds: Seeds of the episodes, one per row; empty lets every row continue its own sequence.
+            lost: As for `SimClient.open`.
 
         Returns:
             The state of all rows.
@@ -276,7 +286,12 @@ class SimSession:
             if self._pending is not None:
                 with contextlib.suppress(InvalidInputError, PreconditionError):  # Then it has moved nothing.
                     self.receive()
-            reply = self._peer.call(self._stub.Reset, request, self._timeout_s)
+            stub = self._stub
+            if lost is None:
+                reply = self._peer.call(stub.Reset, request, self._timeout_s)
+            else:
+                once = _telling(lost, lambda: self._peer.once(stub.Reset, request, self._timeout_s))
+                reply = self._peer.wait(once, self._timeout_s, on=(UnavailableError,))
         return read_observation(reply.observation, self.num_envs)
 
     @property
@@ -312,7 +327,7 @@ class SimSession:
                 self._lease.drop_stream()
                 raise
 
-    def receive(self, wait_s: float = 0.0) -> Step:
+    def receive(self, wait_s: float = 0.0, *, lost: Lost | None = None) -> Step:
         """The result of the step that was sent.
 
         After every error but a refusal `receive` may be called again, until it succeeds: the step keeps its number, so
@@ -321,6 +336,7 @@ class SimSession:
         Args:
             wait_s: How long to ask again while the server is away or restarts its simulators; a client with patience
                 asks for as long as that lasts.
+            lost: As for `SimClient.open`.
 
         Raises:
             InvalidInputError, PreconditionError, NotFoundError: The step was refused; nothing has moved.
@@ -328,7 +344,7 @@ class SimSession:
             LostError: Simulators died and are being restarted.
         """
         with self.in_use():
-            return self._peer.wait(self._receive, wait_s)
+            return self._peer.wait(_telling(lost, self._receive), wait_s)
 
     def render(self, rows: Sequence[int] = ()) -> npt.NDArray[np.uint8]:
         """Draws rows (empty means all) as they are now: uint8[R, 224, 224, 3]."""
@@ -408,6 +424,20 @@ class SimSession:
                 raise
         reply: sim_pb2.StepResponse = self._peer.once(self._stub.Step, request, self._timeout_s)
         return reply
+
+
+def _telling(lost: Lost | None, call: Callable[[], T]) -> Callable[[], T]:
+    """A try that tells of simulators that are lost."""
+
+    def told() -> T:
+        try:
+            return call()
+        except LostError:
+            if lost is not None:
+                lost()
+            raise
+
+    return told
 
 
 class _InUse:

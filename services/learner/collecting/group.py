@@ -107,8 +107,9 @@ class CollectorGroup:
             derive(self._spec.seed, "envs", instance.task.name, instance.number, episode)
             for instance, episode in zip(self._instances, self._next_episode, strict=True)
         ]
-        with services.open(self._domain, self._tasks, seeds, with_frames=services.vision is not None) as session:
-            shown = session.reset()
+        with_frames = services.vision is not None
+        with services.open(self._domain, self._tasks, seeds, with_frames=with_frames, lost=self._lost) as session:
+            shown = session.reset(lost=self._lost)
             sight = Sight(services.vision, len(self._tasks))
             stage = EpisodeStage(self._tasks, sight.encoder_name)
             image = sight.begin(range(len(self._tasks)), shown)
@@ -119,6 +120,12 @@ class CollectorGroup:
                 self._pace.wait_for_turn(self._index)
                 shown, image, first = self._step(session, stage, sight, shown, image, first)
             log.info("simulator_left", domain=self._domain, instances=len(self._instances))
+
+    def _lost(self) -> None:
+        """Nobody waits for this group now, nor does it wait once nothing is wanted of it."""
+        self._pace.lost(self._index)
+        if self._pace.is_over():
+            raise CollectionOver
 
     def _step(
         self,
@@ -132,7 +139,7 @@ class CollectorGroup:
         decision = self._decide(shown.obs, image, first)
         with self._services.meter.timed("env_step"):
             session.send(decision.action)
-            step = session.receive()
+            step = session.receive(lost=self._lost)
         self._services.saw(self._tasks, step)
         self._pace.stepped(self._index, int((~self._left).sum()), int(decision.weights_version.max()))
         image, reached_image = sight.step(step)

@@ -141,6 +141,13 @@ class Pace:
             if self._crashes[group] == LAME_AFTER:
                 self._changed.notify_all()
 
+    def lost(self, group: int) -> None:
+        """The simulators of a group died at every attempt to bring them back: nobody waits for it until they are."""
+        with self._changed:
+            # Each attempt may have taken the simulator's step timeout: an environment that blocks in its reset, say.
+            self._crashes[group] = max(self._crashes.get(group, 0), LAME_AFTER)
+            self._changed.notify_all()
+
     def gave_up(self, group: int, transitions: int | None = None) -> None:
         """So many steps of a group will never be stored; None: all of its unfinished episodes'."""
         with self._changed:
@@ -153,7 +160,7 @@ class Pace:
         score, length = float(episode.score), len(episode.reward)
         total_reward = float(episode.reward.sum())
         with self._changed:
-            if self._crashes.get(group, 0) >= LAME_AFTER:
+            if self._is_lame(group):
                 # As one that starts late: it need not catch up before the others go on.
                 self._steps[group] = max(self._steps[group], self._slowest(group))
             self._crashes.pop(group, None)
@@ -226,7 +233,7 @@ class Pace:
         with self._changed:
             self._pauses += 1
             self._changed.notify_all()  # Those that wait for slower groups stand still as well.
-            while not (self.is_over() or set(self._steps) <= self._parked):
+            while not (self.is_over() or {g for g in self._steps if not self._is_lame(g)} <= self._parked):
                 self._stop.check()
                 self._changed.wait()
         try:
@@ -239,8 +246,11 @@ class Pace:
 
     def _slowest(self, group: int) -> int:
         """Steps of the slowest group that is not lame; this group's own, where all are."""
-        counts = (s for g, s in self._steps.items() if self._crashes.get(g, 0) < LAME_AFTER)
+        counts = (s for g, s in self._steps.items() if not self._is_lame(g))
         return min(counts, default=self._steps[group])
+
+    def _is_lame(self, group: int) -> bool:
+        return self._crashes.get(group, 0) >= LAME_AFTER
 
     def _counted(self) -> int:
         # Collection ends when the total is stored; the episodes that are unfinished then are steps beyond it. Stretched

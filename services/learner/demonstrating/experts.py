@@ -15,7 +15,7 @@ from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour
 from services.learner.demonstrating.disturbance import Disturbance
 from services.learner.seeds import derive
-from services.learner.worker.connections import Services
+from services.learner.worker.connections import Services, SimsGoneError, give_up
 
 # Experts fail now and then; one that fails more often than this is given up ...
 FAILURES_PER_EPISODE = 5
@@ -113,6 +113,10 @@ class _DemoSession:
         while any(self._wanted.values()):
             try:
                 self._play()
+            except SimsGoneError as error:
+                log.warning("demo_simulators_gone", domain=self._domain, error=str(error))
+                for task, _ in self._rows:
+                    self._note_crash(task.name)
             except (NotFoundError, PreconditionError) as error:
                 log.warning("demo_session_lost", domain=self._domain, error=str(error))
         return self._given_up
@@ -122,8 +126,8 @@ class _DemoSession:
         tasks = [task for task, _ in self._rows]
         seeds = [derive("demos", self._demo_set, task.name, copy, self._sessions) for task, copy in self._rows]
         self._sessions += 1
-        with services.open(self._domain, tasks, seeds, with_expert=True) as session:
-            shown = session.reset()
+        with services.open(self._domain, tasks, seeds, with_expert=True, lost=give_up) as session:
+            shown = session.reset(lost=give_up)
             stage = EpisodeStage(tasks)
             for row in range(len(tasks)):
                 self._begin(stage, row, shown)
@@ -133,7 +137,8 @@ class _DemoSession:
                 for row, disturbance in enumerate(self._disturbances):
                     noise = disturbance.noise()
                     action[row, : len(noise)] = np.clip(action[row, : len(noise)] + noise, -1, 1)
-                step = session.step(action)
+                session.send(action)
+                step = session.receive(lost=give_up)
                 self._record(stage, action, step)
                 shown = step.observation
 

@@ -93,9 +93,9 @@ class PlannedEpisode:
     left_out: bool = False
     frames: list[Frame] = field(default_factory=list)
 
-    def restart(self) -> None:
-        """Forgets a broken attempt. Raises RunFailedError if it is one too many."""
-        self.crashes += 1
+    def restart(self, crashes: int = 1) -> None:
+        """Forgets a broken attempt, in which so much crashed. Raises RunFailedError if it is one too many."""
+        self.crashes += crashes
         if self.crashes > MAX_CRASHES:
             raise RunFailedError(
                 f"the simulator of {self.task.name} broke {self.crashes} times in one episode; its log says why, mend "

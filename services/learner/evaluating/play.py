@@ -28,11 +28,12 @@ from services.learner.playing.actor import Decision
 from services.learner.playing.sight import Floats, Sight
 from services.learner.seeds import derive, generator
 from services.learner.waiting import RunFailedError
-from services.learner.worker.connections import Services
+from services.learner.worker.connections import Services, SimsGoneError, give_up
 
 MAX_ROWS = 32  # of one session
 MAX_VIDEO_TASKS = 8  # of one session: their frames are kept in memory until the episodes end
 MAX_SESSIONS = 4  # at once
+GONE = 2  # crashes that simulators which do not come back stand for: each is several attempts
 
 log = structlog.get_logger(__name__)
 
@@ -146,18 +147,19 @@ class _SessionPlayer:
                 with self._open() as session:
                     self._play(session)
             except (NotFoundError, PreconditionError) as error:
-                # The simulator service was restarted: what is unfinished starts again.
+                # The simulator service was restarted, or its simulators died again and again: what is unfinished starts
+                # again.
                 log.warning("evaluation_session_lost", domain=self._domain, error=str(error))
                 for row, queue in enumerate(self._queues):
                     if queue:
-                        self._begin_again(row)
+                        self._begin_again(row, GONE if isinstance(error, SimsGoneError) else 1)
         return self._version
 
-    def _begin_again(self, row: int) -> None:
+    def _begin_again(self, row: int, crashes: int = 1) -> None:
         """Forgets the broken attempt of a row; leaves its task out if that is one too many and others are spared."""
         episode = self._queues[row][0]
         try:
-            episode.restart()
+            episode.restart(crashes)
         except RunFailedError as error:
             if not self._plan.spares_others:
                 raise
@@ -170,7 +172,12 @@ class _SessionPlayer:
     def _open(self) -> SimSession:
         seeds = [derive(self._plan.seed, "idle", row) for row in range(len(self._tasks))]
         return self._services.open(
-            self._domain, self._tasks, seeds, auto_reset=AutoReset.DISABLED, with_frames=self._vision is not None
+            self._domain,
+            self._tasks,
+            seeds,
+            auto_reset=AutoReset.DISABLED,
+            with_frames=self._vision is not None,
+            lost=give_up,
         )
 
     def _play(self, session: SimSession) -> None:
@@ -189,7 +196,7 @@ class _SessionPlayer:
             if version:
                 self._version = min(self._version or version, version)
             session.send(decision.action)
-            step = session.receive()
+            step = session.receive(lost=give_up)
             obs, image = step.observation.obs, self._sight.look(step.observation)
             ended = self._record(step, decision, image)
             first = np.zeros(len(self._tasks), np.bool_)
@@ -203,7 +210,7 @@ class _SessionPlayer:
         for row in rows:
             queue = self._queues[row]
             seeds.append(queue[0].seed if queue else self._plan.episode_seed(self._tasks[row].name, 0))
-        shown = session.reset(rows, seeds)
+        shown = session.reset(rows, seeds, lost=give_up)
         image = self._sight.begin(rows, shown)
         if self._stage is not None:
             for row, seed in zip(rows, seeds, strict=True):

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import structlog
 
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
-from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+from newt.client.sim import AutoReset, Lost, ObsMode, SimClient, SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import Task
@@ -31,6 +31,15 @@ MANY_CRASHES = 20
 log = structlog.get_logger(__name__)
 
 REMEDY = "start it, or correct its address in the learner's settings"
+
+
+class SimsGoneError(PreconditionError):
+    """The simulators of a session died at every attempt to bring them back, and nobody waits any longer."""
+
+
+def give_up() -> NoReturn:
+    """What a session is to call when simulators are `lost`, where that ends it."""
+    raise SimsGoneError("the simulators died at every attempt to bring them back")
 
 
 @dataclass(frozen=True)
@@ -135,8 +144,11 @@ class Services:
         auto_reset: AutoReset = AutoReset.SAME_STEP,
         with_expert: bool = False,
         with_frames: bool = False,
+        lost: Lost | None = None,
     ) -> SimSession:
         """Leases instances of one domain, waiting for room; their lease is kept alive.
+
+        `lost` is told each time that the simulator could not build them, and is asked again.
 
         Raises:
             NotFoundError, PreconditionError: The simulator refuses them. Callers ask again, so it takes a second.
@@ -145,7 +157,13 @@ class Services:
         names = [task.name for task in tasks]
         try:
             session = self.sims[domain].open(
-                names, seeds, obs_mode=obs_mode, auto_reset=auto_reset, with_expert=with_expert, keep_alive=True
+                names,
+                seeds,
+                obs_mode=obs_mode,
+                auto_reset=auto_reset,
+                with_expert=with_expert,
+                keep_alive=True,
+                lost=lost,
             )
         except (NotFoundError, PreconditionError):
             self.patience.pause(REFUSED_PAUSE_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +13,16 @@ from sim_running import RunningServer
 from newt.client import SimClient, SimSession, Step
 from newt.client.planner import PlannerClient
 from newt.client.replay import ReplayClient
+from newt.tasks.registry import Task
+from services.learner.demonstrating.experts import _DemoSession
 from services.learner.evaluating.plan import EvaluationPlan
 from services.learner.evaluating.play import evaluate
 from services.learner.playing.actor import Model
-from services.learner.waiting import Patience, RunFailedError, StopFlag
+from services.learner.waiting import Patience, RunFailedError, StopFlag, Stopped
 from services.learner.worker.connections import MANY_CRASHES, Services
 
 SOURCE = """
-import os, subprocess
+import os, subprocess, time
 import gymnasium, numpy as np
 from newt.own import OwnTask
 
@@ -35,6 +37,8 @@ class Env(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        if self.order == "block":
+            time.sleep(1000)
         self.steps = 0
         return self.np_random.uniform(-1, 1, 2), {}
 
@@ -59,8 +63,9 @@ class Env(gymnasium.Env):
 
 
 TASKS = [
-    OwnTask(name=name, make=lambda name=name: Env(name), goal="Do something or other.", episode_length=10)
-    for name in ("good", "print", "fork", "shape", "exit", "die", "leak")
+    OwnTask(name=name, make=lambda name=name: Env(name), goal="Do something or other.", episode_length=10,
+            expert=lambda env, seen: np.ones(1))
+    for name in ("good", "print", "fork", "shape", "exit", "die", "leak", "block")
 ]
 """
 HARMLESS = ("print", "fork")
@@ -145,3 +150,48 @@ def test_an_evaluation_spares_the_other_tasks(server: RunningServer) -> None:
             evaluate(services, replace(plan, spares_others=False))
         with pytest.raises(RunFailedError, match=r"all tasks .*\(exit\)"):
             evaluate(services, replace(plan, tasks=both[1:]))
+
+
+@pytest.fixture
+def beside_blocking(
+    start: Callable[..., RunningServer], tmp_path: Path
+) -> Iterator[tuple[Services, list[Task], StopFlag]]:
+    """Services of two simulators; a task of one, and a task of the other whose reset blocks for good."""
+    (tmp_path / "env.py").write_text(SOURCE)
+    own = {"domains": ("own",), "sources": (str(tmp_path),), "workers": 1, "step_timeout_s": 1.0}
+    stop, nobody = StopFlag(), "127.0.0.1:9"
+    patience = Patience(stop)
+    sims = {name: SimClient(start(**own).address, 30, patience=patience) for name in ("good", "block")}
+    with Services(sims, PlannerClient(nobody), ReplayClient(nobody), patience) as services:
+        described = {task.name: task for task in sims["good"].describe()}
+        yield services, [replace(described[name], domain=name) for name in ("good", "block")], stop
+
+
+def test_an_evaluation_leaves_out_what_blocks(beside_blocking: tuple[Services, list[Task], StopFlag]) -> None:
+    services, both, _ = beside_blocking
+    plan = EvaluationPlan(both, 2, "random", Model("nobody", ("good", "block")), seed=1, spares_others=True)
+    assert evaluate(services, plan).tasks.keys() == {"good"}
+
+
+def test_demonstrations_of_what_blocks_are_given_up(beside_blocking: tuple[Services, list[Task], StopFlag]) -> None:
+    services, both, _ = beside_blocking
+    demos = _DemoSession(services, "set", "block", both[1:], {"block": 2}, 2, 0.0, lambda missing: None)
+    assert demos.play() == {"block": 2}
+
+
+def test_a_session_tells_that_its_simulators_do_not_come_back(
+    beside_blocking: tuple[Services, list[Task], StopFlag],
+) -> None:
+    """Each time before they are asked for again, for as long as it takes."""
+    services, both, stop = beside_blocking
+    waits: list[str | None] = []
+
+    def lost() -> None:
+        waits.append(services.patience.waiting_on)
+        if len(waits) == 2:
+            stop.set()
+
+    with services.open("block", both[1:], [1]) as session, pytest.raises(Stopped):
+        session.reset(lost=lost)
+    assert waits[0] is None
+    assert "the simulators died at every attempt to reset them" in (waits[1] or "")

@@ -80,6 +80,33 @@ def test_nobody_waits_for_a_group_that_only_crashes_and_it_need_not_catch_up() -
         waiting.result(WAIT_S)
 
 
+def test_nobody_waits_for_a_group_whose_simulators_do_not_come_back() -> None:
+    pace = _pace(lead=5)
+    pace.join(0)
+    pace.join(1)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            pace.wait_for_turn(1)
+            pace.stepped(1, 1)
+        pace.wait_for_turn(1)  # parks while there is a pause
+
+    def pause() -> None:
+        with pace.paused():
+            pass
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(run, 20)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        pause_ = pool.submit(pause)  # group 0 is in its simulator
+        with pytest.raises(TimeoutError):
+            pause_.result(0.3)
+        pace.lost(0)
+        pause_.result(WAIT_S)
+        waiting.result(WAIT_S)
+
+
 def test_many_groups_that_wait_for_one_cost_nothing() -> None:
     pace, groups, steps = _pace(lead=1), range(20), 3
     for group in range(len(groups) + 1):
