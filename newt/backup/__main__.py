@@ -1,6 +1,6 @@
-"""`python -m newt.backup make|restore FOLDER`: what `newt backup` and `newt restore` do, in the learner's image.
+"""`python -m newt.backup make|restore PLACE`: what `newt backup` and `newt restore` do, in the learner's image.
 
-Redis and the data folder are the learner's, by its own settings.
+PLACE is a folder or s3://BUCKET/PATH. Redis and the data folder are the learner's, by its own settings.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m newt.backup", description=__doc__)
     parser.add_argument("action", choices=("make", "restore"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--keep", type=int, help="FOLDER is one of backups: add one, keep the newest so many")
+    parser.add_argument("place", metavar="PLACE")
+    parser.add_argument("--keep", type=int, help="PLACE is one of backups: add one, keep the newest so many")
     options = parser.parse_args()
     try:
         url, data = redis_address(SecretStr(_setting("NEWT_LEARNER_REDIS_URL"))), _setting("NEWT_LEARNER_DATA_DIR")
         if options.action == "restore":
-            print(f"restored {options.folder}: {restoring.restore(options.folder, url, Path(data)).summary()}")
+            print(f"restored {options.place}: {restoring.restore(options.place, url, Path(data)).summary()}")
         elif options.keep is not None:
-            folder, done = making.make_kept(options.folder, options.keep, url, Path(data))
-            print(f"{folder}: {done.summary()}")
+            place, done = making.make_kept(options.place, options.keep, url, Path(data))
+            print(f"{place}: {done.summary()}")
         else:
-            print(f"{options.folder}: {making.make(options.folder, url, Path(data)).summary()}")
+            print(f"{options.place}: {making.make(options.place, url, Path(data)).summary()}")
     except (NewtError, OSError) as error:
         print(f"newt: {error}", file=sys.stderr)
         return 1

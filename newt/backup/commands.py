@@ -7,13 +7,11 @@ that the services have are enough.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from newt.backup.manifest import FileEntry
+from newt.backup.places import Sink
 from newt.errors import CorruptDataError
 
 Word = bytes | str | int
@@ -26,23 +24,15 @@ _AT_ONCE = 1_000
 class CommandFile:
     """Writes commands.
 
-    with CommandFile(path) as out:
+    with place.create(REDIS) as file:
+        out = CommandFile(file)
         out.add("SET", "key", b"value")
     out.entry   # its size and digest
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
+    def __init__(self, file: Sink) -> None:
+        self._file = file
         self._digest, self._size = hashlib.sha256(), 0
-
-    def __enter__(self) -> CommandFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._file as file:
-            if error is None:
-                file.flush()
-                os.fsync(file.fileno())
 
     @property
     def entry(self) -> FileEntry:
@@ -72,25 +62,24 @@ def encoded(word: str | int) -> bytes:
     return str(word).encode("utf-8", "surrogateescape")
 
 
-def read(path: Path) -> Iterator[list[bytes]]:
-    """The commands of a file. Raises CorruptDataError where it is none of ours."""
-    with path.open("rb") as file:
-        while line := file.readline(32):
-            words = [_word(file, path) for _ in range(_number(line, b"*", path))]
-            if len(words) < 2 or words[0] not in KNOWN:
-                raise CorruptDataError(f"{path} has a command that no backup has: {words[:1]}")
-            yield words
+def read(file: BinaryIO, where: str) -> Iterator[list[bytes]]:
+    """The commands of a file. Raises CorruptDataError where it is none of ours, and says where it is."""
+    while line := file.readline(32):
+        words = [_word(file, where) for _ in range(_number(line, b"*", where))]
+        if len(words) < 2 or words[0] not in KNOWN:
+            raise CorruptDataError(f"{where} has a command that no backup has: {words[:1]}")
+        yield words
 
 
-def _word(file: BinaryIO, path: Path) -> bytes:
-    size = _number(file.readline(32), b"$", path)
+def _word(file: BinaryIO, where: str) -> bytes:
+    size = _number(file.readline(32), b"$", where)
     data = file.read(size + 2)
     if len(data) != size + 2:
-        raise CorruptDataError(f"{path} ends in the middle of a command")
+        raise CorruptDataError(f"{where} ends in the middle of a command")
     return data[:-2]
 
 
-def _number(line: bytes, mark: bytes, path: Path) -> int:
+def _number(line: bytes, mark: bytes, where: str) -> int:
     if not line.startswith(mark) or not line[1:-2].isdigit():
-        raise CorruptDataError(f"{path} holds no commands of Redis: {line[:20]!r}")
+        raise CorruptDataError(f"{where} holds no commands of Redis: {line[:20]!r}")
     return int(line[1:-2])

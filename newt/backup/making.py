@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from newt import __version__
-from newt.backup import folders, manifest, redis_side
+from newt.backup import folders, manifest, places, redis_side
 from newt.backup.commands import CommandFile
 from newt.backup.manifest import DATA, REDIS, FileEntry, Manifest
-from newt.errors import AlreadyExistsError, ExhaustedError, InvalidInputError, NotFoundError, UnavailableError
+from newt.backup.places import Place
+from newt.errors import (
+    AlreadyExistsError,
+    ExhaustedError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+)
 from newt.runs.record import FINISHED
 
 _NAME = "%Y%m%dT%H%M%SZ"
@@ -19,7 +25,7 @@ _FINISHED = {state.encode() for state in FINISHED}
 _NAME_LENGTH = len("20260101T000000Z")
 
 
-def make(folder: Path, redis_url: str, data: Path) -> Manifest:
+def make(target: str | Path, redis_url: str, data: Path) -> Manifest:
     """Copies the learner's folders, then Redis, which is therefore never older than a run's newest checkpoint.
 
     So a restored run is like one after a crash: it goes back to that checkpoint, and replay holds what came since.
@@ -27,7 +33,7 @@ def make(folder: Path, redis_url: str, data: Path) -> Manifest:
     What was created after the beginning is left out.
 
     Args:
-        folder: Folder to make; may exist if it is empty.
+        target: Folder to make, or s3://BUCKET/PATH; may exist if it is empty.
         redis_url: Address of Redis, with its password.
         data: The learner's data folder.
 
@@ -36,70 +42,76 @@ def make(folder: Path, redis_url: str, data: Path) -> Manifest:
 
     Raises:
         NotFoundError: There is no data folder.
-        AlreadyExistsError: The folder has something in it.
-        UnavailableError: Redis cannot be reached.
+        AlreadyExistsError: The target has something in it.
+        InvalidInputError: The target makes no sense.
+        UnavailableError: Redis or the bucket's storage cannot be reached.
+        ForbiddenError: The storage refuses the keys that it is given.
         ExhaustedError: The disk is full. As with every error, what was written is removed.
     """
     if not data.is_dir():
         raise NotFoundError(f"{data} is no folder; expected the learner's data folder (NEWT_LEARNER_DATA_DIR)")
-    made = not folder.exists()
-    _require_empty(folder)
+    place = places.at(target)
+    made = not Path(target).exists()
+    _require_empty(place)
     try:
-        return _make(folder, redis_url, data)
+        return _make(place, redis_url, data)
     except BaseException as error:
-        left = _remove(folder, itself=made)
+        left = _remove(place, itself=made)
         if isinstance(error, OSError):
             raise ExhaustedError(
-                f"the backup to {folder} cannot be written: {error.strerror or error}; {left}"
+                f"the backup to {place} cannot be written: {error.strerror or error}; {left}"
             ) from error
-        if isinstance(error, UnavailableError):
-            raise UnavailableError(f"{error}; {left}") from error
+        if isinstance(error, UnavailableError | ForbiddenError):
+            raise type(error)(f"{error}; {left}") from error
         raise
 
 
-def make_kept(folder: Path, keep: int, redis_url: str, data: Path) -> tuple[Path, Manifest]:
+def make_kept(target: str | Path, keep: int, redis_url: str, data: Path) -> tuple[str, Manifest]:
     """Makes a backup named after the time in a folder of backups, then removes all but the newest of them.
 
     Args:
-        folder: Folder of backups.
+        target: Folder of backups, or s3://BUCKET/PATH.
         keep: Whole backups that stay, this one among them.
         redis_url: As in `make`.
         data: As in `make`.
+
+    Returns:
+        Where it is, and what is in it.
     """
     if keep < 1:
         raise InvalidInputError("--keep", f"got {keep}, expected at least 1")
-    path = folder / f"{datetime.now(UTC):{_NAME}}"
-    done = make(path, redis_url, data)
-    ours = sorted(p for p in folder.iterdir() if len(p.name) == _NAME_LENGTH and _is_time(p.name))
-    whole = [p for p in ours if (p / manifest.NAME).is_file()]
+    parent = places.at(target)
+    name = f"{datetime.now(UTC):{_NAME}}"
+    done = make(f"{target}/{name}" if isinstance(target, str) else target / name, redis_url, data)
+    ours = [name for name in parent.entries() or () if len(name) == _NAME_LENGTH and _is_time(name)]
+    whole = [name for name in ours if parent.child(name).has(manifest.NAME)]
     for old in ours:
         if len(whole) > keep and old < whole[-keep]:
-            _remove(old, itself=True)
-    return path, done
+            _remove(parent.child(old), itself=True)
+    return str(parent.child(name)), done
 
 
-def _make(folder: Path, redis_url: str, data: Path) -> Manifest:
-    folder.mkdir(parents=True, exist_ok=True)
+def _make(place: Place, redis_url: str, data: Path) -> Manifest:
     client = redis_side.connect(redis_url)
     files: dict[str, FileEntry] = {}
 
     def copy_folder(name: str) -> None:
-        shutil.rmtree(folder / DATA / name, ignore_errors=True)
-        for path in [path for path in files if path.startswith(f"{DATA}/{name}/")]:
+        inside = f"{DATA}/{name}"
+        place.clear(inside)
+        for path in [path for path in files if path.startswith(f"{inside}/")]:
             del files[path]
-        copied = folders.copy_folder(data / name, folder / DATA / name)
-        files.update({f"{DATA}/{name}/{path}": entry for path, entry in copied.items()})
+        files.update(folders.copy_folder(data / name, place, inside))
 
     with redis_side.translated():
         client.ping()
         known = redis_side.Known.read(client)
-    (folder / DATA).mkdir()
     copy_folder("checkpoints")
     copy_folder("demos")
     for kind, ids in (("runs", known.runs), ("evaluations", known.jobs["evaluations"])):
         for record_id in ids:
             copy_folder(f"{kind}/{record_id}")
-    with CommandFile(folder / REDIS) as out, redis_side.translated():
+    with place.create(REDIS) as file, redis_side.translated():
+        out = CommandFile(file)
         copied = redis_side.copy(client, known, out)
     client.close()
     files[REDIS] = out.entry
@@ -121,28 +133,24 @@ def _make(folder: Path, redis_url: str, data: Path) -> Manifest:
         episodes=copied.episodes,
         files=files,
     )
-    manifest.write(folder, result)
+    manifest.write(place, result)
     return result
 
 
-def _require_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "a backup that was not finished" if (folder / DATA).is_dir() else "not an empty folder"
-        if (folder / manifest.NAME).is_file():
-            what = "a backup already"
-        raise AlreadyExistsError(f"{folder} is {what}; choose another folder, or remove it")
+def _require_empty(place: Place) -> None:
+    entries = place.entries()
+    if entries == []:
+        return
+    what = "a backup that was not finished" if DATA in (entries or ()) else "not an empty folder"
+    if manifest.NAME in (entries or ()):
+        what = "a backup already"
+    raise AlreadyExistsError(f"{place} is {what}; choose another place, or remove it")
 
 
-def _remove(folder: Path, *, itself: bool) -> str:
+def _remove(place: Place, *, itself: bool) -> str:
     """Removes a backup, its manifest first; returns what is left of it, in words."""
-    (folder / manifest.NAME).unlink(missing_ok=True)
-    for entry in list(folder.iterdir()) if folder.is_dir() else ():
-        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
-    if itself and folder.is_dir() and not os.listdir(folder):
-        folder.rmdir()
-    return (
-        "nothing of it is left" if not folder.exists() or not os.listdir(folder) else f"remove what is left in {folder}"
-    )
+    gone = place.remove((manifest.NAME, REDIS, f"{manifest.NAME}.partial", DATA), itself=itself)
+    return "nothing of it is left" if gone else f"remove what is left in {place}"
 
 
 def _is_time(name: str) -> bool:

@@ -1,15 +1,14 @@
-"""The manifest of a backup: what is in it, and that it is whole. It comes last; a folder without it is no backup."""
+"""The manifest of a backup: what is in it, and that it is whole. It comes last; a place without it holds no backup."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from newt.backup.places import Place
 from newt.errors import CorruptDataError, NotFoundError, PreconditionError
 
 FORMAT = 1
@@ -17,7 +16,6 @@ FORMAT = 1
 NAME = "manifest.json"
 REDIS = "redis.resp"
 DATA = "data"
-_CHUNK_BYTES = 2**20
 
 
 class FileEntry(BaseModel):
@@ -27,6 +25,11 @@ class FileEntry(BaseModel):
 
     size_bytes: int = Field(ge=0)
     sha256: str
+    mtime_ns: int | None = Field(default=None, description="When the file was changed last; buckets do not keep that.")
+
+    def is_same(self, other: FileEntry) -> bool:
+        """Whether both are of the same bytes."""
+        return (self.size_bytes, self.sha256) == (other.size_bytes, other.sha256)
 
 
 class Manifest(BaseModel):
@@ -58,32 +61,29 @@ class Manifest(BaseModel):
         )
 
 
-def write(folder: Path, manifest: Manifest) -> None:
-    """Makes a backup of a folder whose files are all there."""
-    partial = folder / f"{NAME}.partial"
-    with partial.open("w") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / NAME)
+def write(place: Place, manifest: Manifest) -> None:
+    """Makes a backup of a place whose files are all there."""
+    place.put(NAME, manifest.model_dump_json(indent=1).encode())
 
 
-def read(folder: Path) -> Manifest:
+def read(place: Place) -> Manifest:
     """The manifest of a backup.
 
     Raises:
-        NotFoundError: The folder is no backup, or one that was not finished.
+        NotFoundError: The place holds no backup, or one that was not finished.
         PreconditionError: A later version has made it.
         CorruptDataError: It cannot be read.
     """
-    path = folder / NAME
-    if not path.is_file():
-        raise NotFoundError(f"{folder} is no backup: it has no {NAME}, which is written when everything else is there")
+    path = f"{place}/{NAME}"
+    if not place.has(NAME):
+        raise NotFoundError(f"{place} is no backup: it has no {NAME}, which is written when everything else is there")
+    with place.open(NAME) as file:
+        text = file.read()
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(text)
         if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
             raise PreconditionError(
-                f"{folder} has format {values['format']}, this version knows formats up to {FORMAT}; restore it with "
+                f"{place} has format {values['format']}, this version knows formats up to {FORMAT}; restore it with "
                 f"Newt {values.get('newt_version', 'of a later version')} or later"
             )
         manifest = Manifest.model_validate(values)
@@ -95,31 +95,3 @@ def read(folder: Path) -> Manifest:
         if inside.is_absolute() or ".." in inside.parts or (name != REDIS and inside.parts[:1] != (DATA,)):
             raise CorruptDataError(f"{path} is damaged: it names {name!r}; nothing was restored: take another backup")
     return manifest
-
-
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Reads all files of a backup. Raises CorruptDataError for the first that is not as it was written."""
-    if REDIS not in manifest.files:
-        raise CorruptDataError(f"{folder / NAME} is damaged: it does not name {REDIS}; take another backup")
-    for name, entry in manifest.files.items():
-        try:
-            found = entry_of(folder / name)
-        except OSError as error:
-            raise CorruptDataError(
-                f"{folder / name} cannot be read ({error.strerror}); nothing was restored: take another backup"
-            ) from error
-        if found != entry:
-            raise CorruptDataError(
-                f"{folder / name} is damaged: got {found.size_bytes} bytes with SHA-256 {found.sha256[:12]}, expected "
-                f"{entry.size_bytes} with {entry.sha256[:12]}; nothing was restored: take another backup"
-            )
-
-
-def entry_of(path: Path) -> FileEntry:
-    """Size and digest of a file."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(size_bytes=size, sha256=digest.hexdigest())

@@ -9,20 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from newt.backup import commands, folders, manifest, redis_side
+from newt.backup import commands, folders, manifest, places, redis_side
 from newt.backup.manifest import DATA, REDIS, Manifest
-from newt.errors import ExhaustedError, PreconditionError, UnavailableError
+from newt.backup.places import Place, Sink
+from newt.errors import CorruptDataError, ExhaustedError, ForbiddenError, PreconditionError, UnavailableError
 
 _STAGE = ".restoring"
 _BATCH_BYTES = 8 * 2**20
 _BATCH_COMMANDS = 1_000
 
 
-def restore(folder: Path, redis_url: str, data: Path) -> Manifest:
+def restore(source: str | Path, redis_url: str, data: Path) -> Manifest:
     """Restores a backup, all or nothing: it is read through before anything is written.
 
     Args:
-        folder: A backup.
+        source: Folder of a backup, or s3://BUCKET/PATH.
         redis_url: Address of a Redis without anything of Newt, with its password.
         data: Data folder of a learner that is not running; made if it is missing.
 
@@ -33,18 +34,20 @@ def restore(folder: Path, redis_url: str, data: Path) -> Manifest:
         NotFoundError: It is no backup.
         CorruptDataError: It is damaged.
         PreconditionError: A later version has made it, or Redis or the data folder is not empty or in use.
-        UnavailableError: Redis cannot be reached.
+        UnavailableError: Redis or the bucket's storage cannot be reached.
+        ForbiddenError: The storage refuses the keys that it is given.
         ExhaustedError: There is no room. As with every error, what was written is removed.
     """
-    found = manifest.read(folder)
-    manifest.verify(folder, found)
+    place = places.at(source)
+    found = manifest.read(place)
+    verify(place, found)
     client = redis_side.connect(redis_url)
     with _unused(data), redis_side.translated():
         _require_empty(client, data)
         _require_room(data, found)
         try:
-            _copy_files(folder, found, data)
-            _run_commands(client, folder / REDIS)
+            _copy_files(place, found, data)
+            _run_commands(client, place)
             _point_at(client, found, data)
             for entry in (data / _STAGE).iterdir():
                 entry.rename(data / entry.name)  # onto an empty folder at most
@@ -54,6 +57,8 @@ def restore(folder: Path, redis_url: str, data: Path) -> Manifest:
             if isinstance(error, OSError):
                 why = f"{data} cannot be written: {error.strerror or error}"
                 raise ExhaustedError(f"{why}; {told}") from error
+            if isinstance(error, UnavailableError | ForbiddenError | CorruptDataError):
+                raise type(error)(f"{error}; {told}") from error
             with redis_side.translated(told):
                 raise
     client.close()
@@ -100,22 +105,50 @@ def _require_room(data: Path, found: Manifest) -> None:
         raise ExhaustedError(f"{data} has room for {free} bytes, the backup's files have {needed}; nothing was changed")
 
 
-def _copy_files(folder: Path, found: Manifest, data: Path) -> None:
+def verify(place: Place, found: Manifest) -> None:
+    """Reads all files of a backup. Raises CorruptDataError for the first that is not as it was written."""
+    if REDIS not in found.files:
+        raise CorruptDataError(f"{place}/{manifest.NAME} is damaged: it does not name {REDIS}; take another backup")
+    for name in found.files:
+        try:
+            _copy(place, found, name, None)
+        except OSError as error:
+            raise CorruptDataError(
+                f"{place}/{name} cannot be read ({error.strerror}); nothing was restored: take another backup"
+            ) from error
+        except CorruptDataError as error:
+            raise CorruptDataError(f"{error}; nothing was restored: take another backup") from error
+
+
+def _copy(place: Place, found: Manifest, name: str, target: Sink | None) -> None:
+    with place.open(name) as file:
+        read, entry = folders.copy_bytes(file, target), found.files[name]
+    if not read.is_same(entry):
+        raise CorruptDataError(
+            f"{place}/{name} is damaged: got {read.size_bytes} bytes with SHA-256 {read.sha256[:12]}, expected "
+            f"{entry.size_bytes} with {entry.sha256[:12]}"
+        )
+
+
+def _copy_files(place: Place, found: Manifest, data: Path) -> None:
     """Beside the places where the learner looks for them."""
     (data / _STAGE).mkdir(exist_ok=True)
-    for name in found.files:
+    stage = places.FolderPlace(data / _STAGE)
+    for name, entry in found.files.items():
         if name != REDIS:
-            folders.copy_file(folder / name, data / _STAGE / Path(name).relative_to(DATA))
+            with stage.create(Path(name).relative_to(DATA).as_posix(), entry.mtime_ns) as out:
+                _copy(place, found, name, out)
 
 
-def _run_commands(client: Any, path: Path) -> None:
+def _run_commands(client: Any, place: Place) -> None:
     pipe, waiting, size = client.pipeline(transaction=False), 0, 0
-    for words in commands.read(path):
-        pipe.execute_command(*words)
-        waiting, size = waiting + 1, size + sum(map(len, words))
-        if waiting >= _BATCH_COMMANDS or size >= _BATCH_BYTES:
-            pipe.execute()
-            waiting = size = 0
+    with place.open(REDIS) as file:
+        for words in commands.read(file, f"{place}/{REDIS}"):
+            pipe.execute_command(*words)
+            waiting, size = waiting + 1, size + sum(map(len, words))
+            if waiting >= _BATCH_COMMANDS or size >= _BATCH_BYTES:
+                pipe.execute()
+                waiting = size = 0
     pipe.execute()
 
 

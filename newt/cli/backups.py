@@ -34,33 +34,35 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to make.")],
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="Folder to make, or s3://BUCKET/PATH.")],
     keep: Annotated[
         int | None,
         typer.Option(
-            min=1, help="FOLDER is one of backups: make one there, named after the time, and keep the newest so many."
+            min=1, help="PLACE is one of backups: make one there, named after the time, and keep the newest so many."
         ),
     ] = None,
     home: HomeOption = None,
     redis: RedisOption = None,
     data: DataOption = None,
 ) -> None:
-    """Copy runs, checkpoints, evaluations, buffers and demonstrations into a folder, while runs go on.
+    """Copy runs, checkpoints, evaluations, buffers and demonstrations into a folder or a bucket, while runs go on.
 
     A run restored from it goes on as it would after a crash: from its newest checkpoint, with the episodes of then.
+    Address and keys of a bucket's storage come from AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or
+    from where else its programs look for them.
     """
     from newt.backup import making
 
-    with console.status("Copying ..."), _deployment(home, redis, data, stopped=False) as (url, place):
+    with console.status("Copying ..."), _deployment(home, redis, data, stopped=False) as (url, folder):
         if keep is None:
-            done = making.make(folder, url, place)
+            done = making.make(place, url, folder)
         else:
-            folder, done = making.make_kept(folder, keep, url, place)
-    console.print(f"{folder}: {done.summary()}", soft_wrap=True, highlight=False, markup=False)
+            place, done = making.make_kept(place, keep, url, folder)
+    console.print(f"{place}: {done.summary()}", soft_wrap=True, highlight=False, markup=False)
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A backup.")],
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="A backup: a folder, or s3://BUCKET/PATH.")],
     home: HomeOption = None,
     redis: RedisOption = None,
     data: DataOption = None,
@@ -71,8 +73,8 @@ def restore(
     """
     from newt.backup import restoring
 
-    with console.status("Restoring ..."), _deployment(home, redis, data, stopped=True) as (url, place):
-        done = restoring.restore(folder, url, place)
+    with console.status("Restoring ..."), _deployment(home, redis, data, stopped=True) as (url, folder):
+        done = restoring.restore(place, url, folder)
     console.print(f"restored {done.summary()}", soft_wrap=True, highlight=False, markup=False)
     if redis is None:
         console.print(f"start the stack with: {command('up', home)}", soft_wrap=True, highlight=False, markup=False)

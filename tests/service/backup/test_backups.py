@@ -11,17 +11,16 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import redis
+from deployments import BUFFER, DEMOS, ROWS, Deployment, append, run_of, whole
 from typer.testing import CliRunner
 
-from newt.backup import folders, making, manifest, redis_side, restoring
+from newt.backup import folders, making, manifest, places, redis_side, restoring
 from newt.cli.main import app
 from newt.errors import (
     AlreadyExistsError,
@@ -33,115 +32,11 @@ from newt.errors import (
     UnavailableError,
 )
 from newt.local import redis_server
-from newt.local.redis_server import RedisServer
-from newt.runs.record import EpisodeStats, Evaluation, RunState
-from newt.runs.spec import RunSpec
-from newt.wire.episodes import Episode
+from newt.runs.record import RunState
 from services.learner.data_folder import DataFolder
 from services.learner.records import keys
 from services.learner.records.store import Records
-from services.learner.records.writer import RunWriter
-from services.replay.episode import pack
-from services.replay.store import ROOT, Kind, SpaceKey, Store
-
-PASSWORD = "of-a-test"
-BUFFER, DEMOS = SpaceKey(Kind.BUFFER, "run-1"), SpaceKey(Kind.DEMOS, "some")
-ROWS = 11
-
-
-@dataclass
-class Deployment:
-    """Redis and the data folder of a learner."""
-
-    server: RedisServer
-    data: Path
-
-    def contents(self) -> dict[str, Any]:
-        """Every key of Newt with its value, whatever Redis packs it into."""
-        client: Any = redis.Redis.from_url(self.server.url)
-        read: dict[bytes, Callable[[bytes], Any]] = {
-            b"string": client.get,
-            b"hash": client.hgetall,
-            b"list": lambda key: client.lrange(key, 0, -1),
-            b"set": client.smembers,
-            b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-            b"stream": client.xrange,
-        }
-        found = {key.decode(): read[client.type(key)](key) for key in client.scan_iter(match="newt:*")}
-        found.pop(keys.CHANGES, None)  # tells those who wait; nobody does
-        return found
-
-    def files(self) -> dict[str, bytes]:
-        """All files of the data folder but its lock."""
-        found = {str(path.relative_to(self.data)): path for path in self.data.rglob("*") if path.is_file()}
-        return {name: path.read_bytes() for name, path in found.items() if name != "learner.lock"}
-
-    def restore(self, folder: Path) -> manifest.Manifest:
-        return restoring.restore(folder, self.server.url, self.data)
-
-    def back_up(self, folder: Path) -> manifest.Manifest:
-        return making.make(folder, self.server.url, self.data)
-
-
-def episode(number: int) -> Episode:
-    obs, action = np.full((ROWS, 3), number, np.float32), np.zeros((ROWS - 1, 1), np.float32)
-    return Episode(f"e{number}", "walk", obs, action, np.zeros(ROWS - 1, np.float32))
-
-
-def append(store: Store, key: SpaceKey, number: int) -> None:
-    meta = store.meta(key)
-    assert meta is not None
-    stored = store.append(key, meta.incarnation, number, f"e{number}", pack(episode(number)), ROWS - 1, "walk")
-    assert stored.status == "stored"
-
-
-def run_of(records: Records, run_id: str, data: Path) -> RunWriter:
-    """A run that is training, with something of everything."""
-    records.runs.create(run_id, RunSpec.model_validate({"tasks": ["mw-reach"]}), data / "runs" / run_id)
-    attempt = records.runs.begin(run_id)
-    assert attempt is not None
-    writer = RunWriter(records, run_id, attempt)
-    writer.metrics("trainer", 1, 1, {"total_loss": 1.0})
-    writer.metrics("trainer", 2, 2, {"total_loss": 0.5})
-    stats = EpisodeStats(score=0.5, return_=3, success=None, length=10, episodes=1)
-    evaluation = {"kind": "random", "mode": "random", "env_steps": 1, "tasks": {"mw-reach": stats}}
-    writer.evaluation(Evaluation.model_validate(evaluation))
-    return writer
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    home = tmp_path_factory.mktemp("source")
-    server = redis_server.start(home / "redis", password=PASSWORD)
-    data = DataFolder((home / "data").resolve())
-    records = Records.connect(server.url)
-    run_of(records, "run-1", data.root)
-    run_of(records, "run-2", data.root).succeed()
-    job = {"id": "ev-1", "run_id": "run-2", "state": "succeeded", "request": {}, "created_at": "2026-01-01T00:00:00Z"}
-    records.client.hset(keys.EVALUATIONS, "ev-1", json.dumps(job))
-    for path in (
-        data.run("run-1") / "checkpoints" / "0.safetensors",
-        data.run("run-2") / "checkpoints" / "1_000.safetensors",
-        data.evaluation_report("ev-1"),
-        data.imported / "mine.safetensors",
-    ):
-        path.parent.mkdir(parents=True)
-        path.write_bytes(os.urandom(3_000))
-    store = Store(server.url, 5, remembered_ids=3)
-    store.create(DEMOS, b"", capacity_rows=0)
-    store.create(BUFFER, b"its configuration", capacity_rows=5 * ROWS)
-    for number in range(12):
-        append(store, DEMOS, number)
-        append(store, BUFFER, number)
-    yield Deployment(server, data.root)
-    server.stop()
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Deployment]:
-    server = redis_server.start(tmp_path / "redis", password=PASSWORD)
-    yield Deployment(server, tmp_path / "data")
-    server.stop()
+from services.replay.store import ROOT, Store
 
 
 @pytest.fixture
@@ -308,15 +203,6 @@ def test_what_is_no_whole_backup_is_refused_before_anything_is_written(
     assert not unused.data.exists()
 
 
-@pytest.fixture(scope="module")
-def unused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Nothing may ever get into it."""
-    home = tmp_path_factory.mktemp("unused")
-    server = redis_server.start(home / "redis", password=PASSWORD)
-    yield Deployment(server, home / "data")
-    server.stop()
-
-
 def test_what_is_there_is_never_overwritten(
     source: Deployment, backup: Path, unused: Deployment, tmp_path: Path
 ) -> None:
@@ -329,9 +215,9 @@ def test_what_is_there_is_never_overwritten(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(PreconditionError, match="a learner works in"):
             restoring.restore(backup, unused.server.url, source.data)
-    with pytest.raises(AlreadyExistsError, match="is a backup already; choose another folder"):
+    with pytest.raises(AlreadyExistsError, match="is a backup already; choose another place"):
         source.back_up(backup)
-    manifest.verify(backup, manifest.read(backup))
+    whole(backup)
     assert (source.contents(), source.files(), unused.contents()) == (before, files, {})
 
 
@@ -385,7 +271,7 @@ def test_the_newest_backups_are_kept(source: Deployment, tmp_path: Path) -> None
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept[:2] + kept[3:] == ["20200102T000000Z", "20200103T000000Z", "mine"]
     assert str(tmp_path / kept[2]) in done.output
-    manifest.verify(tmp_path / kept[2], manifest.read(tmp_path / kept[2]))
+    whole(tmp_path / kept[2])
 
 
 def test_a_stopped_home_is_restored_and_backed_up(source: Deployment, backup: Path, tmp_path: Path) -> None:
@@ -393,7 +279,7 @@ def test_a_stopped_home_is_restored_and_backed_up(source: Deployment, backup: Pa
     for words in (["restore", str(backup)], ["backup", str(tmp_path / "second")]):
         done = CliRunner().invoke(app, [*words, "--home", str(home)], catch_exceptions=False)
         assert "2 runs, 1 evaluations, 17 episodes in 1 buffers and 1 demonstration sets" in done.output
-    first, second = manifest.read(backup), manifest.read(tmp_path / "second")
+    first, second = manifest.read(places.at(backup)), manifest.read(places.at(tmp_path / "second"))
     del first.files[manifest.REDIS], second.files[manifest.REDIS]
     assert first.files == second.files
     with pytest.raises(PreconditionError, match="is not empty"):

@@ -21,6 +21,7 @@ OVERLAYS = sorted(path.parent.name for path in (DEPLOY / "overlays").glob("*/kus
 # In the order in which docs/deployment.md lists them.
 COMPONENTS = (
     "backup",
+    "backup-s3",
     "laptop",
     "multi-node",
     "gpu",

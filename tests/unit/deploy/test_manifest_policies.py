@@ -396,9 +396,37 @@ def test_the_backup_overlay_reads_what_the_learner_has_and_no_more() -> None:
         assert mounts["data"]["mountPath"] == values["NEWT_LEARNER_DATA_DIR"]
         assert values["NEWT_LEARNER_REDIS_URL"] == "redis://redis:6379/0"
         assert container["command"][2:5] == ["python", "-m", "newt.backup"]
-        assert container["command"][6].startswith(mounts["backups"]["mountPath"])
+        place = container["command"][6].replace("$(NEWT_BACKUP_PLACE)", values.get("NEWT_BACKUP_PLACE", ""))
+        assert place.startswith(mounts["backups"]["mountPath"])
         read_only.append([name for name, mount in mounts.items() if mount.get("readOnly")])
     assert read_only == [["data"], ["backups"]]
+
+
+def test_a_backup_in_a_bucket_needs_keys_and_no_volume() -> None:
+    built = overlay("backup-s3")
+    plain, restoring = (
+        yaml.safe_load((DEPLOY / "components" / name / "restore.yaml").read_text()) for name in ("backup", "backup-s3")
+    )
+    test_pods_meet_the_restricted_profile([restoring])
+    job = workloads(built)["backup"]
+    places = []
+    for whole in (job, restoring):
+        (container,) = whole["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"][-1] == {"secretRef": {"name": "backup-s3"}}
+        assert [mount["name"] for mount in container["volumeMounts"]] == ["data", "tmp"]
+        assert [volume["name"] for volume in whole["spec"]["template"]["spec"]["volumes"]] == ["data", "tmp"]
+        values = environment(built, container)
+        places.append(container["command"][6].replace("$(NEWT_BACKUP_PLACE)", values.get("NEWT_BACKUP_PLACE", "")))
+        container["envFrom"].pop()
+    assert places[0].startswith("s3://")
+    assert places[1] == f"{places[0]}/BACKUP"
+    pod = plain["spec"]["template"]["spec"]
+    for kept in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
+        kept[:] = [entry for entry in kept if entry["name"] != "backups"]
+    pod["containers"][0]["command"][6] = places[1]
+    assert restoring == plain
+    (rule,) = of_kind(built, "NetworkPolicy")["backup-s3"]["spec"]["egress"]
+    assert {port["port"] for port in rule["ports"]} == {443, 9000}
 
 
 def test_own_kustomizations_combine_what_the_overlays_have() -> None:

@@ -46,8 +46,9 @@ def test_all_components_together(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_restores_a_backup(version: str) -> None:
-    validate([yaml.safe_load((DEPLOY / "components" / "backup" / "restore.yaml").read_text())], version)
+@pytest.mark.parametrize("component", ["backup", "backup-s3"])
+def test_what_restores_a_backup(component: str, version: str) -> None:
+    validate([yaml.safe_load((DEPLOY / "components" / component / "restore.yaml").read_text())], version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
