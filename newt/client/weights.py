@@ -1,4 +1,4 @@
-"""Client of the weights hub: publish a version of a model, retire a model."""
+"""Client of the weights hub: publish a version of a model, copy and retire a model."""
 
 from __future__ import annotations
 
@@ -48,6 +48,22 @@ def publish(
             lambda weights, timeout: stub.Publish(_chunks(weights), timeout=timeout), weights, timeout_s
         )
     return int(reply.subscribers)
+
+
+def copy(hub_target: str, model_id: str, copy_id: str, *, timeout_s: float) -> int:
+    """Has the hub keep its newest version of a model under another id, too; waits for one within the deadline.
+
+    Returns:
+        The version, which stays as it is until the copy is made anew or retired.
+
+    Raises:
+        InvalidInputError: Not two model ids.
+        UnavailableError: The hub could not be reached, or held no version, within the deadline.
+    """
+    with connect(hub_target) as channel:
+        stub = weights_pb2_grpc.WeightsServiceStub(channel)
+        request = weights_pb2.CopyRequest(model_id=model_id, copy_id=copy_id)
+        return int(_hub(hub_target).call(stub.Copy, request, timeout_s).weights_version)
 
 
 def retire(hub_target: str, model_id: str, *, timeout_s: float) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15newt/v1/weights.proto\x12\x07newt.v1\"T\n\x0cWeightsChunk\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x16.newt.v1.WeightsHeader\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x8c\x01\n\rWeightsHeader\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x18\n\x10plan_config_json\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\x01\"6\n\x0ePublishRequest\x12$\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x15.newt.v1.WeightsChunk\"&\n\x0fPublishResponse\x12\x13\n\x0bsubscribers\x18\x01 \x01(\r\"&\n\x10SubscribeRequest\x12\x12\n\nsubscriber\x18\x01 \x01(\t\"\x85\x01\n\x11SubscribeResponse\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x15.newt.v1.WeightsChunkH\x00\x12\x1a\n\x10retired_model_id\x18\x02 \x01(\tH\x00\x12#\n\x04live\x18\x03 \x01(\x0b\x32\x13.newt.v1.LiveModelsH\x00\x42\x07\n\x05\x65vent\"\x1f\n\nLiveModels\x12\x11\n\tmodel_ids\x18\x01 \x03(\t\"!\n\rRetireRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x10\n\x0eRetireResponse2\xd1\x01\n\x0eWeightsService\x12>\n\x07Publish\x12\x17.newt.v1.PublishRequest\x1a\x18.newt.v1.PublishResponse(\x01\x12\x44\n\tSubscribe\x12\x19.newt.v1.SubscribeRequest\x1a\x1a.newt.v1.SubscribeResponse0\x01\x12\x39\n\x06Retire\x12\x16.newt.v1.RetireRequest\x1a\x17.newt.v1.RetireResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15newt/v1/weights.proto\x12\x07newt.v1\"T\n\x0cWeightsChunk\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x16.newt.v1.WeightsHeader\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x8c\x01\n\rWeightsHeader\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x18\n\x10plan_config_json\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\x01\"6\n\x0ePublishRequest\x12$\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x15.newt.v1.WeightsChunk\"&\n\x0fPublishResponse\x12\x13\n\x0bsubscribers\x18\x01 \x01(\r\"&\n\x10SubscribeRequest\x12\x12\n\nsubscriber\x18\x01 \x01(\t\"\x85\x01\n\x11SubscribeResponse\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x15.newt.v1.WeightsChunkH\x00\x12\x1a\n\x10retired_model_id\x18\x02 \x01(\tH\x00\x12#\n\x04live\x18\x03 \x01(\x0b\x32\x13.newt.v1.LiveModelsH\x00\x42\x07\n\x05\x65vent\"\x1f\n\nLiveModels\x12\x11\n\tmodel_ids\x18\x01 \x03(\t\"0\n\x0b\x43opyRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63opy_id\x18\x02 \x01(\t\"\'\n\x0c\x43opyResponse\x12\x17\n\x0fweights_version\x18\x01 \x01(\x04\"!\n\rRetireRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x10\n\x0eRetireResponse2\x86\x02\n\x0eWeightsService\x12>\n\x07Publish\x12\x17.newt.v1.PublishRequest\x1a\x18.newt.v1.PublishResponse(\x01\x12\x44\n\tSubscribe\x12\x19.newt.v1.SubscribeRequest\x1a\x1a.newt.v1.SubscribeResponse0\x01\x12\x33\n\x04\x43opy\x12\x14.newt.v1.CopyRequest\x1a\x15.newt.v1.CopyResponse\x12\x39\n\x06Retire\x12\x16.newt.v1.RetireRequest\x1a\x17.newt.v1.RetireResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,10 +45,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIBERESPONSE']._serialized_end=533
   _globals['_LIVEMODELS']._serialized_start=535
   _globals['_LIVEMODELS']._serialized_end=566
-  _globals['_RETIREREQUEST']._serialized_start=568
-  _globals['_RETIREREQUEST']._serialized_end=601
-  _globals['_RETIRERESPONSE']._serialized_start=603
-  _globals['_RETIRERESPONSE']._serialized_end=619
-  _globals['_WEIGHTSSERVICE']._serialized_start=622
-  _globals['_WEIGHTSSERVICE']._serialized_end=831
+  _globals['_COPYREQUEST']._serialized_start=568
+  _globals['_COPYREQUEST']._serialized_end=616
+  _globals['_COPYRESPONSE']._serialized_start=618
+  _globals['_COPYRESPONSE']._serialized_end=657
+  _globals['_RETIREREQUEST']._serialized_start=659
+  _globals['_RETIREREQUEST']._serialized_end=692
+  _globals['_RETIRERESPONSE']._serialized_start=694
+  _globals['_RETIRERESPONSE']._serialized_end=710
+  _globals['_WEIGHTSSERVICE']._serialized_start=713
+  _globals['_WEIGHTSSERVICE']._serialized_end=975
 # @@protoc_insertion_point(module_scope)

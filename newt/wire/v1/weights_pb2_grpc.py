@@ -44,6 +44,11 @@ class WeightsServiceStub:
                 request_serializer=newt_dot_v1_dot_weights__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=newt_dot_v1_dot_weights__pb2.SubscribeResponse.FromString,
                 _registered_method=True)
+        self.Copy = channel.unary_unary(
+                '/newt.v1.WeightsService/Copy',
+                request_serializer=newt_dot_v1_dot_weights__pb2.CopyRequest.SerializeToString,
+                response_deserializer=newt_dot_v1_dot_weights__pb2.CopyResponse.FromString,
+                _registered_method=True)
         self.Retire = channel.unary_unary(
                 '/newt.v1.WeightsService/Retire',
                 request_serializer=newt_dot_v1_dot_weights__pb2.RetireRequest.SerializeToString,
@@ -70,8 +75,17 @@ class WeightsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Copy(self, request, context):
+        """Keeps what the hub holds of a model under another id, too, which later versions of the model do not touch: for who
+        needs one agent for a while, beside its training. An older copy is replaced. Ends with Retire of either.
+        UNAVAILABLE: the hub holds no version yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Retire(self, request, context):
-        """Removes a model from the hub and from planners. Unknown models are not an error.
+        """Removes a model and its copies from the hub and from planners. Unknown models are not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +103,11 @@ def add_WeightsServiceServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=newt_dot_v1_dot_weights__pb2.SubscribeRequest.FromString,
                     response_serializer=newt_dot_v1_dot_weights__pb2.SubscribeResponse.SerializeToString,
+            ),
+            'Copy': grpc.unary_unary_rpc_method_handler(
+                    servicer.Copy,
+                    request_deserializer=newt_dot_v1_dot_weights__pb2.CopyRequest.FromString,
+                    response_serializer=newt_dot_v1_dot_weights__pb2.CopyResponse.SerializeToString,
             ),
             'Retire': grpc.unary_unary_rpc_method_handler(
                     servicer.Retire,
@@ -150,6 +169,33 @@ class WeightsService:
             '/newt.v1.WeightsService/Subscribe',
             newt_dot_v1_dot_weights__pb2.SubscribeRequest.SerializeToString,
             newt_dot_v1_dot_weights__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Copy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/newt.v1.WeightsService/Copy',
+            newt_dot_v1_dot_weights__pb2.CopyRequest.SerializeToString,
+            newt_dot_v1_dot_weights__pb2.CopyResponse.FromString,
             options,
             channel_credentials,
             insecure,

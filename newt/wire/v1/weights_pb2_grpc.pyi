@@ -39,8 +39,13 @@ class WeightsServiceStub:
     """A planner is first told which models live, then receives the newest version of each that the hub holds, then each new
     version as it arrives, for as long as the call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
     """
+    Copy: _grpc.UnaryUnaryMultiCallable[_weights_pb2.CopyRequest, _weights_pb2.CopyResponse]
+    """Keeps what the hub holds of a model under another id, too, which later versions of the model do not touch: for who
+    needs one agent for a while, beside its training. An older copy is replaced. Ends with Retire of either.
+    UNAVAILABLE: the hub holds no version yet.
+    """
     Retire: _grpc.UnaryUnaryMultiCallable[_weights_pb2.RetireRequest, _weights_pb2.RetireResponse]
-    """Removes a model from the hub and from planners. Unknown models are not an error."""
+    """Removes a model and its copies from the hub and from planners. Unknown models are not an error."""
 
 @_typing.type_check_only
 class WeightsServiceAsyncStub(WeightsServiceStub):
@@ -53,8 +58,13 @@ class WeightsServiceAsyncStub(WeightsServiceStub):
     """A planner is first told which models live, then receives the newest version of each that the hub holds, then each new
     version as it arrives, for as long as the call lives. A slow subscriber skips versions, never blocks the hub and always ends with the newest.
     """
+    Copy: _aio.UnaryUnaryMultiCallable[_weights_pb2.CopyRequest, _weights_pb2.CopyResponse]  # type: ignore[assignment]
+    """Keeps what the hub holds of a model under another id, too, which later versions of the model do not touch: for who
+    needs one agent for a while, beside its training. An older copy is replaced. Ends with Retire of either.
+    UNAVAILABLE: the hub holds no version yet.
+    """
     Retire: _aio.UnaryUnaryMultiCallable[_weights_pb2.RetireRequest, _weights_pb2.RetireResponse]  # type: ignore[assignment]
-    """Removes a model from the hub and from planners. Unknown models are not an error."""
+    """Removes a model and its copies from the hub and from planners. Unknown models are not an error."""
 
 class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -78,11 +88,22 @@ class WeightsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Copy(
+        self,
+        request: _weights_pb2.CopyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_weights_pb2.CopyResponse, _abc.Awaitable[_weights_pb2.CopyResponse]]:
+        """Keeps what the hub holds of a model under another id, too, which later versions of the model do not touch: for who
+        needs one agent for a while, beside its training. An older copy is replaced. Ends with Retire of either.
+        UNAVAILABLE: the hub holds no version yet.
+        """
+
+    @_abc_1.abstractmethod
     def Retire(
         self,
         request: _weights_pb2.RetireRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_weights_pb2.RetireResponse, _abc.Awaitable[_weights_pb2.RetireResponse]]:
-        """Removes a model from the hub and from planners. Unknown models are not an error."""
+        """Removes a model and its copies from the hub and from planners. Unknown models are not an error."""
 
 def add_WeightsServiceServicer_to_server(servicer: WeightsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,6 +18,7 @@ from services.learner.collecting.pace import Pace
 from services.learner.demonstrating.for_run import DemoProvider
 from services.learner.evaluating.of_run import RunEvaluations
 from services.learner.playing.actor import Mode, Model
+from services.learner.playing.copies import held_still
 from services.learner.playing.sight import Vision
 from services.learner.records.progress import CollectorProgress, TrainerProgress
 from services.learner.waiting import RunFailedError, loosely, patiently
@@ -41,7 +42,7 @@ class Collector:
         self._context, self._services = context, services
         self._run, self._spec, self._writer = context.run, context.run.spec, context.writer
         self._tasks = self._spec.task_list()
-        self._stage = "starting"
+        self._stage, self._beside = "starting", ""
         self._pace: Pace | None = None  # Until replay has been asked.
         self._evaluations = RunEvaluations(context, services, self._enter_stage)
 
@@ -146,10 +147,8 @@ class Collector:
                     self._stage = f"collecting with the {seeded_by}" if seeds else "collecting"
                     pace.wait_until(min(evaluation, seeding) if seeds else evaluation)
                     if pace.env_steps >= evaluation and not pace.is_over():
-                        with pace.paused():
-                            self._evaluate("periodic", self._mode())
+                        self._evaluate_meanwhile(pace)
                         evaluation = _next_multiple(pace.env_steps, interval)
-                        self._evaluations.enter(RunState.TRAINING)
             except BaseException as error:
                 pace.fail(error)
                 raise
@@ -181,20 +180,28 @@ class Collector:
         return "planner" if self._spec.algorithm.planning else "policy"
 
     def _evaluate(self, kind: EvaluationKind, mode: Mode) -> None:
-        """Evaluates; of every kind but the periodic one there is one evaluation in a run."""
+        """Evaluates what the trainer has finished, once in a run."""
         run = patiently(self._writer.get, self._context.stop)
-        model = Model(
-            run.id,
-            tuple(task.name for task in self._tasks),
-            run.progress.weights_version if kind in ("pretrained", "final", "final_policy") else 0,
-        )
+        model = Model(run.id, self._names(), run.progress.weights_version if kind != "random" else 0)
         env_steps = self._pace.env_steps if self._pace else 0
         updates = run.progress.pretrain_updates + run.progress.updates
-        evaluate = self._evaluations.play if kind == "periodic" else self._evaluations.once
-        evaluate(kind, mode, model, env_steps, updates)
+        self._evaluations.once(kind, mode, model, env_steps, updates)
+
+    def _evaluate_meanwhile(self, pace: Pace) -> None:
+        """Evaluates the agent as it is now, while collection and training go on."""
+        stop = self._context.stop
+        with held_still(self._context.settings, self._run.id, self._names(), stop) as model:
+            env_steps, progress = pace.env_steps, patiently(self._writer.get, stop).progress
+            updates = progress.pretrain_updates + progress.updates
+            self._beside = "collecting; "
+            self._evaluations.play("periodic", self._mode(), model, env_steps, updates, meanwhile=True)
+            self._beside = ""
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self._tasks)
 
     def _enter_stage(self, stage: str) -> None:
-        self._stage = stage
+        self._stage = f"{self._beside}{stage}"
 
     # ---- reporting
 

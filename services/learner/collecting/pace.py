@@ -1,4 +1,4 @@
-"""Shared state of a collector's groups: how far each is, who must wait for whom, and when all must pause or end.
+"""Shared state of a collector's groups: how far each is, who must wait for whom, and when all must end.
 
 Two counts of env steps: those *stored* in whole episodes, which decide when collection is over, and those *taken*,
 which include unfinished episodes and keep training and collection in step.
@@ -10,8 +10,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from newt.client.buffers import Appended
 from newt.runs.record import TaskProgress
@@ -68,8 +66,6 @@ class Pace:
         self._steps: dict[int, int] = {}
         self._unfinished: dict[int, int] = {}
         self._crashes: dict[int, int] = {}
-        self._parked: set[int] = set()
-        self._pauses = 0
         self._failure: BaseException | None = None
         self._base = env_steps
         self._taken = 0
@@ -111,15 +107,11 @@ class Pace:
                 if self.is_over():
                     raise CollectionOver
                 ahead = self._steps[group] - self._slowest(group) >= self._lead_limit
-                if not ahead and not self._pauses:
+                if not ahead:
                     if self._counted() <= self._permitted:
-                        self._parked.discard(group)
                         return
                     self._held_back = True
                     self._news.notify_all()
-                if self._pauses and group not in self._parked:
-                    self._parked.add(group)
-                    self._changed.notify_all()
                 # Only news wake the others: if every waiter woke all, many of them would keep a core busy.
                 self._changed.wait()
 
@@ -226,23 +218,6 @@ class Pace:
             while self.env_steps < env_steps and not self.is_over():
                 self._stop.check()
                 self._changed.wait()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Holds all groups between two steps."""
-        with self._changed:
-            self._pauses += 1
-            self._changed.notify_all()  # Those that wait for slower groups stand still as well.
-            while not (self.is_over() or {g for g in self._steps if not self._is_lame(g)} <= self._parked):
-                self._stop.check()
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._pauses -= 1
-                self._parked.clear()
-                self._changed.notify_all()
 
     def _slowest(self, group: int) -> int:
         """Steps of the slowest group that is not lame; this group's own, where all are."""

@@ -48,12 +48,22 @@ class RunEvaluations:
             return
         done = patiently(self._writer.evaluations, self._context.stop)
         if not any(evaluation.kind == kind for evaluation in done):
-            self.play(kind, mode, model, env_steps, updates)
+            # The trainer may be pretraining beside the evaluation of random actions.
+            self.play(kind, mode, model, env_steps, updates, meanwhile=kind == "random")
 
-    def play(self, kind: EvaluationKind, mode: Mode, model: Acting, env_steps: int, updates: int) -> None:
-        """Plays the episodes and records what came out."""
+    def play(
+        self,
+        kind: EvaluationKind,
+        mode: Mode,
+        model: Acting,
+        env_steps: int,
+        updates: int,
+        *,
+        meanwhile: bool = False,
+    ) -> None:
+        """Plays the episodes and records what came out; `meanwhile` the run trains, and remains in that state."""
         stop, writer = self._context.stop, self._writer
-        if kind != "random":  # the trainer may be pretraining meanwhile, which says more
+        if not meanwhile:
             self.enter(RunState.EVALUATING)
         newest = self._folder.last() if kind in _SCORED else None
         what = f"evaluating {_TITLES.get(kind, 'the agent')}"

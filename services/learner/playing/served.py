@@ -10,12 +10,10 @@ from newt.agent.checkpoints import weights_to_bytes
 from newt.agent.config import PlanConfig
 from newt.agent.constraint import Guidance
 from newt.agent.world_model import WorldModel
-from newt.client.weights import publish, retire
+from newt.client.weights import publish
 from services.learner.playing.actor import Model
+from services.learner.playing.copies import HUB_TIMEOUT_S, retired_at_the_end
 from services.learner.settings import LearnerSettings
-from services.learner.waiting import loosely
-
-HUB_TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -34,8 +32,5 @@ def served(
     hub = settings.hub_address
     payload = weights_to_bytes(model, guidance.to_info())
     publish(hub, model_id, 1, payload, json.dumps(plan.to_dict()), timeout_s=HUB_TIMEOUT_S)
-    try:
+    with retired_at_the_end(hub, model_id):
         yield Model(model_id, model.table.names)
-    finally:
-        # A hub that is gone has forgotten the model, and the next one tells the planners.
-        loosely(lambda: retire(hub, model_id, timeout_s=HUB_TIMEOUT_S))

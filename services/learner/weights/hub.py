@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import grpc
 import structlog
 
-from newt.errors import CorruptDataError, ExhaustedError, PreconditionError, UnavailableError
+from newt.errors import CorruptDataError, ExhaustedError, InvalidInputError, PreconditionError, UnavailableError
 from newt.wire.chunks import Assembler, Weights, check_model_id, split
 from newt.wire.limits import MAX_MODEL_BYTES
 from newt.wire.v1 import weights_pb2, weights_pb2_grpc
@@ -27,8 +28,8 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
         weights_pb2_grpc.add_WeightsServiceServicer_to_server(hub, server.grpc)
         hub.close()  # before the server stops: ends the subscriptions
 
-    Memory: one payload per model, one more for each upload under way, and one for each subscriber that is still
-    busy with a version which has been replaced meanwhile.
+    Memory: one payload per model, none for a copy that is as new, one more for each upload under way, and one for each
+    subscriber that is still busy with a version which has been replaced meanwhile.
 
     Args:
         max_model_bytes: Larger models are refused.
@@ -47,6 +48,7 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
         self._max_subscribers = max_subscribers
         self._changed = threading.Condition()
         self._models: dict[str, Weights] = {}
+        self._copies: dict[str, str] = {}  # what each is a copy of
         self._expected = None if expected is None else set(expected)
         self._subscribers = 0
         self._closed = False
@@ -56,9 +58,34 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
         with self._changed:
             return {model_id: weights.weights_version for model_id, weights in self._models.items()}
 
-    def retire(self, model_id: str) -> None:
-        """Removes a model from the hub and from planners; an unknown one is not an error."""
+    def copy(self, model_id: str, copy_id: str) -> int:
+        """Keeps what is held of a model under another id, too; returns its version.
+
+        Raises:
+            InvalidInputError: Not a model id, or the same one.
+            UnavailableError: Nothing is held yet.
+        """
+        if copy_id == model_id:
+            raise InvalidInputError("copy_id", f"got {copy_id!r}, the model itself; expected another id")
         with self._changed:
+            held = self._models.get(model_id)
+            if held is None:
+                raise UnavailableError(f"the weights hub holds no version of model {model_id!r} yet")
+            copy = replace(held, model_id=copy_id)
+            self._models.pop(copy_id, None)
+            self._models[copy_id] = copy
+            self._copies[copy_id] = model_id
+            self._changed.notify_all()
+        log.info("weights_copied", model_id=model_id, copy_id=copy_id, weights_version=copy.weights_version)
+        return copy.weights_version
+
+    def retire(self, model_id: str) -> None:
+        """Removes a model and its copies from the hub and from planners; an unknown one is not an error."""
+        with self._changed:
+            for copy_id in [copy for copy, of in self._copies.items() if model_id in (copy, of)]:
+                del self._copies[copy_id]
+                if copy_id != model_id:
+                    self._models.pop(copy_id, None)
             gone = self._models.pop(model_id, None)
             if self._expected is not None:
                 self._expected.discard(model_id)
@@ -130,6 +157,14 @@ class WeightsHub(weights_pb2_grpc.WeightsServiceServicer):
             with self._changed:
                 self._subscribers -= 1
             log.info("subscriber_disconnected", subscriber=request.subscriber)
+
+    def Copy(  # noqa: N802
+        self, request: weights_pb2.CopyRequest, context: grpc.ServicerContext
+    ) -> weights_pb2.CopyResponse:
+        """Keeps a model under another id, too."""
+        for model_id in (request.model_id, request.copy_id):
+            check_model_id(model_id)
+        return weights_pb2.CopyResponse(weights_version=self.copy(request.model_id, request.copy_id))
 
     def Retire(  # noqa: N802
         self, request: weights_pb2.RetireRequest, context: grpc.ServicerContext

@@ -91,7 +91,19 @@ def test_a_run_passes_through_its_states(stack: LearnerStack, finished: dict[str
     text = stack.http.get(f"/runs/{finished['id']}/events").text
     events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
     states = [event["data"]["state"] for event in events if event.get("kind") == "state" and event["data"]]
-    assert states == ["pretraining", *["evaluating", "training"] * 2, "evaluating", "succeeded"]
+    assert states == ["pretraining", "evaluating", "training", "evaluating", "succeeded"]
+
+
+def test_training_goes_on_while_the_agent_is_evaluated(stack: LearnerStack, finished: dict[str, Any]) -> None:
+    rows = stack.get(f"/runs/{finished['id']}/metrics")["rows"]
+    periodic = stack.get(f"/runs/{finished['id']}/results")["evaluations"][2]
+    told = next(
+        place
+        for place, row in enumerate(rows)
+        if row["source"] == "evaluation" and row["env_steps"] == periodic["env_steps"]
+    )
+    before = {(row["source"], row["env_steps"] > periodic["env_steps"]) for row in rows[:told]}
+    assert {("collector", True), ("trainer", True)} <= before
 
 
 def test_results_have_all_milestones(stack: LearnerStack, finished: dict[str, Any]) -> None:

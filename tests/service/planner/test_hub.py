@@ -10,7 +10,7 @@ import grpc
 import pytest
 from planner_rig import Hub, until
 
-from newt.client.weights import publish, retire
+from newt.client.weights import copy, publish, retire
 from newt.errors import InvalidInputError, PreconditionError, UnavailableError
 from newt.wire.channels import connect
 from newt.wire.chunks import CHUNK_BYTES, Assembler, Weights, split
@@ -108,6 +108,32 @@ def test_a_retired_model_is_announced(hub: Hub, listener: Listener) -> None:
     # A new life of the id may start from version 1.
     publish(hub.address, "a", 1, payload("y"), "{}", timeout_s=10)
     assert listener.next() == ("a", 1)
+
+
+def test_a_copy_stays_while_its_model_goes_on(hub: Hub, listener: Listener) -> None:
+    with pytest.raises(UnavailableError, match="holds no version of model 'a' yet"):
+        copy(hub.address, "a", "a@still", timeout_s=0.3)
+    publish(hub.address, "a", 7, payload("x"), '{"horizon": 5}', timeout_s=10)
+    assert listener.next() == ("a", 7)
+    assert copy(hub.address, "a", "a@still", timeout_s=10) == 7
+    assert listener.next() == ("a@still", 7)
+    publish(hub.address, "a", 8, payload("y"), "{}", timeout_s=10)
+    assert listener.next() == ("a", 8)
+    late = Listener(hub)
+    assert {late.next(), late.next()} == {("a", 8), ("a@still", 7)}
+    late.close()
+    assert copy(hub.address, "a", "a@still", timeout_s=10) == 8  # made anew
+    assert listener.next() == ("a@still", 8)
+    retire(hub.address, "a@still", timeout_s=10)
+    assert listener.next() == ("a@still", 0)
+    copy(hub.address, "a", "a@again", timeout_s=10)
+    assert listener.next() == ("a@again", 8)
+    retire(hub.address, "a", timeout_s=10)  # and so its copy, whoever it was made for
+    assert {listener.next(), listener.next()} == {("a", 0), ("a@again", 0)}
+    publish(hub.address, "a", 9, payload("z"), "{}", timeout_s=10)
+    for copy_id in ("a", "no id", ""):
+        with pytest.raises(InvalidInputError):
+            copy(hub.address, "a", copy_id, timeout_s=10)
 
 
 def test_a_subscriber_is_first_told_what_lives() -> None:

@@ -188,6 +188,7 @@ class HubRig(Rig):
         return {
             "Publish": chunks,
             "Subscribe": [weights_pb2.SubscribeRequest(subscriber="fuzz")],
+            "Copy": [weights_pb2.CopyRequest(model_id="fuzz", copy_id="fuzz@copy")],
             "Retire": [weights_pb2.RetireRequest(model_id="fuzz")],
         }[method]
 

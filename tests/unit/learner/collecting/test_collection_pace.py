@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,21 +88,12 @@ def test_nobody_waits_for_a_group_whose_simulators_do_not_come_back() -> None:
         for _ in range(steps):
             pace.wait_for_turn(1)
             pace.stepped(1, 1)
-        pace.wait_for_turn(1)  # parks while there is a pause
 
-    def pause() -> None:
-        with pace.paused():
-            pass
-
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run, 20)
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
-        pause_ = pool.submit(pause)  # group 0 is in its simulator
-        with pytest.raises(TimeoutError):
-            pause_.result(0.3)
         pace.lost(0)
-        pause_.result(WAIT_S)
         waiting.result(WAIT_S)
 
 
@@ -141,35 +131,6 @@ def test_a_group_that_left_holds_nobody_back() -> None:
     for _ in range(10):
         pace.wait_for_turn(0)
         pace.stepped(0, 1)
-
-
-def test_a_pause_holds_all_groups_until_it_ends() -> None:
-    pace = _pace()
-    pace.join(0)
-    steps, running = 0, threading.Event()
-
-    def run() -> None:
-        nonlocal steps
-        while True:
-            try:
-                pace.wait_for_turn(0)
-            except CollectionOver:
-                return
-            steps += 1
-            running.set()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert running.wait(WAIT_S)
-    with pace.paused():
-        before = steps
-        threading.Event().wait(0.3)
-        assert steps == before
-    running.clear()
-    assert running.wait(WAIT_S)
-    _store(pace, env_steps=1000)
-    thread.join(WAIT_S)
-    assert not thread.is_alive()
 
 
 def test_collection_is_over_when_replay_has_all_steps() -> None:
