@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr
@@ -35,6 +36,11 @@ class SecuritySettings(BaseSettings):
     tls_dir: Path | None = Field(
         None,
         description="Turns mutual TLS on, for every gRPC server and client: a folder with ca.crt, tls.crt and tls.key.",
+    )
+    tls_callers: Literal["named", "any"] = Field(
+        "named",
+        description="With mutual TLS, who may call a method. named: certificates with the names that docs/security.md "
+        "lists for it; any: every certificate of the authority.",
     )
     api_token: SecretStr | None = Field(
         None, description="Turns the REST API's bearer token on; the command line sends it. At least 16 characters."

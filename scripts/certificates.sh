@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Makes what NEWT_TLS_DIR wants: an authority of your own, and one certificate for the services and their clients.
+# Makes what NEWT_TLS_DIR wants: an authority of your own, and certificates for the services and their clients.
 #
 #   scripts/certificates.sh [--renew | --force] [--days N] FOLDER [NAME ...]
 #
-# FOLDER gets ca.crt, tls.crt, tls.key and ca.key; copy the first three to whoever takes part, and ca.key to nobody.
-# The certificate serves loopback, the names of compose.yaml and every NAME (a host name or an address). What is there is not
-# overwritten, unless by --renew (a new certificate of the same authority) or --force (everything new).
+# FOLDER gets ca.crt, tls.crt, tls.key and ca.key, and a folder each with the first three for learner, planner, replay, sim and
+# client, whose certificates may do what these do (docs/security.md). That of FOLDER itself has all their names, and may do
+# everything. Give every machine one of the folders, and ca.key to nobody. The certificates serve loopback, the names of
+# compose.yaml and every NAME (a host name or an address). What is there is not overwritten, unless by --renew (new
+# certificates of the same authority) or --force (everything new).
 set -euo pipefail
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 
@@ -47,16 +49,31 @@ chmod 700 "$folder"
 work=$(mktemp -d "$folder/.new-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-names=(localhost 127.0.0.1 ::1 replay planner learner backup)
-names+=(sim-{dmcontrol,dmcontrol-ext,metaworld,maniskill,mujoco,box2d,robodesk,ogbench,miniarcade,atari} "$@")
-alternatives=()
-for name in "${names[@]}"; do
+here=(localhost 127.0.0.1 ::1)
+components=(learner planner replay sim client)
+sims=(sim-{dmcontrol,dmcontrol-ext,metaworld,maniskill,mujoco,box2d,robodesk,ogbench,miniarcade,atari})
+own=()
+for name in "$@"; do
     case $name in
-        *:* | *[0-9].*[0-9].*[0-9].*[0-9]) alternatives+=("IP:$name") ;;
-        *) alternatives+=("DNS:$name") ;;
+        learner | planner | replay | sim | client) ;;  # a name that says what its owner may do: it is for that one alone
+        sim-*) sims+=("$name") ;;
+        *) own+=("$name") ;;
     esac
 done
-cat >"$work/openssl.cnf" <<CONFIG
+
+# Names and addresses as openssl wants them.
+alternatives() {
+    local name listed=()
+    for name in "$@"; do
+        case $name in
+            *:* | *[0-9].*[0-9].*[0-9].*[0-9]) listed+=("IP:$name") ;;
+            *) listed+=("DNS:$name") ;;
+        esac
+    done
+    (IFS=,; echo "${listed[*]}")
+}
+
+cat >"$work/openssl.cnf" <<'CONFIG'
 [req]
 prompt = no
 distinguished_name = name
@@ -73,8 +90,9 @@ keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth, clientAuth
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
-subjectAltName = $(IFS=,; echo "${alternatives[*]}")
+subjectAltName = $ENV::ALTERNATIVES
 CONFIG
+export ALTERNATIVES=DNS:localhost  # openssl reads all of the file, whichever part it wants
 key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1" 2>/dev/null; }
 
 if [ -z "$renew" ]; then
@@ -84,12 +102,32 @@ if [ -z "$renew" ]; then
 else
     cp "$folder/ca.key" "$folder/ca.crt" "$work"
 fi
-key "$work/tls.key"
-openssl req -new -config "$work/openssl.cnf" -key "$work/tls.key" -out "$work/request"
-openssl x509 -req -in "$work/request" -CA "$work/ca.crt" -CAkey "$work/ca.key" -set_serial "0x$(openssl rand -hex 16)" \
-    -extfile "$work/openssl.cnf" -extensions service -days "$days" -out "$work/tls.crt" 2>/dev/null
-chmod 644 "$work/ca.crt" "$work/tls.crt"
-# A container that reads the old key must be able to read the new one.
-[ -z "$renew" ] || chmod --reference="$folder/tls.key" "$work/tls.key"
+
+# A key and a certificate: `certificate FOLDER NAME ...`, in the folder of that name within $work.
+certificate() {
+    local made=$work/$1
+    mkdir -p "$made"
+    key "$made/tls.key"
+    export ALTERNATIVES
+    ALTERNATIVES=$(alternatives "${@:2}")
+    openssl req -new -config "$work/openssl.cnf" -key "$made/tls.key" -out "$work/request"
+    openssl x509 -req -in "$work/request" -CA "$work/ca.crt" -CAkey "$work/ca.key" -set_serial "0x$(openssl rand -hex 16)" \
+        -extfile "$work/openssl.cnf" -extensions service -days "$days" -out "$made/tls.crt" 2>/dev/null
+    chmod 644 "$made/tls.crt"
+    # A container that reads the old key must be able to read the new one.
+    [ -z "$renew" ] || chmod --reference="$folder/tls.key" "$made/tls.key"
+}
+chmod 644 "$work/ca.crt"
+for component in "${components[@]}"; do
+    names=("${here[@]}" "$component" "${own[@]}")
+    [ "$component" != sim ] || names+=("${sims[@]}")
+    certificate "$component" "${names[@]}"
+    mkdir -p "$folder/$component"
+    cp -p "$work/ca.crt" "$work/$component"
+    mv -f "$work/$component"/* "$folder/$component"
+done
+names=("${here[@]}" "${components[@]}" "${sims[@]}" "${own[@]}")
+certificate . "${names[@]}"
 mv -f "$work/ca.key" "$work/ca.crt" "$work/tls.key" "$work/tls.crt" "$folder"
 echo "$folder: certificate for ${names[*]}, until $(openssl x509 -in "$folder/tls.crt" -noout -enddate | cut -d= -f2)"
+echo "$folder/{$(IFS=,; echo "${components[*]}")}: the same for each alone"

@@ -44,5 +44,5 @@ user health on nopass resetchannels -@all +ping
 ACL
 # Containers run as users of their own and get these files by bind mounts, so they must be readable. It is the
 # folder's mode that keeps everybody else on this machine out. The authority's key is mounted nowhere.
-chmod 444 tls.key api-token redis-password redis-users.acl
+chmod 444 tls.key ./*/tls.key api-token redis-password redis-users.acl
 echo "$folder: api-token, redis-password, redis-users.acl"

@@ -29,7 +29,7 @@ MODELS_FOLDER = "models"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
 # The switches of security in our own environment: those that all services get, those that only the learner gets.
-PASSED_ON = ("NEWT_TLS_DIR", "NEWT_REDIS_PASSWORD_FILE")
+PASSED_ON = ("NEWT_TLS_DIR", "NEWT_TLS_CALLERS", "NEWT_REDIS_PASSWORD_FILE")
 TOKENS_FILE, ONE_TOKEN = "NEWT_API_TOKENS_FILE", ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
 # Variables that name files; the services run in another folder than the caller.
 _PATHS = re.compile(r"NEWT_\w+_(DIR|FILE|ENCODER)|PYTHONPATH|HF_\w+|MS_ASSET_DIR|VK_ICD_FILENAMES")

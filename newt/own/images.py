@@ -84,8 +84,8 @@ services:
     environment: {{NEWT_TLS_DIR: /run/secrets/tls}}
     secrets:
       - {{source: ca.crt, target: /run/secrets/tls/ca.crt}}
-      - {{source: tls.crt, target: /run/secrets/tls/tls.crt}}
-      - {{source: tls.key, target: /run/secrets/tls/tls.key}}
+      - {{source: sim.crt, target: /run/secrets/tls/tls.crt}}
+      - {{source: sim.key, target: /run/secrets/tls/tls.key}}
 """
 
 

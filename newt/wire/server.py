@@ -20,9 +20,11 @@ from grpc_reflection.v1alpha import reflection
 from newt import logs, spans
 from newt.errors import NewtError
 from newt.memory import return_large_blocks
+from newt.security import SecuritySettings
 from newt.settings import GrpcServiceSettings
 from newt.wire import metrics, tls
 from newt.wire.addresses import bare_host, host_port
+from newt.wire.callers import Doorkeeper
 from newt.wire.channels import CHANNEL_OPTIONS
 from newt.wire.lanes import Lanes
 from newt.wire.status import StatusInterceptor
@@ -81,12 +83,13 @@ class Server:
         lanes = Lanes(service, max_threads, max_streams, env_prefix)
         credentials = tls.server_credentials()
         self._tls = credentials is not None
+        doorkeeper = Doorkeeper() if self._tls and SecuritySettings().tls_callers == "named" else None
         # Its other way to answer Watch, without a thread, can lock up with a client that goes at the same moment.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         ages = [("grpc.max_connection_age_ms", int(1000 * max_connection_age_s))] if max_connection_age_s else []
         self.grpc = grpc.server(
             lanes.calls,
-            interceptors=[StatusInterceptor(lanes)],
+            interceptors=[StatusInterceptor(lanes, doorkeeper)],
             options=[
                 *CHANNEL_OPTIONS,
                 ("grpc.so_reuseport", 0),  # Two servers on one port must be an error, not a lottery.

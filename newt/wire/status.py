@@ -19,6 +19,7 @@ from prometheus_client import Histogram
 from newt import errors, trace
 from newt.spans import Span
 from newt.wire import metrics
+from newt.wire.callers import Doorkeeper
 from newt.wire.lanes import Lanes, OpenStream
 from newt.wire.tracing import FirstCalls
 
@@ -98,10 +99,11 @@ class StatusInterceptor(grpc.ServerInterceptor):
 
     Args:
         lanes: Threads of the server.
+        doorkeeper: Turns away who may not call a method; None for a server that asks nobody who they are.
     """
 
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+    def __init__(self, lanes: Lanes, doorkeeper: Doorkeeper | None = None) -> None:
+        self._lanes, self._doorkeeper = lanes, doorkeeper
         self._first_calls = FirstCalls()
 
     def intercept_service(
@@ -122,6 +124,8 @@ class StatusInterceptor(grpc.ServerInterceptor):
         behaviour: Callable[..., Any] = (
             handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         )
+        if self._doorkeeper is not None:
+            behaviour = self._doorkeeper.guarded(method, behaviour)
 
         def observed(context: grpc.ServicerContext) -> _Observed:
             return _Observed(method, context, lives, self._first_calls.follow(method, metadata))

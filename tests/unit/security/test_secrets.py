@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from newt.security import SecurityError, SecuritySettings, redis_address
 from services.learner.settings import LearnerSettings
 from services.replay.settings import ReplaySettings
 
+COMPONENTS = ("learner", "planner", "replay", "sim", "client")
 SECRET = "hunter2-hunter2-hunter2"
 
 
@@ -108,9 +111,10 @@ def test_the_secrets_script_makes_private_files_once(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "ca.key").stat().st_mode & 0o077 == 0
-    contents = {path.name: path.read_text() for path in folder.iterdir()}
+    contents = read(folder)
     assert set(contents) == {
         *("ca.crt", "ca.key", "tls.crt", "tls.key"),
+        *(f"{component}/{name}" for component in COMPONENTS for name in ("ca.crt", "tls.crt", "tls.key")),
         *("api-token", "redis-password", "redis-users.acl"),
     }
     password = contents["redis-password"].strip()
@@ -124,18 +128,41 @@ def test_the_secrets_script_makes_private_files_once(tmp_path: Path) -> None:
         refused = run_script(script, folder)
         assert refused.returncode == 1
         assert "is there already" in refused.stderr
-    assert {path.name: path.read_text() for path in folder.iterdir()} == contents
+    assert read(folder) == contents
     assert run_script("secrets.sh", "--force", folder).returncode == 0
-    assert not {path.read_text() for path in folder.iterdir()} & set(contents.values())
+    assert not set(read(folder).values()) & set(contents.values())
 
 
-def test_a_certificate_is_renewed_by_the_same_authority(tmp_path: Path) -> None:
+@pytest.mark.parametrize("older", [False, True])
+def test_certificates_are_renewed_by_the_same_authority(tmp_path: Path, older: bool) -> None:
     assert run_script("certificates.sh", tmp_path).returncode == 0
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert run_script("certificates.sh", "--renew", tmp_path, "newt.example.com", "192.0.2.7").returncode == 0
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {name for name in after if after[name] != before[name]} == {"tls.crt", "tls.key"}
-    shown = subprocess.run(
-        ["openssl", "x509", "-in", tmp_path / "tls.crt", "-noout", "-text"], capture_output=True, text=True, timeout=60
-    ).stdout
-    assert "DNS:newt.example.com, IP Address:192.0.2.7" in shown
+    if older:  # as scripts/certificates.sh left it when there was one certificate for all
+        for component in COMPONENTS:
+            shutil.rmtree(tmp_path / component)
+    before = read(tmp_path)
+    names = ("newt.example.com", "192.0.2.7", "sim-mine", "learner")
+    assert run_script("certificates.sh", "--renew", tmp_path, *names).returncode == 0
+    after = read(tmp_path)
+    folders = ["", *(f"{component}/" for component in COMPONENTS)]
+    changed = {name for name in after if after[name] != before.get(name)}
+    authorities = {f"{component}/ca.crt" for component in COMPONENTS}
+    assert changed - authorities == {f"{folder}{name}" for folder in folders for name in ("tls.crt", "tls.key")}
+    assert {after[name] for name in authorities} == {before["ca.crt"]}
+    for folder in folders:
+        shown = certificate_names(tmp_path / folder / "tls.crt")
+        assert {"localhost", "newt.example.com", "192.0.2.7"} <= shown, folder
+        assert ("sim-mine" in shown) == (folder in ("", "sim/")), folder
+        # What a certificate may do is in these names: a component's is in its own certificate alone.
+        assert shown & set(COMPONENTS) == (set(COMPONENTS) if not folder else {folder.rstrip("/")})
+        assert (tmp_path / folder / "tls.key").stat().st_mode & 0o077 == 0
+
+
+def read(folder: Path) -> dict[str, str]:
+    """Contents of all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def certificate_names(path: Path) -> set[str]:
+    command = ["openssl", "x509", "-in", path, "-noout", "-ext", "subjectAltName"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return set(re.findall(r"(?:DNS|IP Address):([^,\s]+)", shown))
