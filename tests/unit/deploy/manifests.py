@@ -25,6 +25,7 @@ COMPONENTS = (
     "laptop",
     "multi-node",
     "gpu",
+    "keda",
     "planner-replicas",
     "served-models",
     "external-redis",

@@ -213,7 +213,7 @@ def test_selectors_find_their_pods(manifests: list[Manifest]) -> None:
 
 
 def test_autoscaled_are_the_stateless_and_the_simulators(manifests: list[Manifest]) -> None:
-    scaled = of_kind(manifests, "HorizontalPodAutoscaler")
+    scaled = of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject")
     makers = of_kind(manifests, "Deployment")
     assert set(scaled) == set(makers) - {"replay"}
     assert makers["replay"]["spec"]["replicas"] == 1  # Redis has one writer

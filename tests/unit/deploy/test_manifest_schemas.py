@@ -11,7 +11,7 @@ from manifests import COMPONENTS, DEPLOY, OVERLAYS, Manifest, base, combined, ov
 
 VERSIONS = ("1.29.0", "1.34.0")
 # Their schemas come with their operators.
-FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1"}
+FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1", "keda.sh/v1alpha1"}
 
 
 def validate(manifests: list[Manifest], version: str) -> None:
