@@ -20,6 +20,7 @@ _LEARNER, _LEARNER_OR_CLIENT = frozenset({LEARNER}), frozenset({LEARNER, CLIENT}
 CALLERS: dict[str, dict[str, frozenset[str]]] = {
     "newt.v1.WeightsService": {
         "Publish": _LEARNER,
+        "Copy": _LEARNER,
         "Retire": _LEARNER,
         "Subscribe": frozenset({LEARNER, PLANNER}),
     },
