@@ -6,7 +6,8 @@
 #   g++              --dev: torch.compile needs it, and the tests compile
 #   libfaketime      --dev: the tests let clocks jump
 #   chromium         --dev: the tests open the learner's page
-#   prometheus       --dev: the tests ask it and its promtool; its daemon is switched off again
+#   prometheus, prometheus-alertmanager
+#                    --dev: the tests ask them, promtool and amtool; their daemons are switched off again
 # PYTHON3 is the interpreter that the virtual environment will be made with.
 set -eu
 
@@ -23,6 +24,7 @@ if [ "${1:-}" = --dev ]; then
     { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 ||
         wanted="$wanted chromium"
     { command -v prometheus && command -v promtool; } >/dev/null 2>&1 || wanted="$wanted prometheus"
+    { command -v prometheus-alertmanager && command -v amtool; } >/dev/null 2>&1 || wanted="$wanted prometheus-alertmanager"
 fi
 [ -n "$wanted" ] || exit 0
 
@@ -50,5 +52,7 @@ case "$wanted" in
 esac
 # shellcheck disable=SC2086  # the list is meant to be split
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $wanted
-# Debian starts what it installs; this one would hold the port of compose's Prometheus.
-case "$wanted" in *prometheus*) $sudo systemctl disable --now prometheus >/dev/null 2>&1 || true ;; esac
+# Debian starts what it installs; these would hold the ports of compose's.
+for daemon in prometheus prometheus-alertmanager; do
+    case "$wanted " in *" $daemon "*) $sudo systemctl disable --now $daemon >/dev/null 2>&1 || true ;; esac
+done
