@@ -89,9 +89,12 @@ audit: $(TOOLS)/.made ## Known vulnerabilities of the versions in constraints.tx
 	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 ##@ Measure
-.PHONY: bench soak fuzz
+.PHONY: bench bench-check soak fuzz
 bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/results and docs/performance.md
 	$(PYTHON) -m bench
+
+bench-check: $(VENV)/.bench ## Some of them, quickly: is a ratio below what it must not lose? Five minutes
+	$(PYTHON) -m bench --check
 
 soak: $(VENV)/.bench ## An hour of one run on a whole stack: does anything grow? Into docs/reliability.md
 	$(PYTHON) -m bench.soak

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import machine, registry, report
+from bench import floors, machine, registry, report
 from bench.figures import Figure
 from bench.measure import Effort
 from newt import logs
@@ -18,10 +18,11 @@ from newt.wire.polling import GRPC_ENVIRONMENT
 
 
 def main() -> int:
-    """Returns the exit code: 0 whatever the figures are, 2 for arguments that make no sense."""
+    """Returns the exit code: 2 for arguments that make no sense, 1 where a ratio that is checked is below its floor."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", default="", help=f"subjects, separated by commas: {', '.join(registry.SUBJECTS)}")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: a look, not figures to keep")
+    parser.add_argument("--check", action="store_true", help="only see, quickly, that no ratio is below its floor")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="results file (default: %(default)s)")
     arguments = parser.parse_args()
     try:
@@ -36,6 +37,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     effort = Effort("quick" if arguments.quick else "full")
     console = Console(width=None if sys.stdout.isatty() else 180)
+    if arguments.check:
+        return 0 if floors.check(console, subjects if arguments.only else ()) else 1
     every: list[Figure] = []
     for subject in subjects:
         before = machine.load()
