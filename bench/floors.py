@@ -13,7 +13,8 @@ from bench import registry
 from bench.figures import Figure, Ratio
 from bench.measure import Effort
 
-# The plain simulators are 16 processes: they have the larger share of a machine that others use, too. On processors without bfloat16 in tiles (AMX) or at all, plans are no faster than in float32.
+# The plain simulators are 16 processes: they have the larger share of a machine that others use, too. On processors
+# without bfloat16 in tiles (AMX), or without any, plans are no faster than in float32.
 FLOORS: dict[str, float] = {
     "planner.S.b8": 1.7,
     "planner.S.b8.float32": 1.7,

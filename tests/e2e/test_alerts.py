@@ -1,4 +1,4 @@
-"""An alert of a real service reaches people, by a webhook and by mail: replay, Prometheus, and compose's Alertmanager."""
+"""An alert of a real service reaches people by webhook and mail: replay, Prometheus, and compose's Alertmanager."""
 
 from __future__ import annotations
 
