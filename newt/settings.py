@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from newt.errors import InvalidInputError
-from newt.wire.addresses import check_address
+from newt.wire.addresses import check_address, split_addresses
 
 
 def _checked(address: str) -> str:
@@ -19,8 +19,18 @@ def _checked(address: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _all_checked(addresses: str) -> str:
+    try:
+        return ",".join(split_addresses(addresses))
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
+
+
 Address = Annotated[str, AfterValidator(_checked)]
 """host:port of a service, or any gRPC target; an IPv6 host stands in brackets."""
+
+Addresses = Annotated[str, AfterValidator(_all_checked)]
+"""One address, or several with commas between them."""
 
 
 class ServiceSettings(BaseSettings):

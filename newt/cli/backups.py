@@ -91,6 +91,11 @@ def _deployment(
         yield redis_address(SecretStr(redis)), data
         return
     home = home or default_home()
+    if (shards := stack.stored_shards(home)) > 1:
+        raise StackError(
+            f"{home} holds the data of {shards} replay services; backups know one Redis: stop the stack and copy the "
+            "folder as a whole"
+        )
     running = control.read(home)
     if running is not None and running.active and not stopped:
         ports = [service["address"].rpartition(":")[2] for service in running.services if service["name"] == "redis"]

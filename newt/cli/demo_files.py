@@ -22,20 +22,24 @@ from newt.cli.task_names import TaskNames
 from newt.cli.terminal import console, name_table
 from newt.errors import AlreadyExistsError, InvalidInputError, NewtError, NotFoundError, UnavailableError
 from newt.local import control
+from newt.local.stack import is_replay
 from newt.recordings.formats import EXPORTS, FOLDERS, PUBLISHED, open_recording, writer_of
 from newt.runs.sections import SET_NAME
 from newt.tasks.pace import DEFAULT_STEPS_PER_S, real_time
 from newt.tasks.registry import Task
 
 if TYPE_CHECKING:
-    from newt.client.replay import ReplayClient
+    from newt.client.shards import Replay
     from newt.recordings.importing import Judged, Recordings
     from newt.vision import ImageEncoder
 
 _APPEND_TIMEOUT_S = 60.0
 
 ReplayOption = Annotated[
-    str | None, typer.Option("--replay", help="Replay service, host:port. Default: $NEWT_REPLAY or the local stack.")
+    str | None,
+    typer.Option(
+        "--replay", help="Replay service, host:port; several with commas. Default: $NEWT_REPLAY or the stack's."
+    ),
 ]
 
 
@@ -81,7 +85,7 @@ def import_files(
     url: UrlOption = None,
 ) -> None:
     """Add demonstrations of your own, or published ones, to a set. A file that is imported again adds nothing."""
-    from newt.client.replay import ReplayClient
+    from newt.client.shards import replay_client
     from newt.recordings.importing import Recordings
     from newt.recordings.mapping import read_map
     from newt.recordings.recorded import TaskShape
@@ -105,7 +109,7 @@ def import_files(
     judged = recordings.judge()  # All is checked before anything is stored.
     table = name_table("task", "episodes", "new", "file")
     try:
-        with ReplayClient(_replay_address(replay)) as client:
+        with replay_client(_replay_address(replay)) as client:
             if sources:
                 encoder = _encoder(image_encoder, device) if strips else None
                 _import_published(client, sources, set_, table, images, all_episodes, strips, encoder)
@@ -122,7 +126,7 @@ def import_files(
 
 
 def _import_published(
-    client: ReplayClient,
+    client: Replay,
     sources: Sequence[tuple[Path, Task]],
     set_: str,
     table: Table,
@@ -146,7 +150,7 @@ def _import_published(
 
 
 def _import_recorded(
-    client: ReplayClient,
+    client: Replay,
     recordings: Recordings,
     files: Sequence[str],
     judged: Mapping[tuple[int, int], Judged],
@@ -175,7 +179,7 @@ def export_file(
     replay: ReplayOption = None,
 ) -> None:
     """Write the episodes of a set as a recording, or those of a task as a published file."""
-    from newt.client.replay import ReplayClient
+    from newt.client.shards import replay_client
 
     _check_set(set_)
     kind = format_ or ("npz" if out.suffix == ".npz" else "pt")
@@ -185,7 +189,7 @@ def export_file(
     place = FOLDERS.get(kind)
     if out.exists() and not (out.is_file() if place is None else (out / place).is_file()):
         raise AlreadyExistsError(f"{out} is not what --force could replace: no {kind} recording; choose another name")
-    with ReplayClient(_replay_address(replay)) as client:
+    with replay_client(_replay_address(replay)) as client:
         (held,) = client.list_demo_sets(set_)
         there = [one.task for one in held.tasks]
         if task is not None and task not in there:
@@ -234,9 +238,9 @@ def _replay_address(given: str | None) -> str:
         return given or os.environ["NEWT_REPLAY"]
     state = control.read(control.default_home())
     services = state.services if state and state.state == "running" else []
-    address = next((str(service["address"]) for service in services if service["name"] == "replay"), None)
-    if address is None:
+    addresses = [str(service["address"]) for service in services if is_replay(str(service["name"]))]
+    if not addresses:
         raise UnavailableError(
             "no local stack is running; start one with `newt up`, or name a service with --replay or $NEWT_REPLAY"
         )
-    return address
+    return ",".join(addresses)

@@ -19,7 +19,7 @@ from newt.cli.tails import Tail
 from newt.cli.terminal import HomeOption, JsonOption, console, name_table, print_json
 from newt.errors import InvalidInputError
 from newt.local import control
-from newt.local.stack import StackConfig
+from newt.local.stack import MOST_SHARDS, StackConfig
 from newt.local.state import command, default_home
 from newt.own import environments, sources
 from newt.tasks.domains import DOMAINS, how_to_install, installed_domains
@@ -53,6 +53,15 @@ def up(
     any_port: Annotated[
         bool, typer.Option("--any-port", help="Use free ports instead of the documented ones.")
     ] = False,
+    replay_shards: Annotated[
+        int,
+        typer.Option(
+            "--replay-shards",
+            min=1,
+            max=MOST_SHARDS,
+            help="Replay services over which tasks are spread; a home keeps those that it has.",
+        ),
+    ] = 1,
 ) -> None:
     """Start Redis, the simulators, replay, planner and learner as processes on this machine.
 
@@ -78,6 +87,7 @@ def up(
         pythons=pythons,
         source_folder=os.getcwd(),
         sims=elsewhere,
+        replay_shards=replay_shards,
     )
     with console.status("Starting services ..."):
         state = control.up(config)

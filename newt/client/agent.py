@@ -14,7 +14,7 @@ from newt.acting.queue import ActingCounts, Pace, QueueCarry
 from newt.acting.recording import Recorder
 from newt.acting.session import ActingSession
 from newt.client.planner import PlannerClient, ServedModel
-from newt.client.replay import ReplayClient
+from newt.client.shards import Replay, replay_client
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 
 
@@ -35,7 +35,7 @@ class RemoteAgent(ActingSession):
         address: `host:port` of the planner.
         record: Append the episodes that are lived through to the replay of `model_id`, a run, which learns from them.
             Tell `agent.reward(r)` after each action, and `agent.finish(obs)` at the end of an episode.
-        replay: `host:port` of the replay service, where episodes are recorded.
+        replay: `host:port` of the replay service, where episodes are recorded; of several, with commas.
         timeout_s: How long a plan may take before it counts as failed, waiting for the service included.
         deadline_s: How long `act` may take; None waits for every plan.
         seed: Origin of all randomness; None draws one.
@@ -72,7 +72,7 @@ class RemoteAgent(ActingSession):
                 "deadline_s", f"got {deadline_s!r}, expected seconds above 0 and below timeout_s {timeout_s:g}, or None"
             )
         self._client = PlannerClient(address)
-        self._replay = ReplayClient(replay) if record else None
+        self._replay = replay_client(replay) if record else None
         self._pace = None if deadline_s is None else Pace(deadline_s)
         try:
             model = _find(self._client, model_id, timeout_s)
@@ -164,7 +164,7 @@ class _RemotePlans:
         return plan
 
 
-def _recorder(replay: ReplayClient, run_id: str, facts: AgentFacts, timeout_s: float) -> Recorder:
+def _recorder(replay: Replay, run_id: str, facts: AgentFacts, timeout_s: float) -> Recorder:
     """What records for a run. Raises NotFoundError unless it has a buffer."""
     replay.get_buffer(run_id, timeout_s)
     return Recorder(facts, lambda episode: replay.append(episode, buffer_id=run_id, timeout_s=timeout_s))

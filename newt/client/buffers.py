@@ -21,6 +21,30 @@ class Side(enum.IntEnum):
 
 
 @dataclass(frozen=True)
+class Placement:
+    """How a buffer is spread over several replay services; `ReplayShards` decides it.
+
+    Attributes:
+        shards: Services that have the buffer.
+        shard: This one, counted from 0.
+        task_shards: The one that holds each of the buffer's tasks, in their order.
+    """
+
+    shards: int
+    shard: int
+    task_shards: tuple[int, ...]
+
+    def to_proto(self) -> replay_pb2.Placement:
+        """The wire's form."""
+        return replay_pb2.Placement(shards=self.shards, shard=self.shard, task_shards=self.task_shards)
+
+    @staticmethod
+    def from_proto(message: replay_pb2.Placement) -> Placement:
+        """From the wire."""
+        return Placement(message.shards, message.shard, tuple(message.task_shards))
+
+
+@dataclass(frozen=True)
 class BufferConfig:
     """How a run's buffer is kept; see the proto for the limiter's rule.
 
@@ -35,6 +59,7 @@ class BufferConfig:
         demos_in_online: Draw the online part from demonstrations too until online data has replaced them.
         image_dim: Image feature columns; 0 for state-only.
         image_encoder: Identity of what makes the features; those of another one are refused.
+        placement: Where its tasks are; None: one service holds all.
     """
 
     tasks: Mapping[str, tuple[int, int]]
@@ -47,9 +72,11 @@ class BufferConfig:
     demos_in_online: bool = True
     image_dim: int = 0
     image_encoder: str = ""
+    placement: Placement | None = None
 
     def to_proto(self, buffer_id: str) -> replay_pb2.CreateBufferRequest:
         """The wire's form. Raises InvalidInputError for what that cannot hold."""
+        placement = self.placement.to_proto() if self.placement else None
         return replay_pb2.CreateBufferRequest(
             buffer_id=buffer_id,
             tasks=[
@@ -71,6 +98,7 @@ class BufferConfig:
             demos_in_online=self.demos_in_online,
             image_dim=whole("image_dim", self.image_dim, 0, MAX_UINT32),
             image_encoder=self.image_encoder,
+            placement=placement,
         )
 
     @staticmethod
@@ -87,6 +115,7 @@ class BufferConfig:
             demos_in_online=message.demos_in_online,
             image_dim=message.image_dim,
             image_encoder=message.image_encoder,
+            placement=Placement.from_proto(message.placement) if message.HasField("placement") else None,
         )
 
 

@@ -5,27 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import grpc
 
 from newt.client.batches import Batches
 from newt.client.buffers import Appended, BufferConfig, BufferInfo, HeldDemoSet, InsertPermit
-from newt.errors import InvalidInputError, UnavailableError
+from newt.client.read_ahead import BatchOrder, Sampler
+from newt.errors import UnavailableError
 from newt.wire.channels import connect
 from newt.wire.episodes import Episode
-from newt.wire.limits import MAX_COUNT, MAX_HORIZON
-from newt.wire.numbers import MAX_UINT32, whole
+from newt.wire.numbers import whole
 from newt.wire.peer import REMEDY, Patience, Peer
 from newt.wire.v1 import replay_pb2, replay_pb2_grpc
-
-Sampler = Literal["episode_uniform", "transition_uniform", "task_balanced"]
-
-_SAMPLERS: dict[Sampler, replay_pb2.Sampler.ValueType] = {
-    "episode_uniform": replay_pb2.SAMPLER_EPISODE_UNIFORM,
-    "transition_uniform": replay_pb2.SAMPLER_TRANSITION_UNIFORM,
-    "task_balanced": replay_pb2.SAMPLER_TASK_BALANCED,
-}
 
 
 class ReplayClient:
@@ -45,7 +37,7 @@ class ReplayClient:
     def __init__(self, target: str, *, remedy: str = REMEDY, patience: Patience | None = None) -> None:
         self.peer = Peer("replay", target, remedy=remedy, patience=patience)
         self._channel = connect(target)
-        self._stub = replay_pb2_grpc.ReplayServiceStub(self._channel)
+        self.stub = replay_pb2_grpc.ReplayServiceStub(self._channel)
 
     def create_buffer(self, buffer_id: str, config: BufferConfig, timeout_s: float = 60.0) -> bool:
         """Makes a run's buffer, or changes its capacity and limiter.
@@ -58,13 +50,13 @@ class ReplayClient:
         Returns:
             Whether it existed.
         """
-        response = self.peer.call(self._stub.CreateBuffer, config.to_proto(buffer_id), timeout_s)
+        response = self.peer.call(self.stub.CreateBuffer, config.to_proto(buffer_id), timeout_s)
         return bool(response.existed)
 
     def delete_buffer(self, buffer_id: str, timeout_s: float = 60.0) -> int:
         """Removes a buffer and its episodes; returns how many. Unknown buffers are no error."""
         request = replay_pb2.DeleteBufferRequest(buffer_id=buffer_id)
-        response: replay_pb2.DeleteBufferResponse = self.peer.call(self._stub.DeleteBuffer, request, timeout_s)
+        response: replay_pb2.DeleteBufferResponse = self.peer.call(self.stub.DeleteBuffer, request, timeout_s)
         return response.episodes
 
     def append(self, episode: Episode, *, buffer_id: str = "", demo_set: str = "", timeout_s: float = 10.0) -> Appended:
@@ -85,7 +77,7 @@ class ReplayClient:
             request.buffer_id = buffer_id
         else:
             request.demo_set = demo_set
-        response = self.peer.call(self._stub.Append, request, timeout_s)
+        response = self.peer.call(self.stub.Append, request, timeout_s)
         return Appended(
             duplicate=response.duplicate,
             env_steps=response.env_steps,
@@ -101,6 +93,7 @@ class ReplayClient:
         *,
         env_steps_taken: int | None = None,
         acting_weights_version: int = 0,
+        env_steps_elsewhere: int = 0,
     ) -> InsertPermit:
         """Reports what a collector has done, and waits until it may go on.
 
@@ -109,29 +102,32 @@ class ReplayClient:
             timeout_s: Deadline; `granted` is False if the collector still may not go on shortly before it.
             env_steps_taken: Steps of all episodes, unfinished ones included; None: no news.
             acting_weights_version: Newest version of the weights that has acted; 0 for none.
+            env_steps_elsewhere: Transitions that other shards of the buffer have stored.
         """
         request = replay_pb2.AwaitInsertRequest(
-            buffer_id=buffer_id, acting_weights_version=whole("acting_weights_version", acting_weights_version)
+            buffer_id=buffer_id,
+            acting_weights_version=whole("acting_weights_version", acting_weights_version),
+            env_steps_elsewhere=whole("env_steps_elsewhere", env_steps_elsewhere),
         )
         if env_steps_taken is not None:
             request.env_steps_taken = whole("env_steps_taken", env_steps_taken)
-        return InsertPermit.from_proto(self.peer.call(self._stub.AwaitInsert, request, timeout_s))
+        return InsertPermit.from_proto(self.peer.call(self.stub.AwaitInsert, request, timeout_s))
 
     def get_buffer(self, buffer_id: str, timeout_s: float = 10.0) -> BufferInfo:
         """Counters of a buffer."""
         request = replay_pb2.GetBufferRequest(buffer_id=buffer_id)
-        return BufferInfo.from_proto(self.peer.call(self._stub.GetBuffer, request, timeout_s))
+        return BufferInfo.from_proto(self.peer.call(self.stub.GetBuffer, request, timeout_s))
 
     def list_demo_sets(self, name: str = "", timeout_s: float = 10.0) -> list[HeldDemoSet]:
         """All demo sets, or the one of that name."""
         request = replay_pb2.ListDemoSetsRequest(demo_set=name)
-        response = self.peer.call(self._stub.ListDemoSets, request, timeout_s)
+        response = self.peer.call(self.stub.ListDemoSets, request, timeout_s)
         return [HeldDemoSet.from_proto(demo_set) for demo_set in response.demo_sets]
 
     def delete_demo_set(self, name: str, timeout_s: float = 60.0) -> int:
         """Removes a demo set that no buffer uses; returns the number of its episodes."""
         request = replay_pb2.DeleteDemoSetRequest(demo_set=name)
-        response: replay_pb2.DeleteDemoSetResponse = self.peer.call(self._stub.DeleteDemoSet, request, timeout_s)
+        response: replay_pb2.DeleteDemoSetResponse = self.peer.call(self.stub.DeleteDemoSet, request, timeout_s)
         return response.episodes
 
     def read_episodes(
@@ -147,7 +143,7 @@ class ReplayClient:
             request.demo_set = demo_set
 
         def begin(request: replay_pb2.ReadEpisodesRequest, timeout: float) -> tuple[Any, Any]:
-            call = self._stub.ReadEpisodes(request, timeout=timeout)
+            call = self.stub.ReadEpisodes(request, timeout=timeout)
             return next(call, None), call
 
         deadline, seen = time.monotonic() + timeout_s, set[str]()
@@ -198,19 +194,20 @@ class ReplayClient:
             in_flight: Batches requested or ready ahead of the caller; the limiter counts them as asked for.
             patience_s: How long the service may be away before the iterator gives up.
         """
-        if sampler not in _SAMPLERS:
-            raise InvalidInputError("sampler", f"got {sampler!r}, expected one of {', '.join(_SAMPLERS)}")
-        request = replay_pb2.SampleRequest(
-            buffer_id=buffer_id,
-            batch_size=whole("batch_size", batch_size, 1, MAX_UINT32),
-            horizon=whole("horizon", horizon, 1, MAX_HORIZON),
+        order = BatchOrder.of(
+            buffer_id,
+            batch_size=batch_size,
+            horizon=horizon,
+            seed=seed,
             demo_fraction=demo_fraction,
-            sampler=_SAMPLERS[sampler],
+            sampler=sampler,
+            limited=limited,
+            first_index=first_index,
+            count=count,
+            in_flight=in_flight,
+            patience_s=patience_s,
         )
-        seed = whole("seed", seed, high=2**128 - 1)
-        first_index = whole("first_index", first_index, high=MAX_COUNT)
-        count = None if count is None else whole("count", count, high=MAX_COUNT)
-        return Batches(self.peer, self._stub, request, seed, limited, first_index, count, in_flight, patience_s)
+        return Batches(self.peer, self.stub, order)
 
     def close(self) -> None:
         """Closes the channel; open iterators end."""

@@ -23,6 +23,8 @@ PORTS = {"redis": 6379, "replay": 50061, "planner": 50071, "hub": 50081}
 # One for each domain, whichever of them are installed: what clients are told stays true.
 SIM_PORTS = {domain: 50051 + i for i, domain in enumerate(DOMAINS)}
 FIRST_METRICS_PORT = 9101
+# Up to the planner's port.
+MOST_SHARDS = PORTS["planner"] - PORTS["replay"]
 # In a stack's home: what `newt serve` gave to the planner.
 MODELS_FOLDER = "models"
 
@@ -52,6 +54,8 @@ class StackConfig:
         pythons: Interpreter of the simulators of sources that have one of their own, by name (newt.own.environments).
         source_folder: Folder whose modules these may name; empty for none.
         sims: Addresses of simulators that run elsewhere, by name.
+        replay_shards: Replay services over which tasks are spread, each with a Redis of its own. A home that holds the
+            data of more gets as many.
     """
 
     home: Path
@@ -63,6 +67,7 @@ class StackConfig:
     pythons: Mapping[str, str] = field(default_factory=dict)
     source_folder: str = ""
     sims: Mapping[str, str] = field(default_factory=dict)
+    replay_shards: int = 1
 
     def to_json(self) -> str:
         """The config as one line, for the supervisor's command line."""
@@ -103,6 +108,22 @@ class ServiceSpec:
         return f"{ports.HOST}:{self.port}"
 
 
+def shard_name(service: str, number: int) -> str:
+    """Name of a shard's replay service or Redis: `replay` of the first, `replay-1` of the second."""
+    return service if number == 0 else f"{service}-{number}"
+
+
+def is_replay(name: str) -> bool:
+    """Whether a service of this name is a replay service."""
+    return re.fullmatch(r"replay(-\d+)?", name) is not None
+
+
+def stored_shards(home: Path) -> int:
+    """How many replay services a stack's home has data of; at least 1."""
+    numbers = [int(path.name.rpartition("-")[2]) for path in home.glob("redis-*") if path.name[6:].isdigit()]
+    return 1 + max(numbers, default=0)
+
+
 def redis_url(port: int) -> str:
     """Address of the stack's Redis without its password, which everybody reads from its file."""
     user = f"{USER}@" if SecuritySettings().redis_password_file else ""
@@ -127,13 +148,16 @@ def build(config: StackConfig) -> list[ServiceSpec]:
             taken.append(f"{name} needs port {fixed}")
         return fixed
 
-    redis = pick("redis", PORTS["redis"])
-    replay = pick("replay", PORTS["replay"])
+    shards = max(config.replay_shards, stored_shards(config.home))
+    redis = [pick(shard_name("redis", i), PORTS["redis"] + i) for i in range(shards)]
+    replay = [pick(shard_name("replay", i), PORTS["replay"] + i) for i in range(shards)]
     planner = pick("planner", PORTS["planner"])
     hub = pick("learner", PORTS["hub"])
     rest = pick("learner", REST_PORT)
     sims = {domain: pick(f"sim-{domain}", SIM_PORTS[domain]) for domain in config.domains}
-    metrics = iter([pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + len(config.sources) + 2)])
+    metrics = iter(
+        [pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + len(config.sources) + 1 + shards)]
+    )
     if taken:
         raise OSError(
             f"{'; '.join(taken)}, but another process has it. "
@@ -141,12 +165,11 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         )
 
     python = sys.executable
-    address = redis_url(redis)
-    specs = [
-        ServiceSpec(
-            "redis", [python, "-m", "newt.local.redis_server", str(config.home / "redis"), str(redis)], redis, "redis"
-        ),
-    ]
+    specs = []
+    for i, port in enumerate(redis):
+        name = shard_name("redis", i)
+        argv = [python, "-m", "newt.local.redis_server", str(config.home / name), str(port)]
+        specs.append(ServiceSpec(name, argv, port, "redis"))
 
     def service(
         name: str, module: str, port: int, health: str, values: Mapping[str, str], torch_threads: str | None = None
@@ -178,14 +201,16 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         own = service(f"sim-{name}", "services.sim", sims[name], "newt.v1.SimService", values)
         argv = [config.pythons.get(name, python), *own.argv[1:]]
         specs.append(replace(own, argv=argv, env={**own.env, "PYTHONPATH": path} if path else own.env))
-    specs.append(service("replay", "services.replay", replay, "newt.v1.ReplayService", {"REDIS_URL": address}))
+    for i, (port, its_redis) in enumerate(zip(replay, redis, strict=True)):
+        values = {"REDIS_URL": redis_url(its_redis)}
+        specs.append(service(shard_name("replay", i), "services.replay", port, "newt.v1.ReplayService", values))
     values = {
         "HOST": ports.HOST,
         "PORT": str(rest),
         "HUB_HOST": ports.HOST,
         "HUB_PORT": str(hub),
-        "REDIS_URL": address,
-        "REPLAY": f"{ports.HOST}:{replay}",
+        "REDIS_URL": redis_url(redis[0]),  # of the run records
+        "REPLAY": ",".join(f"{ports.HOST}:{port}" for port in replay),
         "PLANNER": f"{ports.HOST}:{planner}",
         "SIMS": json.dumps({**{name: f"{ports.HOST}:{port}" for name, port in sims.items()}, **config.sims}),
         "DATA_DIR": str(config.home / "data"),

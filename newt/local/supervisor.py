@@ -108,7 +108,7 @@ class Supervisor:
             self._write_state("starting")
             if child.process.poll() is not None:
                 words = self._last_words(child)
-                advice = redis_server.advice(self._config.home / "redis", words) if child.spec.health == "redis" else ""
+                advice = self._advice(child.spec, words)
                 return f"{child.spec.name} {how_it_ended(child.process.returncode)} while starting: {words}{advice}"
             if health.is_ready(child.spec):
                 child.state = "ready"
@@ -160,10 +160,13 @@ class Supervisor:
             except OSError as error:
                 child.state = f"cannot be restarted yet: {error}"
 
+    def _advice(self, spec: stack.ServiceSpec, words: str) -> str:
+        return redis_server.advice(self._config.home / spec.name, words) if spec.health == "redis" else ""
+
     def _stop_all(self) -> None:
         # The learner first: it checkpoints while replay and Redis are still there. Redis last: all write to it.
         def order(child: _Child) -> int:
-            return {"learner": 0, "redis": 2}.get(child.spec.name, 1)
+            return 2 if child.spec.health == "redis" else 0 if child.spec.name == "learner" else 1
 
         for _, group in itertools.groupby(sorted(self._children, key=order), order):
             children = list(group)

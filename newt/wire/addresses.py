@@ -45,6 +45,19 @@ def check_address(address: str, field: str = "address") -> str:
     return address
 
 
+def split_addresses(addresses: str, field: str = "addresses") -> list[str]:
+    """Addresses that commas separate; raises as `check_address`.
+
+    >>> split_addresses("lab1:50061, lab2:50061")
+    ['lab1:50061', 'lab2:50061']
+    """
+    found = [check_address(address.strip(), field) for address in addresses.split(",")]
+    for address in found:
+        if found.count(address) > 1:
+            raise InvalidInputError(field, f"got {address!r} twice, expected different addresses")
+    return found
+
+
 def is_ip(host: str) -> bool:
     """Whether a host without brackets is an IP address rather than a name."""
     try:

@@ -21,6 +21,8 @@ MAX_COUNT = 2**53
 """Steps, updates and other counters: what a double, and so JSON and Redis' scripts, hold exactly."""
 MAX_RATIO = 1e6
 """Updates per environment step: its product with a count of steps stays far from what a double can hold."""
+MAX_SHARDS = 1024
+"""Replay services that one buffer is spread over."""
 MAX_ENCODER_NAME = 128
 """Bytes of an image encoder's identity."""
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024

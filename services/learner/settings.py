@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from newt.client.shards import Away
 from newt.errors import InvalidInputError
-from newt.settings import Address, ServiceSettings
+from newt.settings import Address, Addresses, ServiceSettings
 from newt.tasks.domains import DOMAINS
 from newt.wire.addresses import bare_host, host_port
 from services.learner.data_folder import DataFolder
@@ -30,7 +31,16 @@ class LearnerSettings(ServiceSettings):
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis of the run records: redis://, or rediss:// for TLS, with user and password if it has them.",
     )
-    replay: Address = Field("127.0.0.1:50061", description="gRPC target of the replay service.")
+    replay: Addresses = Field(
+        "127.0.0.1:50061",
+        description="gRPC target of the replay service, or of several over which tasks are spread, with commas between "
+        "them: always in the same order, new ones last.",
+    )
+    replay_away: Away = Field(
+        "wait",
+        description="While one of several replay services is away: wait for it, or leave_out its tasks until it is "
+        "back.",
+    )
     planner: Address = Field("127.0.0.1:50071", description="gRPC target of the planner service.")
     sims: dict[str, Address] = Field(
         default_factory=dict,

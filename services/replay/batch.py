@@ -56,10 +56,12 @@ def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, with_image: bool) 
     """Copies the drawn sequences out of the mirrors, grouped by task.
 
     Args:
-        parts: The demo part and the online part of a batch; at least one sequence in all.
+        parts: The demo part and the online part of a batch.
         horizon: H.
         with_image: Whether the run has image features.
     """
+    if not any(len(draws.starts) for _, draws in parts):
+        return []
     rings = [ring for pool, _ in parts for ring in pool.rings]
     first_ring = np.cumsum([0, *(len(pool.rings) for pool, _ in parts)])
     ring = np.concatenate([draws.source + first for (_, draws), first in zip(parts, first_ring[:-1], strict=True)])

@@ -19,6 +19,9 @@ from services.replay.sampler import Draws, Pool, Source
 from services.replay.space import Space
 from services.replay.waiting import Caller, Obstacle, WaitingRoom
 
+# Longer than clients of several shards take to ask again while they find nothing to sample on any.
+STARVED_SECONDS = 3.0
+
 
 class Buffer:
     """A run's online episodes, its demos, its limiter and the calls that wait for them.
@@ -43,8 +46,10 @@ class Buffer:
         self.room = WaitingRoom(config.buffer_id, lock)
         self._lock = lock
         self._closed: Exception | None = None
-        self._lacking = set(self.dims)
+        self._lacking = {task for task, (i, _, _) in self.dims.items() if self.has_place_for(i)}
         self._reported_env_steps = 0
+        self._env_steps_elsewhere = 0
+        self._starved_until = 0.0
         self._acting_version = 0
         self._pools: dict[int, tuple[Any, Pool, Pool]] = {}
 
@@ -56,7 +61,12 @@ class Buffer:
     @property
     def env_steps_taken(self) -> int:
         """Steps as the limiter counts them; what is stored was taken, whatever the collector has reported."""
-        return max(self.space.meta.env_steps, self._reported_env_steps)
+        return max(self.space.meta.env_steps + self._env_steps_elsewhere, self._reported_env_steps)
+
+    def has_place_for(self, task_index: int) -> bool:
+        """Whether episodes of a task are kept here, and not on another shard."""
+        placement = self.config.placement
+        return not placement.task_shards or placement.task_shards[task_index] == placement.shard
 
     def close(self, reason: NewtError) -> None:
         """Ends every waiting call with an error."""
@@ -76,15 +86,14 @@ class Buffer:
         """
         limited = request.HasField("online_update")
         with self._lock:
-            if limited and request.online_update >= self.space.meta.updates:
-                self.space.meta.updates = request.online_update + 1
-                self.room.wake()
+            self._note(request)
             blocked = self.room.wait(replay_pb2.LIMITER_SIDE_SAMPLE, lambda: self._sample_obstacle(request), caller)
             if self._sample_obstacle(request) is not None:
                 return None
             start = time.perf_counter()
             groups = gather(self._draw(request), request.horizon, bool(self.config.image_dim))
             env_steps, taken, acting_version = self.space.meta.env_steps, self.env_steps_taken, self._acting_version
+            supply = self._supply(request) if request.HasField("part") else None
         response = replay_pb2.SampleResponse(
             groups=[group.encode() for group in groups],
             blocked_seconds=blocked,
@@ -92,6 +101,7 @@ class Buffer:
             env_steps=env_steps,
             env_steps_taken=taken,
             acting_weights_version=acting_version,
+            supply=supply,
         )
         if limited:
             response.online_update = request.online_update
@@ -101,6 +111,23 @@ class Buffer:
         metrics.SAMPLED.labels("online").inc(request.batch_size - demos)
         return response
 
+    def await_sample(self, request: replay_pb2.AwaitSampleRequest, caller: Caller) -> replay_pb2.AwaitSampleResponse:
+        """Waits until an update may be sampled, or until the deadline, and tells what there is to draw from.
+
+        Args:
+            request: Checked.
+            caller: Call that asks.
+        """
+        with self._lock:
+            self._note(request)
+            if request.starved:
+                self._starved_until = time.monotonic() + STARVED_SECONDS
+                self.room.wake()
+            blocked = self.room.wait(replay_pb2.LIMITER_SIDE_SAMPLE, lambda: self._update_obstacle(request), caller)
+            return replay_pb2.AwaitSampleResponse(
+                granted=self._update_obstacle(request) is None, blocked_seconds=blocked, supply=self._supply(request)
+            )
+
     def await_insert(self, request: replay_pb2.AwaitInsertRequest, caller: Caller) -> replay_pb2.AwaitInsertResponse:
         """Takes the collector's report, and waits until it may go on, or until the deadline.
 
@@ -109,6 +136,7 @@ class Buffer:
             caller: Call that asks.
         """
         with self._lock:
+            self._hear_of_others(request.env_steps_elsewhere)
             if request.HasField("env_steps_taken") and request.env_steps_taken != self._reported_env_steps:
                 self._reported_env_steps = request.env_steps_taken
                 self.room.wake()
@@ -153,6 +181,31 @@ class Buffer:
                 ],
             )
 
+    def _note(self, request: replay_pb2.SampleRequest | replay_pb2.AwaitSampleRequest) -> None:
+        """Takes over what the trainer says of itself."""
+        self._hear_of_others(request.env_steps_elsewhere)
+        if request.HasField("online_update") and request.online_update >= self.space.meta.updates:
+            self.space.meta.updates = request.online_update + 1
+            self.room.wake()
+
+    def _hear_of_others(self, env_steps: int) -> None:
+        if env_steps > self._env_steps_elsewhere:
+            self._env_steps_elsewhere = env_steps
+            self.room.wake()
+
+    def _supply(self, request: replay_pb2.SampleRequest | replay_pb2.AwaitSampleRequest) -> replay_pb2.Supply:
+        demos, online = self._pools_at(request.horizon)
+        taken = self.env_steps_taken
+        begun = not self._waits_for_first_episodes()
+        return replay_pb2.Supply(
+            demos=demos.weight(request.sampler),
+            online=online.weight(request.sampler),
+            permitted_updates=self.limiter.permitted_updates(taken) if begun else 0,
+            env_steps=self.space.meta.env_steps,
+            env_steps_taken=taken,
+            acting_weights_version=self._acting_version,
+        )
+
     def _draw(self, request: replay_pb2.SampleRequest) -> list[tuple[Pool, Draws]]:
         rng = np.random.default_rng(request.seed)
         return [(pool, pool.draw(rng, request.sampler, count)) for pool, count in self._parts(request)]
@@ -163,6 +216,8 @@ class Buffer:
         In a mixed batch, a part that has nothing to draw from leaves its share to the other.
         """
         demos, online = self._pools_at(request.horizon)
+        if request.HasField("part"):
+            return [(demos, request.part.demos), (online, request.part.online)]
         demo_count = round(request.batch_size * request.demo_fraction)
         if 0 < request.demo_fraction < 1:
             if not len(demos):
@@ -194,22 +249,9 @@ class Buffer:
         return pools
 
     def _sample_obstacle(self, request: replay_pb2.SampleRequest) -> Obstacle | None:
-        self._raise_if_closed()
-        if request.HasField("online_update"):
-            env_steps, update = self.env_steps_taken, request.online_update
-            if not self.limiter.may_sample(update, env_steps):
-                quota = self.limiter.quota(env_steps)
-                return Obstacle(
-                    f"the trainer waits for the collector: update {update} needs more than {update} allowed updates, "
-                    f"{env_steps} environment steps allow {max(0.0, quota):.1f}"
-                )
-            lacking = self._tasks_without_episodes()
-            if lacking and env_steps < self.limiter.all_tasks_until_env_steps:
-                return Obstacle(
-                    f"the trainer waits for first episodes of {len(lacking)} tasks, such as {min(lacking)}; it begins "
-                    f"without them after {self.limiter.all_tasks_until_env_steps} environment steps",
-                    starved=True,
-                )
+        obstacle = self._update_obstacle(request)
+        if obstacle is not None:
+            return obstacle
         if any(count and not len(pool) for pool, count in self._parts(request)):
             return Obstacle(
                 f"the trainer waits for episodes of at least {request.horizon + 1} rows: demo_fraction "
@@ -217,6 +259,30 @@ class Buffer:
                 starved=True,
             )
         return None
+
+    def _update_obstacle(self, request: replay_pb2.SampleRequest | replay_pb2.AwaitSampleRequest) -> Obstacle | None:
+        """Why an online update may not be sampled yet."""
+        self._raise_if_closed()
+        if not request.HasField("online_update"):
+            return None
+        env_steps, update = self.env_steps_taken, request.online_update
+        if not self.limiter.may_sample(update, env_steps):
+            quota = self.limiter.quota(env_steps)
+            return Obstacle(
+                f"the trainer waits for the collector: update {update} needs more than {update} allowed updates, "
+                f"{env_steps} environment steps allow {max(0.0, quota):.1f}"
+            )
+        if self._waits_for_first_episodes():
+            lacking = self._tasks_without_episodes()
+            return Obstacle(
+                f"the trainer waits for first episodes of {len(lacking)} tasks, such as {min(lacking)}; it begins "
+                f"without them after {self.limiter.all_tasks_until_env_steps} environment steps",
+                starved=True,
+            )
+        return None
+
+    def _waits_for_first_episodes(self) -> bool:
+        return self.env_steps_taken < self.limiter.all_tasks_until_env_steps and bool(self._tasks_without_episodes())
 
     def _tasks_without_episodes(self) -> set[str]:
         """Tasks that have never had an episode to draw from since this object is there."""
@@ -229,7 +295,8 @@ class Buffer:
         self._raise_if_closed()
         updates, taken, limiter = self.space.meta.updates, self.env_steps_taken, self.limiter
         # A trainer that finds nothing long enough to sample needs the collector, however far that one leads.
-        if limiter.may_insert(updates, taken) or self.room.starving:
+        starving = self.room.starving or time.monotonic() < self._starved_until
+        if limiter.may_insert(updates, taken) or starving:
             return None
         return Obstacle(
             f"the collector waits for the trainer: it leads by {limiter.lead(updates, taken):.1f} "

@@ -26,6 +26,7 @@ from newt.wire.v1 import replay_pb2
 from services.replay import metrics
 from services.replay.buffer import Buffer
 from services.replay.checks import check_config, check_episode, check_name, encoders_differ
+from services.replay.scripts import SCHEMA_VERSION, SCHEMA_WHOLE
 from services.replay.space import Space
 from services.replay.store import Appended, Kind, Meta, SpaceKey, Store
 
@@ -141,11 +142,12 @@ class Catalog:
                 self._reconfigure(existing, request)
                 return True
             self._require_whole(SpaceKey(Kind.BUFFER, request.buffer_id), "DeleteBuffer")
-            demos = [self._demo_set(name) for name in request.demo_sets]
+            demos = [self._demo_set(name, create=request.HasField("placement")) for name in request.demo_sets]
             for space in demos:
                 self._check_demo_dims(request, space)
             key = SpaceKey(Kind.BUFFER, request.buffer_id)
-            self._store.create(key, request.SerializeToString(deterministic=True), request.capacity_rows)
+            schema = SCHEMA_VERSION if request.HasField("placement") else SCHEMA_WHOLE
+            self._store.create(key, request.SerializeToString(deterministic=True), request.capacity_rows, schema)
             self._load(key)
             return False
 
@@ -233,6 +235,12 @@ class Catalog:
                 f"got {request.episode.task!r}, expected one of the buffer's {len(buffer.dims)} tasks: "
                 f"{', '.join(list(buffer.dims)[:8])}{', ...' if len(buffer.dims) > 8 else ''}",
             )
+        placement = buffer.config.placement
+        if not buffer.has_place_for(dims[0]):
+            raise PreconditionError(
+                f"task {request.episode.task!r} of buffer {request.buffer_id!r} is kept on shard "
+                f"{placement.task_shards[dims[0]]}, this is shard {placement.shard}; ask for the buffer's placement"
+            )
         episode = check_episode(request.episode, dims[1], dims[2], buffer.config.image_dim)
         if encoders_differ(episode.image_encoder, buffer.config.image_encoder):
             raise InvalidInputError(
@@ -265,8 +273,16 @@ class Catalog:
             for buffer in list(self._buffers.values()):
                 run = buffer.dims.get(task)
                 got = (episode.obs.shape[1], episode.action.shape[1])
-                if run and request.demo_set in buffer.config.demo_sets and run[1:] != got:
+                if run is None or request.demo_set not in buffer.config.demo_sets:
+                    continue
+                if run[1:] != got:
                     raise PreconditionError(_dims_differ(request.demo_set, task, got, buffer.config.buffer_id, run[1:]))
+                if not buffer.has_place_for(run[0]):
+                    # Or a sampler that is uniform over tasks would count it twice.
+                    raise PreconditionError(
+                        f"demo set {request.demo_set!r} is used by buffer {buffer.config.buffer_id!r}, which keeps "
+                        f"{task!r} on another shard; use a new set"
+                    )
         return space, episode
 
     def _create_demo_set(self, name: str) -> Space:
@@ -401,10 +417,12 @@ class Catalog:
     def _spaces(self) -> list[Space]:
         return [*self._demos.values(), *(buffer.space for buffer in self._buffers.values())]
 
-    def _demo_set(self, name: str) -> Space:
+    def _demo_set(self, name: str, create: bool = False) -> Space:
         space = self._demos.get(name)
         if space is None:
             self._require_whole(SpaceKey(Kind.DEMOS, name), "DeleteDemoSet")
+            if create:
+                return self._create_demo_set(name)
             known = ", ".join(sorted(self._demos)) or "none"
             raise NotFoundError(f"demo set {name!r} does not exist (there are: {known}); append its first episode")
         return space

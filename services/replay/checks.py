@@ -15,6 +15,7 @@ from newt.wire.limits import (
     MAX_HORIZON,
     MAX_IMAGE_DIM,
     MAX_RATIO,
+    MAX_SHARDS,
     NAME,
     PADDED_ACTION_DIM,
     PADDED_OBS_DIM,
@@ -59,6 +60,19 @@ def check_config(request: replay_pb2.CreateBufferRequest) -> None:
         raise InvalidInputError("demo_sets", "got a name twice, expected different sets")
     _check_range("image_dim", request.image_dim, 0, MAX_IMAGE_DIM)
     _check_encoder_name("image_encoder", request.image_encoder, bool(request.image_dim))
+    if request.HasField("placement"):
+        _check_placement(request.placement, len(request.tasks))
+
+
+def _check_placement(placement: replay_pb2.Placement, tasks: int) -> None:
+    _check_range("placement.shards", placement.shards, 1, MAX_SHARDS)
+    _check_range("placement.shard", placement.shard, 0, placement.shards - 1)
+    if len(placement.task_shards) != tasks:
+        raise InvalidInputError(
+            "placement.task_shards", f"got {len(placement.task_shards)}, expected one for each of {tasks} tasks"
+        )
+    for i, shard in enumerate(placement.task_shards):
+        _check_range(f"placement.task_shards[{i}]", shard, 0, placement.shards - 1)
 
 
 def check_episode(
@@ -137,11 +151,29 @@ def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBuf
     """Refuses a sample request that can never be answered."""
     _check_range("horizon", request.horizon, 1, MAX_HORIZON)
     columns = max(dims.obs_dim + dims.action_dim for dims in config.tasks) + config.image_dim
-    _check_range("batch_size", request.batch_size, 1, MAX_BATCH_BYTES // batch_bytes(1, request.horizon, columns))
+    most = MAX_BATCH_BYTES // batch_bytes(1, request.horizon, columns)
+    part = request.HasField("part")
+    _check_range("batch_size", request.batch_size, 0 if part else 1, most)
+    if part and request.part.demos + request.part.online != request.batch_size:
+        raise InvalidInputError(
+            "part",
+            f"got {request.part.demos} and {request.part.online} sequences, expected batch_size {request.batch_size}",
+        )
     if not 0 <= request.demo_fraction <= 1:
         raise InvalidInputError("demo_fraction", f"got {request.demo_fraction}, expected a number in [0, 1]")
+    _check_update(request)
+
+
+def check_await_sample(request: replay_pb2.AwaitSampleRequest) -> None:
+    """Refuses a request that can never be answered."""
+    _check_range("horizon", request.horizon, 1, MAX_HORIZON)
+    _check_update(request)
+
+
+def _check_update(request: replay_pb2.SampleRequest | replay_pb2.AwaitSampleRequest) -> None:
     if request.HasField("online_update"):
         _check_range("online_update", request.online_update, 0, MAX_COUNT)
+    check_count("env_steps_elsewhere", request.env_steps_elsewhere)
     if request.sampler not in replay_pb2.Sampler.values():
         raise InvalidInputError("sampler", f"got {request.sampler}, expected a value of Sampler")
 

@@ -47,6 +47,10 @@ class Limiter:
         """Whether the trainer may have the batch of this update."""
         return update < self.quota(env_steps)
 
+    def permitted_updates(self, env_steps: int) -> int:
+        """The first update that may not be sampled."""
+        return min(max(0, math.ceil(self.quota(env_steps))), MAX_COUNT)
+
     def lead(self, updates: int, env_steps: int) -> float:
         """Updates that the collector is ahead by; negative if the trainer has to wait."""
         return self.quota(env_steps) - updates

@@ -70,6 +70,12 @@ class Pool:
         """Episodes, E."""
         return int(self._last[-1]) if len(self._last) else 0
 
+    def weight(self, sampler: replay_pb2.Sampler.ValueType) -> int:
+        """Of this pool among several that are drawn from together: episodes, starts or tasks, whatever is uniform."""
+        if sampler == replay_pb2.SAMPLER_TRANSITION_UNIFORM:
+            return int(self._start_ends[-1]) if len(self) else 0
+        return len(np.unique(self.tasks)) if sampler == replay_pb2.SAMPLER_TASK_BALANCED else len(self)
+
     def draw(self, rng: np.random.Generator, sampler: replay_pb2.Sampler.ValueType, count: int) -> Draws:
         """Draws `count` sequences with replacement.
 

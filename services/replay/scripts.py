@@ -10,9 +10,12 @@ work on a full Redis, which is when they are needed).
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What the meta hash and the episodes of a space mean. It grows when a version of before would misread them; fields
 that it does not know do not matter to it, and stay."""
+SCHEMA_WHOLE = 1
+"""Of spaces that a version of before reads rightly: all but the parts of a buffer that is spread over shards, which it
+would take for the whole."""
 
 _EVICT = """
 local function evict(meta, prefix, capacity, spared)
@@ -38,11 +41,11 @@ local function evict(meta, prefix, capacity, spared)
 end
 """
 
-# ARGV: prefix, incarnation, capacity rows (0: none), registry member, config -> 1 if made, 0 if it was there.
-CREATE = f"""
+# ARGV: prefix, incarnation, capacity rows (0: none), registry member, config, schema -> 1 if made, 0 if it was there.
+CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[2], 'capacity', ARGV[3], 'config', ARGV[5], 'next', 0, 'head', 0,
-           'rows', 0, 'bytes', 0, 'env_steps', 0, 'updates', 0, 'schema', {SCHEMA_VERSION})
+           'rows', 0, 'bytes', 0, 'env_steps', 0, 'updates', 0, 'schema', ARGV[6])
 redis.call('SADD', KEYS[4], ARGV[4])
 return 1
 """

@@ -9,10 +9,10 @@ import grpc
 
 from newt.wire.v1 import replay_pb2, replay_pb2_grpc
 from services.replay.catalog import Catalog
-from services.replay.checks import check_count, check_sample
+from services.replay.checks import check_await_sample, check_count, check_sample
 from services.replay.waiting import Caller
 
-# AwaitInsert answers this long before the call's deadline, so that the answer arrives in time.
+# AwaitInsert and AwaitSample answer this long before the call's deadline, so that the answer arrives in time.
 _ANSWER_SECONDS = 0.25
 # For calls without a deadline.
 _LONGEST_WAIT_SECONDS = 60.0
@@ -51,10 +51,15 @@ class ReplayServicer(replay_pb2_grpc.ReplayServiceServicer):
     ) -> replay_pb2.AwaitInsertResponse:
         buffer = self._catalog.buffer(request.buffer_id)
         check_count("env_steps_taken", request.env_steps_taken)
-        self._wake_when_gone(context)
-        remaining = _remaining(context)
-        wait = max(remaining - _ANSWER_SECONDS, remaining / 2)
-        return buffer.await_insert(request, Caller(context.is_active, time.monotonic() + wait))
+        check_count("env_steps_elsewhere", request.env_steps_elsewhere)
+        return buffer.await_insert(request, self._waiting(context))
+
+    def AwaitSample(  # noqa: D102, N802
+        self, request: replay_pb2.AwaitSampleRequest, context: grpc.ServicerContext
+    ) -> replay_pb2.AwaitSampleResponse:
+        buffer = self._catalog.buffer(request.buffer_id)
+        check_await_sample(request)
+        return buffer.await_sample(request, self._waiting(context))
 
     def Sample(  # noqa: D102, N802
         self, request_iterator: Iterator[replay_pb2.SampleRequest], context: grpc.ServicerContext
@@ -89,6 +94,13 @@ class ReplayServicer(replay_pb2_grpc.ReplayServiceServicer):
     ) -> Iterator[replay_pb2.ReadEpisodesResponse]:
         for episode in self._catalog.read_episodes(request):
             yield replay_pb2.ReadEpisodesResponse(episode=episode.to_proto())
+
+    def _waiting(self, context: grpc.ServicerContext) -> Caller:
+        """A caller that gets its answer in time, also if that is to ask again."""
+        self._wake_when_gone(context)
+        remaining = _remaining(context)
+        wait = max(remaining - _ANSWER_SECONDS, remaining / 2)
+        return Caller(context.is_active, time.monotonic() + wait)
 
     def _wake_when_gone(self, context: grpc.ServicerContext) -> None:
         """Makes waiting calls look at their callers as soon as this one ends, so that its thread comes free."""

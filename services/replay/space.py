@@ -191,7 +191,7 @@ class Space:
         lost = [entry for entry in self._journal if entry.number >= redis_next]
         if [entry.number for entry in lost] != list(range(redis_next, self.mirror.next)):
             return self._accept_loss(redis_next)
-        self._store.restore(self.key, self.meta.incarnation, self.meta.config, self.meta.capacity)
+        self._store.restore(self.key, self.meta)
         for entry in lost:
             outcome = self._store.append(
                 self.key,

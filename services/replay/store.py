@@ -190,26 +190,28 @@ class Store:
         pairs = (member.decode(errors="replace").partition(":")[::2] for member in sorted(members))
         return [SpaceKey(Kind(kind), name) for kind, name in pairs if kind in set(Kind) and name]
 
-    def create(self, key: SpaceKey, config: bytes, capacity_rows: int) -> bool:
+    def create(self, key: SpaceKey, config: bytes, capacity_rows: int, schema: int = scripts.SCHEMA_WHOLE) -> bool:
         """Makes a space unless it exists.
 
         Args:
             key: Its name.
             config: Kept with it.
             capacity_rows: Rows before the oldest episodes are evicted; 0 for never.
+            schema: What it means (scripts.SCHEMA_VERSION).
 
         Returns:
             Whether it was made.
         """
-        return self._make(key, secrets.token_hex(8), config, capacity_rows)
+        return self._make(key, secrets.token_hex(8), config, capacity_rows, schema)
 
-    def restore(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int) -> bool:
+    def restore(self, key: SpaceKey, meta: Meta) -> bool:
         """Makes a space again that Redis has forgotten; see create."""
-        return self._make(key, incarnation, config, capacity_rows)
+        return self._make(key, meta.incarnation, meta.config, meta.capacity, meta.schema or scripts.SCHEMA_WHOLE)
 
-    def _make(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int) -> bool:
+    def _make(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int, schema: int) -> bool:
         with self._translated():
-            return bool(self._create(key.keys, [key.episodes, incarnation, capacity_rows, str(key), config]))
+            arguments = [key.episodes, incarnation, capacity_rows, str(key), config, schema]
+            return bool(self._create(key.keys, arguments))
 
     def meta(self, key: SpaceKey) -> Meta | None:
         """State of a space; None if there is none, with an empty incarnation if it is being deleted.

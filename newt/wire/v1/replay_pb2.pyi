@@ -185,6 +185,7 @@ class CreateBufferRequest(_message.Message):
     DEMOS_IN_ONLINE_FIELD_NUMBER: _builtins.int
     IMAGE_DIM_FIELD_NUMBER: _builtins.int
     IMAGE_ENCODER_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     buffer_id: _builtins.str
     """1-128 characters of [A-Za-z0-9._-]; for runs, the run's id."""
     capacity_rows: _builtins.int
@@ -209,6 +210,12 @@ class CreateBufferRequest(_message.Message):
     def demo_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Demo sets to draw demos from; only episodes of the run's tasks are used. They must exist."""
 
+    @_builtins.property
+    def placement(self) -> Global___Placement:
+        """Where the buffer's tasks are, if several replay services (shards) hold it. Absent: this one holds all. Demo sets that
+        this shard lacks are then created empty: a set's episodes are spread as well.
+        """
+
     def __init__(
         self,
         *,
@@ -220,14 +227,51 @@ class CreateBufferRequest(_message.Message):
         demos_in_online: _builtins.bool = ...,
         image_dim: _builtins.int = ...,
         image_encoder: _builtins.str = ...,
+        placement: Global___Placement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limiter", b"limiter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limiter", b"limiter", "placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_id", b"buffer_id", "capacity_rows", b"capacity_rows", "demo_sets", b"demo_sets", "demos_in_online", b"demos_in_online", "image_dim", b"image_dim", "image_encoder", b"image_encoder", "limiter", b"limiter", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_id", b"buffer_id", "capacity_rows", b"capacity_rows", "demo_sets", b"demo_sets", "demos_in_online", b"demos_in_online", "image_dim", b"image_dim", "image_encoder", b"image_encoder", "limiter", b"limiter", "placement", b"placement", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateBufferRequest: _TypeAlias = CreateBufferRequest  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """How a buffer is spread over shards: replay services, each with a Redis of its own, in a fixed order. Decided when the
+    buffer is created; shards that are added later hold nothing of it. Capacity and demos are each shard's own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    TASK_SHARDS_FIELD_NUMBER: _builtins.int
+    shards: _builtins.int
+    """Shards that have the buffer, also those that hold none of its tasks."""
+    shard: _builtins.int
+    """This one, counted from 0."""
+    @_builtins.property
+    def task_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The shard of each of the buffer's tasks, in their order. An episode of a task of another shard is refused
+        (FAILED_PRECONDITION).
+        """
+
+    def __init__(
+        self,
+        *,
+        shards: _builtins.int = ...,
+        shard: _builtins.int = ...,
+        task_shards: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard", "shards", b"shards", "task_shards", b"task_shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
 class CreateBufferResponse(_message.Message):
@@ -438,6 +482,7 @@ class AwaitInsertRequest(_message.Message):
     BUFFER_ID_FIELD_NUMBER: _builtins.int
     ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     ACTING_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_ELSEWHERE_FIELD_NUMBER: _builtins.int
     buffer_id: _builtins.str
     env_steps_taken: _builtins.int
     """Environment steps that the collector has taken: those of the episodes it has stored, and so far of its unfinished
@@ -446,16 +491,21 @@ class AwaitInsertRequest(_message.Message):
     """
     acting_weights_version: _builtins.int
     """Newest version of the weights that has chosen an action; 0 for none. Passed on to the trainer."""
+    env_steps_elsewhere: _builtins.int
+    """Transitions that the run's other shards have stored, as far as the caller knows; they count as taken. The highest
+    number ever told, here, in AwaitSample or in Sample, is valid until the service restarts. 0 where there is one.
+    """
     def __init__(
         self,
         *,
         buffer_id: _builtins.str = ...,
         env_steps_taken: _builtins.int | None = ...,
         acting_weights_version: _builtins.int = ...,
+        env_steps_elsewhere: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken", "env_steps_taken", b"env_steps_taken"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken", "acting_weights_version", b"acting_weights_version", "buffer_id", b"buffer_id", "env_steps_taken", b"env_steps_taken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken", "acting_weights_version", b"acting_weights_version", "buffer_id", b"buffer_id", "env_steps_elsewhere", b"env_steps_elsewhere", "env_steps_taken", b"env_steps_taken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__env_steps_taken: _TypeAlias = _typing.Literal["env_steps_taken"]  # noqa: Y015
     _WhichOneofArgType__env_steps_taken: _TypeAlias = _typing.Literal["_env_steps_taken", b"_env_steps_taken"]  # noqa: Y015
@@ -503,6 +553,138 @@ class AwaitInsertResponse(_message.Message):
 Global___AwaitInsertResponse: _TypeAlias = AwaitInsertResponse  # noqa: Y015
 
 @_typing.final
+class AwaitSampleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUFFER_ID_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    SAMPLER_FIELD_NUMBER: _builtins.int
+    ONLINE_UPDATE_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_ELSEWHERE_FIELD_NUMBER: _builtins.int
+    STARVED_FIELD_NUMBER: _builtins.int
+    buffer_id: _builtins.str
+    horizon: _builtins.int
+    """As in SampleRequest."""
+    sampler: Global___Sampler.ValueType
+    online_update: _builtins.int
+    env_steps_elsewhere: _builtins.int
+    """As in AwaitInsertRequest."""
+    starved: _builtins.bool
+    """The caller finds nothing to sample on any shard: for the next seconds the collector is not held back."""
+    def __init__(
+        self,
+        *,
+        buffer_id: _builtins.str = ...,
+        horizon: _builtins.int = ...,
+        sampler: Global___Sampler.ValueType = ...,
+        online_update: _builtins.int | None = ...,
+        env_steps_elsewhere: _builtins.int = ...,
+        starved: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "buffer_id", b"buffer_id", "env_steps_elsewhere", b"env_steps_elsewhere", "horizon", b"horizon", "online_update", b"online_update", "sampler", b"sampler", "starved", b"starved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__online_update: _TypeAlias = _typing.Literal["online_update"]  # noqa: Y015
+    _WhichOneofArgType__online_update: _TypeAlias = _typing.Literal["_online_update", b"_online_update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__online_update) -> _WhichOneofReturnType__online_update | None: ...
+
+Global___AwaitSampleRequest: _TypeAlias = AwaitSampleRequest  # noqa: Y015
+
+@_typing.final
+class AwaitSampleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTED_FIELD_NUMBER: _builtins.int
+    BLOCKED_SECONDS_FIELD_NUMBER: _builtins.int
+    SUPPLY_FIELD_NUMBER: _builtins.int
+    granted: _builtins.bool
+    """False: still blocked when the time was up; ask again."""
+    blocked_seconds: _builtins.float
+    @_builtins.property
+    def supply(self) -> Global___Supply: ...
+    def __init__(
+        self,
+        *,
+        granted: _builtins.bool = ...,
+        blocked_seconds: _builtins.float = ...,
+        supply: Global___Supply | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["supply", b"supply"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_seconds", b"blocked_seconds", "granted", b"granted", "supply", b"supply"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitSampleResponse: _TypeAlias = AwaitSampleResponse  # noqa: Y015
+
+@_typing.final
+class Supply(_message.Message):
+    """What a shard has for its run's batches, when it answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEMOS_FIELD_NUMBER: _builtins.int
+    ONLINE_FIELD_NUMBER: _builtins.int
+    PERMITTED_UPDATES_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
+    ACTING_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
+    demos: _builtins.int
+    """What the shares of the shards in the demo part and in the online part of a batch are proportional to: episodes,
+    starts or tasks that can be drawn from, depending on the sampler.
+    """
+    online: _builtins.int
+    permitted_updates: _builtins.int
+    """Online updates below this one may be sampled without asking again; the limiter's quota, rounded up."""
+    env_steps: _builtins.int
+    """As in SampleResponse."""
+    env_steps_taken: _builtins.int
+    acting_weights_version: _builtins.int
+    def __init__(
+        self,
+        *,
+        demos: _builtins.int = ...,
+        online: _builtins.int = ...,
+        permitted_updates: _builtins.int = ...,
+        env_steps: _builtins.int = ...,
+        env_steps_taken: _builtins.int = ...,
+        acting_weights_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acting_weights_version", b"acting_weights_version", "demos", b"demos", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "online", b"online", "permitted_updates", b"permitted_updates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Supply: _TypeAlias = Supply  # noqa: Y015
+
+@_typing.final
+class Part(_message.Message):
+    """One shard's part of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEMOS_FIELD_NUMBER: _builtins.int
+    ONLINE_FIELD_NUMBER: _builtins.int
+    demos: _builtins.int
+    """Sequences from the demo part and from the online part of the batch; both may be 0."""
+    online: _builtins.int
+    def __init__(
+        self,
+        *,
+        demos: _builtins.int = ...,
+        online: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demos", b"demos", "online", b"online"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
 class SampleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -513,6 +695,8 @@ class SampleRequest(_message.Message):
     SAMPLER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     ONLINE_UPDATE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    ENV_STEPS_ELSEWHERE_FIELD_NUMBER: _builtins.int
     buffer_id: _builtins.str
     batch_size: _builtins.int
     """Sequences, 1 or more, and their horizon H, 1..64."""
@@ -524,6 +708,14 @@ class SampleRequest(_message.Message):
     """Draws depend on the seed and the stored episodes only."""
     online_update: _builtins.int
     """Number of this online update, counted from 0, for the limiter. Absent: not limited (pretraining)."""
+    env_steps_elsewhere: _builtins.int
+    """As in AwaitInsertRequest."""
+    @_builtins.property
+    def part(self) -> Global___Part:
+        """Draw exactly so much, instead of batch_size sequences with demo_fraction of them from demos: batch_size must be
+        the sum, which may be 0, and demo_fraction is ignored.
+        """
+
     def __init__(
         self,
         *,
@@ -534,10 +726,12 @@ class SampleRequest(_message.Message):
         sampler: Global___Sampler.ValueType = ...,
         seed: _builtins.int = ...,
         online_update: _builtins.int | None = ...,
+        part: Global___Part | None = ...,
+        env_steps_elsewhere: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "batch_size", b"batch_size", "buffer_id", b"buffer_id", "demo_fraction", b"demo_fraction", "horizon", b"horizon", "online_update", b"online_update", "sampler", b"sampler", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "batch_size", b"batch_size", "buffer_id", b"buffer_id", "demo_fraction", b"demo_fraction", "env_steps_elsewhere", b"env_steps_elsewhere", "horizon", b"horizon", "online_update", b"online_update", "part", b"part", "sampler", b"sampler", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__online_update: _TypeAlias = _typing.Literal["online_update"]  # noqa: Y015
     _WhichOneofArgType__online_update: _TypeAlias = _typing.Literal["_online_update", b"_online_update"]  # noqa: Y015
@@ -556,6 +750,7 @@ class SampleResponse(_message.Message):
     ENV_STEPS_FIELD_NUMBER: _builtins.int
     ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     ACTING_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
+    SUPPLY_FIELD_NUMBER: _builtins.int
     online_update: _builtins.int
     """Echo of the request."""
     blocked_seconds: _builtins.float
@@ -571,6 +766,10 @@ class SampleResponse(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceGroup]:
         """One per task present; sequences from demos come first inside each group."""
 
+    @_builtins.property
+    def supply(self) -> Global___Supply:
+        """Answers requests with a part."""
+
     def __init__(
         self,
         *,
@@ -581,10 +780,11 @@ class SampleResponse(_message.Message):
         env_steps: _builtins.int = ...,
         env_steps_taken: _builtins.int = ...,
         acting_weights_version: _builtins.int = ...,
+        supply: Global___Supply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update", "supply", b"supply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "acting_weights_version", b"acting_weights_version", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "groups", b"groups", "online_update", b"online_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "acting_weights_version", b"acting_weights_version", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "groups", b"groups", "online_update", b"online_update", "supply", b"supply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__online_update: _TypeAlias = _typing.Literal["online_update"]  # noqa: Y015
     _WhichOneofArgType__online_update: _TypeAlias = _typing.Literal["_online_update", b"_online_update"]  # noqa: Y015

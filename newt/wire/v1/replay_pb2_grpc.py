@@ -54,6 +54,11 @@ class ReplayServiceStub:
                 request_serializer=newt_dot_v1_dot_replay__pb2.AwaitInsertRequest.SerializeToString,
                 response_deserializer=newt_dot_v1_dot_replay__pb2.AwaitInsertResponse.FromString,
                 _registered_method=True)
+        self.AwaitSample = channel.unary_unary(
+                '/newt.v1.ReplayService/AwaitSample',
+                request_serializer=newt_dot_v1_dot_replay__pb2.AwaitSampleRequest.SerializeToString,
+                response_deserializer=newt_dot_v1_dot_replay__pb2.AwaitSampleResponse.FromString,
+                _registered_method=True)
         self.Sample = channel.stream_stream(
                 '/newt.v1.ReplayService/Sample',
                 request_serializer=newt_dot_v1_dot_replay__pb2.SampleRequest.SerializeToString,
@@ -110,6 +115,14 @@ class ReplayServiceServicer:
     def AwaitInsert(self, request, context):
         """Waits until the run's collector may take more environment steps, i.e. until it leads the trainer by less than
         the limiter allows, or until the call's deadline is near; the reply says which.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AwaitSample(self, request, context):
+        """Waits until an online update may be sampled, or until the call's deadline is near, and tells how much there is to
+        draw from: clients of several shards decide with it how many sequences of a batch each shard draws.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +186,11 @@ def add_ReplayServiceServicer_to_server(servicer, server):
                     servicer.AwaitInsert,
                     request_deserializer=newt_dot_v1_dot_replay__pb2.AwaitInsertRequest.FromString,
                     response_serializer=newt_dot_v1_dot_replay__pb2.AwaitInsertResponse.SerializeToString,
+            ),
+            'AwaitSample': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitSample,
+                    request_deserializer=newt_dot_v1_dot_replay__pb2.AwaitSampleRequest.FromString,
+                    response_serializer=newt_dot_v1_dot_replay__pb2.AwaitSampleResponse.SerializeToString,
             ),
             'Sample': grpc.stream_stream_rpc_method_handler(
                     servicer.Sample,
@@ -308,6 +326,33 @@ class ReplayService:
             '/newt.v1.ReplayService/AwaitInsert',
             newt_dot_v1_dot_replay__pb2.AwaitInsertRequest.SerializeToString,
             newt_dot_v1_dot_replay__pb2.AwaitInsertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitSample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/newt.v1.ReplayService/AwaitSample',
+            newt_dot_v1_dot_replay__pb2.AwaitSampleRequest.SerializeToString,
+            newt_dot_v1_dot_replay__pb2.AwaitSampleResponse.FromString,
             options,
             channel_credentials,
             insecure,

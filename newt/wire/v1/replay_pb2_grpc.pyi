@@ -52,6 +52,10 @@ class ReplayServiceStub:
     """Waits until the run's collector may take more environment steps, i.e. until it leads the trainer by less than
     the limiter allows, or until the call's deadline is near; the reply says which.
     """
+    AwaitSample: _grpc.UnaryUnaryMultiCallable[_replay_pb2.AwaitSampleRequest, _replay_pb2.AwaitSampleResponse]
+    """Waits until an online update may be sampled, or until the call's deadline is near, and tells how much there is to
+    draw from: clients of several shards decide with it how many sequences of a batch each shard draws.
+    """
     Sample: _grpc.StreamStreamMultiCallable[_replay_pb2.SampleRequest, _replay_pb2.SampleResponse]
     """Training batches, one per request, in order. A client keeps a few requests in flight (prefetch).
     A request waits while the limiter blocks it, and while there is nothing to sample.
@@ -81,6 +85,10 @@ class ReplayServiceAsyncStub(ReplayServiceStub):
     AwaitInsert: _aio.UnaryUnaryMultiCallable[_replay_pb2.AwaitInsertRequest, _replay_pb2.AwaitInsertResponse]  # type: ignore[assignment]
     """Waits until the run's collector may take more environment steps, i.e. until it leads the trainer by less than
     the limiter allows, or until the call's deadline is near; the reply says which.
+    """
+    AwaitSample: _aio.UnaryUnaryMultiCallable[_replay_pb2.AwaitSampleRequest, _replay_pb2.AwaitSampleResponse]  # type: ignore[assignment]
+    """Waits until an online update may be sampled, or until the call's deadline is near, and tells how much there is to
+    draw from: clients of several shards decide with it how many sequences of a batch each shard draws.
     """
     Sample: _aio.StreamStreamMultiCallable[_replay_pb2.SampleRequest, _replay_pb2.SampleResponse]  # type: ignore[assignment]
     """Training batches, one per request, in order. A client keeps a few requests in flight (prefetch).
@@ -132,6 +140,16 @@ class ReplayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_replay_pb2.AwaitInsertResponse, _abc.Awaitable[_replay_pb2.AwaitInsertResponse]]:
         """Waits until the run's collector may take more environment steps, i.e. until it leads the trainer by less than
         the limiter allows, or until the call's deadline is near; the reply says which.
+        """
+
+    @_abc_1.abstractmethod
+    def AwaitSample(
+        self,
+        request: _replay_pb2.AwaitSampleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replay_pb2.AwaitSampleResponse, _abc.Awaitable[_replay_pb2.AwaitSampleResponse]]:
+        """Waits until an online update may be sampled, or until the call's deadline is near, and tells how much there is to
+        draw from: clients of several shards decide with it how many sequences of a batch each shard draws.
         """
 
     @_abc_1.abstractmethod

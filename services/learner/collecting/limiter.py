@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from newt.client.replay import ReplayClient
+from newt.client.shards import Replay
 from services.learner.collecting.pace import Pace
 from services.learner.waiting import Stopped
 
@@ -28,7 +28,7 @@ class LimiterLink:
         pace: Says what was taken, and holds the groups.
     """
 
-    def __init__(self, replay: ReplayClient, buffer_id: str, pace: Pace) -> None:
+    def __init__(self, replay: Replay, buffer_id: str, pace: Pace) -> None:
         self._replay, self._buffer_id, self._pace = replay, buffer_id, pace
         self._thread = threading.Thread(target=self._run, name="limiter", daemon=True)
 

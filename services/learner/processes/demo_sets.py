@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from newt.client.buffers import HeldDemos, HeldDemoSet
-from newt.client.replay import ReplayClient
+from newt.client.shards import Replay, replay_client
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError, PreconditionError
 from newt.runs.base import BrokenRecord
 from newt.runs.demos import DemoCollection, DemoSetInfo, DemoSetList, DemoTaskInfo
@@ -21,7 +21,7 @@ class DemoSets:
     """Lists, shows, checks and deletes sets. Every method raises UnavailableError when replay does not answer.
 
     Args:
-        replay: gRPC target of the replay service.
+        replay: gRPC target of the replay service, or of several.
         records: Records of the collections, and of the runs that use sets.
     """
 
@@ -130,8 +130,8 @@ class DemoSets:
         with self._replay() as replay:
             return replay.delete_buffer(run_id, timeout_s=DELETE_TIMEOUT_S)
 
-    def _replay(self) -> ReplayClient:
-        return ReplayClient(self._target)
+    def _replay(self) -> Replay:
+        return replay_client(self._target)
 
 
 def _info(name: str, held: HeldDemoSet | None, collection: DemoCollection | None) -> DemoSetInfo:

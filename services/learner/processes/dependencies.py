@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from newt.errors import NewtError
 from newt.runs.record import Readiness
+from newt.wire.addresses import split_addresses
 from newt.wire.channels import connect
 from newt.wire.status import from_rpc_error, rpc_code
 from services.learner.records.store import Records
@@ -34,9 +35,12 @@ class Dependencies:
         self._broken = records.broken
         self._checks: dict[str, Callable[[], None]] = {
             "redis": records.ping,
-            "replay": partial(_check_health, settings.replay, "newt.v1.ReplayService"),
             "planner": partial(_check_health, settings.planner, "newt.v1.PlannerService"),
         }
+        shards = split_addresses(settings.replay)
+        for number, target in enumerate(shards):
+            name = "replay" if len(shards) == 1 else f"replay-{number}"
+            self._checks[name] = partial(_check_health, target, "newt.v1.ReplayService")
         for domain, target in settings.sims.items():
             self._checks[f"sim-{domain}"] = partial(_check_health, target, "newt.v1.SimService")
         self._lock = threading.Lock()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from newt.client.replay import ReplayClient
+from newt.client.shards import replay_client
 from newt.errors import ExhaustedError, NotFoundError
 from newt.runs.people import Quotas
 from newt.runs.record import RESUMABLE, Run
@@ -91,7 +91,7 @@ def most_rows(spec: RunSpec) -> int:
 def _rows_left(target: str, run_ids: list[str]) -> int:
     """Rows of online episodes of ended runs that replay still holds."""
     rows = 0
-    with ReplayClient(target) as replay:
+    with replay_client(target) as replay:
         for run_id in run_ids:
             try:
                 rows += replay.get_buffer(run_id, timeout_s=REPLAY_TIMEOUT_S).rows

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from newt.client.batches import Batch, Batches
+from newt.client.read_ahead import Batch, ReadAhead
 from newt.errors import UnavailableError
 
 
@@ -18,16 +18,16 @@ class BatchFeed:
         first_index: Index of the first batch.
     """
 
-    def __init__(self, open_at: Callable[[int], Batches], first_index: int) -> None:
+    def __init__(self, open_at: Callable[[int], ReadAhead], first_index: int) -> None:
         self._open_at = open_at
         self._next = first_index
-        self._batches: Batches | None = None
+        self._batches: ReadAhead | None = None
         self.waiting_on: str | None = None
 
     def take(self, timeout_s: float) -> Batch | None:
         """The next batch, or None if it is not there in time: the limiter holds it, or replay is away.
 
-        `waiting_on` says which: it names the replay service while that is away.
+        `waiting_on` says which: it names the replay service while that is away, also if batches go on without it.
         """
         if self._batches is None:
             self._batches = self._open_at(self._next)
@@ -39,7 +39,7 @@ class BatchFeed:
             return None
         if batch is not None:
             self._next = batch.index + 1
-            self.waiting_on = None
+            self.waiting_on = self._batches.left_out
         return batch
 
     def _close(self) -> None:

@@ -29,8 +29,8 @@ from newt.agent.config import ConfigError
 from newt.agent.constraint import Guidance
 from newt.agent.distributed import PeerLostError, Ranks, launched_rank, process_group
 from newt.agent.update import Updater, read_metrics
-from newt.client.batches import Batch, Batches
-from newt.client.replay import ReplayClient
+from newt.client.read_ahead import Batch, ReadAhead
+from newt.client.shards import Replay, replay_client
 from newt.errors import NewtError, NotFoundError
 from newt.runs.facts import plain_facts
 from newt.runs.record import RunState
@@ -121,8 +121,9 @@ class Trainer:
 
     # ---- starting
 
-    def _replay(self) -> ReplayClient:
-        return ReplayClient(self._context.settings.replay, remedy=REMEDY, patience=self._patience)
+    def _replay(self) -> Replay:
+        settings = self._context.settings
+        return replay_client(settings.replay, remedy=REMEDY, patience=self._patience, away=settings.replay_away)
 
     def _load(self) -> tuple[Updater, int, str]:
         """The updater, env steps and text encoder: from the newest intact checkpoint, or fresh."""
@@ -169,7 +170,7 @@ class Trainer:
         )
         return updater, 0, encoder
 
-    def _wait_for_buffer(self, replay: ReplayClient) -> None:
+    def _wait_for_buffer(self, replay: Replay) -> None:
         """The collector makes the buffer when the demonstrations are there."""
         self._report.stage = "waiting for demonstrations" if self._spec.has_demos() else "waiting for the buffer"
         buffer = until_available(
@@ -196,7 +197,7 @@ class Trainer:
     def _online_left(self) -> int:
         return self._spec.pretrain_updates() + self._spec.online_updates() - self._updater.updates
 
-    def _train(self, replay: ReplayClient, *, online: bool) -> None:
+    def _train(self, replay: Replay, *, online: bool) -> None:
         """Makes all updates that are left in a phase, in step with the other ranks."""
         left = self._online_left if online else self._pretrain_left
         done_before = self._spec.pretrain_updates() if online else 0
@@ -214,7 +215,7 @@ class Trainer:
                     self._update(batch, online=online)
                     batch = None
 
-    def _batches(self, replay: ReplayClient, index: int, online: bool) -> Batches:
+    def _batches(self, replay: Replay, index: int, online: bool) -> ReadAhead:
         """This rank's part of the batches from an index on."""
         spec, ranks = self._spec, self._ranks
         phase = "online" if online else "pretraining"

@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 import structlog
 
 from newt.client.planner import PlannerClient
-from newt.client.replay import ReplayClient
+from newt.client.shards import Replay, replay_client
 from newt.client.sim import AutoReset, Lost, ObsMode, SimClient, SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
@@ -57,7 +57,7 @@ class Services:
 
     sims: dict[str, SimClient]
     planner: PlannerClient
-    replay: ReplayClient
+    replay: Replay
     patience: Patience
     vision: Vision | None = None
     meter: Meter = field(default_factory=Meter)
@@ -108,7 +108,7 @@ class Services:
         return cls(
             sims,
             PlannerClient(settings.planner, remedy=REMEDY, patience=patience),
-            ReplayClient(settings.replay, remedy=REMEDY, patience=at_first),
+            replay_client(settings.replay, remedy=REMEDY, patience=at_first, away=settings.replay_away),
             patience,
             vision,
         )

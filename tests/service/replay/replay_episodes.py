@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from newt.client.batches import Batch
 from newt.client.buffers import BufferConfig
+from newt.client.read_ahead import Batch
 from newt.client.replay import ReplayClient
 from newt.wire.episodes import Episode
 

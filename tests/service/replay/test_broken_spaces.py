@@ -175,12 +175,12 @@ def test_a_space_that_a_later_version_wrote_is_left_alone(redis: RedisServer) ->
             _store_both(client)
         assert raw.hget(f"{ROOT}:buffer:bad:meta", "schema") == b"1"
         for space in ("buffer:bad", "demos:bad"):
-            raw.hset(f"{ROOT}:{space}:meta", "schema", 2)
+            raw.hset(f"{ROOT}:{space}:meta", "schema", 3)
             raw.hdel(f"{ROOT}:{space}:meta", "incarnation")  # which means something else by then
         stored = _stored(raw, "*bad*")
         assert len(stored) > 6
         with serving(redis, redis_check_s=0.02) as service, ReplayClient(service.server.address) as client:
-            later = r":bad was stored by a later version of Newt \(schema 2, .* up to 1\): update Newt"
+            later = r":bad was stored by a later version of Newt \(schema 3, .* up to 2\): update Newt"
             for use in (
                 lambda: client.get_buffer("bad"),
                 lambda: make_buffer(client, "bad"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from replay_episodes import TASKS, check, make_buffer, numbered, numbers_of, take
 
-from newt.client.batches import Batches, batch_seed
+from newt.client.batches import Batches
 from newt.client.buffers import BufferConfig
-from newt.client.replay import ReplayClient, Sampler
+from newt.client.read_ahead import Sampler, batch_seed
+from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError
 from newt.wire.episodes import Episode
 

@@ -130,12 +130,19 @@ class ReplayRig(Rig):
             append = replay_pb2.AppendRequest(demo_set="fuzz-demos", episode=episode)
         sample = replay_pb2.SampleRequest(buffer_id="fuzz", batch_size=4, horizon=3, sampler=1, seed=1)
         limited = replay_pb2.SampleRequest(buffer_id="fuzz", batch_size=4, horizon=3, seed=2, online_update=0)
+        part = replay_pb2.SampleRequest(
+            buffer_id="fuzz", batch_size=3, horizon=3, part=replay_pb2.Part(online=3), env_steps_elsewhere=8
+        )
+        placed = replay_pb2.CreateBufferRequest()
+        placed.CopyFrom(config)
+        placed.placement.CopyFrom(replay_pb2.Placement(shards=2, shard=1, task_shards=[1]))
         return {
-            "CreateBuffer": [config],
+            "CreateBuffer": [config, placed],
             "DeleteBuffer": [replay_pb2.DeleteBufferRequest(buffer_id="fuzz")],
             "Append": [append],
             "AwaitInsert": [replay_pb2.AwaitInsertRequest(buffer_id="fuzz")],
-            "Sample": [sample, limited, sample],
+            "AwaitSample": [replay_pb2.AwaitSampleRequest(buffer_id="fuzz", horizon=3, online_update=0, starved=True)],
+            "Sample": [sample, limited, part, sample],
             "GetBuffer": [replay_pb2.GetBufferRequest(buffer_id="fuzz")],
             "ListDemoSets": [replay_pb2.ListDemoSetsRequest(demo_set="fuzz-demos")],
             "DeleteDemoSet": [replay_pb2.DeleteDemoSetRequest(demo_set="fuzz-demos")],

@@ -30,7 +30,7 @@ MAX_GROWTH_MB = 40.0
 MAX_MORE_DESCRIPTORS = 24
 SOON_S = 0.2
 # May wait for data, for the limiter or for changes until its deadline.
-WAITING = {"AwaitInsert", "Sample", "Subscribe", "ReadEpisodes", "StepStream", "Publish"}
+WAITING = {"AwaitInsert", "AwaitSample", "Sample", "Subscribe", "ReadEpisodes", "StepStream", "Publish"}
 FINE = {
     grpc.StatusCode.OK,
     grpc.StatusCode.INVALID_ARGUMENT,
