@@ -30,6 +30,7 @@ CALLERS: dict[str, dict[str, frozenset[str]]] = {
             "DeleteBuffer",
             "Append",
             "AwaitInsert",
+            "AwaitSample",
             "Sample",
             "GetBuffer",
             "ListDemoSets",

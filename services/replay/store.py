@@ -210,8 +210,7 @@ class Store:
 
     def _make(self, key: SpaceKey, incarnation: str, config: bytes, capacity_rows: int, schema: int) -> bool:
         with self._translated():
-            arguments = [key.episodes, incarnation, capacity_rows, str(key), config, schema]
-            return bool(self._create(key.keys, arguments))
+            return bool(self._create(key.keys, [key.episodes, incarnation, capacity_rows, str(key), config, schema]))
 
     def meta(self, key: SpaceKey) -> Meta | None:
         """State of a space; None if there is none, with an empty incarnation if it is being deleted.
