@@ -35,6 +35,7 @@ COMPONENTS = (
     "ingress-tls",
     "gateway",
     "mtls",
+    "jobset",
 )
 
 Manifest = dict[str, Any]
@@ -79,10 +80,13 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 
 def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """Whatever makes pods; for a CronJob the Job that it makes."""
+    """Whatever makes pods; for a CronJob and a JobSet of one the Job that it makes."""
     found = of_kind(manifests, "Deployment", "StatefulSet", "Job")
     for name, cron in of_kind(manifests, "CronJob").items():
         found[name] = {"kind": "Job", "metadata": cron["metadata"], **cron["spec"]["jobTemplate"]}
+    for name, group in of_kind(manifests, "JobSet").items():
+        (job,) = group["spec"]["replicatedJobs"]
+        found[name] = {"kind": "Job", "metadata": group["metadata"], **job["template"]}
     return found
 
 

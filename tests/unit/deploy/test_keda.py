@@ -11,23 +11,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from foreign_fields import COUNT, TEXT, strict
 from manifests import base, combined, of_kind, overlay
 from prometheus_client import REGISTRY
 
 import services.planner.metrics  # noqa: F401 - registers its metrics
-
-TEXT = {"type": "string", "minLength": 1}
-COUNT = {"type": "integer", "minimum": 0}
-
-
-def strict(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": required | (optional or {}),
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
 
 # KEDA drops fields that it does not know without a word.
 SCHEMA = strict(

@@ -144,7 +144,7 @@ def test_no_pod_that_is_not_ready_holds_a_node(manifests: list[Manifest]) -> Non
 
 
 def test_every_container_is_probed(manifests: list[Manifest]) -> None:
-    jobs = of_kind(manifests, "Job", "CronJob")
+    jobs = {name for name, maker in workloads(manifests).items() if maker["kind"] == "Job"}
     for name, pod, container in containers(manifests):
         if name in jobs:
             continue
