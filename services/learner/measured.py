@@ -32,7 +32,7 @@ LOSSES = ("session", "instance")
 """A simulator service was restarted, or a lease ended; one instance crashed or hung."""
 
 
-class Tally(BaseModel):
+class Histogram(BaseModel):
     """What a histogram has seen.
 
     Attributes:
@@ -54,7 +54,7 @@ class Measured(BaseModel):
     """
 
     process: str = ""
-    tallies: dict[str, Tally] = Field(default_factory=dict)
+    tallies: dict[str, Histogram] = Field(default_factory=dict)
     lost: dict[str, int] = Field(default_factory=dict)
 
 
@@ -70,7 +70,7 @@ class Meter:
         self._awaited: datetime | None = None
         self._seen = Measured(
             process=secrets.token_hex(4),
-            tallies={name: Tally(counts=[0] * (len(buckets) + 1)) for name, buckets in BUCKETS.items()},
+            tallies={name: Histogram(counts=[0] * (len(buckets) + 1)) for name, buckets in BUCKETS.items()},
             lost=dict.fromkeys(LOSSES, 0),
         )
 

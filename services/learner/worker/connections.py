@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class Services:
     vision: Vision | None = None
     meter: Meter = field(default_factory=Meter)
     _crashes: Counter[str] = field(default_factory=Counter, repr=False)
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)  # episodes end in several threads
 
     @classmethod
     def connect(
@@ -180,12 +182,14 @@ class Services:
         """
         for row in step.final_rows:
             name = tasks[row].name
+            with self._counting:
+                crashes = self._crashes.pop(name, 0)
+                if step.crashed[row]:
+                    self._crashes[name] = crashes = crashes + 1
             if not step.crashed[row]:
-                if self._crashes.pop(name, 0) >= MANY_CRASHES:
+                if crashes >= MANY_CRASHES:
                     self.patience.note(f"episodes of {name}", None)
-                continue
-            self._crashes[name] += 1
-            if self._crashes[name] == MANY_CRASHES:
+            elif crashes == MANY_CRASHES:
                 told = f"whole episodes of {name}: the last {MANY_CRASHES} have crashed"
                 text = f"{told}, and its simulator's log says why; mend it there (`newt env check`)"
                 log.error("episodes_only_crash", task=name, remedy=text)
