@@ -1,4 +1,4 @@
-"""Optional torch.compile for updates and planning. Results equal eager's to float tolerance; eager is the default.
+"""Optional torch.compile for updates and planning. Results equal eager's to float tolerance.
 
 What is compiled are functions whose weights come in through their arguments: no compiled closure is ever stored in a
 module. A copied network, such as the target critics, and weights loaded later therefore act with their own numbers.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -60,6 +62,10 @@ def compiled(function: Callable[P, R], backend: str = BACKEND) -> Callable[P, R]
 class CompiledInferenceModel(InferenceModel):
     """An `InferenceModel` whose networks are compiled, once for all models of one shape and all numbers of rows.
 
+    Attributes:
+        generated: Set once there is code to run; until then it computes eagerly. Set from the start unless somebody
+            puts another event here, who sets that when a `twin` has made the code.
+
     Example:
         >>> from newt.agent.config import ModelConfig
         >>> from newt.agent.task_table import TaskTable
@@ -74,30 +80,41 @@ class CompiledInferenceModel(InferenceModel):
     def __init__(self, model: WorldModel, dtype: torch.dtype, device: torch.device, gather: bool) -> None:
         """Uses `from_model`."""
         super().__init__(model, dtype, device, gather)
+        self.generated = threading.Event()
+        self.generated.set()
         # Numbers of rows and samples vary from call to call, sizes of weights do not.
         for tensor in self.tensors():
             torch._dynamo.mark_static(tensor)
 
+    def twin(self) -> CompiledInferenceModel:
+        """A model of the same tensors that compiles when it is first used, in whatever thread that is."""
+        twin = copy(self)
+        twin.generated = threading.Event()
+        twin.generated.set()
+        return twin
+
     def step(self, terms: TaskTerms, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """As `InferenceModel.step`."""
-        result: tuple[Tensor, Tensor] = _for_any_rows(InferenceModel.step, self.backend)(self, terms, z, action)
+        result: tuple[Tensor, Tensor] = self._code_of(InferenceModel.step)(self, terms, z, action)
         return result
 
     def policy(self, terms: TaskTerms, z: Tensor, noise: Tensor | None) -> Tensor:
         """As `InferenceModel.policy`."""
-        action: Tensor = _for_any_rows(InferenceModel.policy, self.backend)(self, terms, z, noise)
+        action: Tensor = self._code_of(InferenceModel.policy)(self, terms, z, noise)
         return action
 
     def criticise(self, critic: PreparedMLP, x: Tensor, shift: Tensor) -> Tensor:
         """As `InferenceModel.criticise`."""
-        value: Tensor = _for_any_rows(InferenceModel.criticise, self.backend)(self, critic, x, shift)
+        value: Tensor = self._code_of(InferenceModel.criticise)(self, critic, x, shift)
         return value
 
     def criticise_in_pairs(self, critics: GatheredMLPs, x: Tensor, shifts: Tensor, pairs: Tensor) -> Tensor:
         """As `InferenceModel.criticise_in_pairs`."""
-        function = _for_any_rows(InferenceModel.criticise_in_pairs, self.backend)
-        value: Tensor = function(self, critics, x, shifts, pairs)
+        value: Tensor = self._code_of(InferenceModel.criticise_in_pairs)(self, critics, x, shifts, pairs)
         return value
+
+    def _code_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _for_any_rows(function, self.backend) if self.generated.is_set() else function
 
 
 @cache

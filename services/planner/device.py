@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
 import torch
 
 from newt.agent import devices
 from newt.agent.compilation import prepare
-from newt.agent.config import ModelConfig
+from newt.agent.config import ConfigError, ModelConfig
 from newt.agent.inference import fastest_dtype
+from services.planner.compiling import CodeMaker
 from services.planner.requests import ModelShape
 from services.planner.settings import PlannerSettings
+
+log = structlog.get_logger(__name__)
 
 # A multiple of it wastes little of a large batch (200 rows become 208), and few sizes remain.
 _PAD_TO = 16
@@ -27,7 +31,7 @@ class Device:
         dtype: Type of the matrix products.
         max_rows: Rows of one device batch.
         pad: Whether batches are padded, so that few shapes occur.
-        compile: Whether the networks are compiled.
+        code: Compiles the networks; None: they are not compiled.
         prepared: Kinds of models of which batches of every size were computed once.
     """
 
@@ -35,7 +39,7 @@ class Device:
     dtype: torch.dtype
     max_rows: int
     pad: bool
-    compile: bool = False
+    code: CodeMaker | None = field(default=None, compare=False)
     prepared: set[tuple[ModelShape, ModelConfig]] = field(default_factory=set, compare=False)
 
     def rows_per_pass(self, cost: float) -> int:
@@ -66,8 +70,6 @@ def choose_device(settings: PlannerSettings) -> Device:
         ValueError: The device does not exist or does not compute, or there is no compiler to compile with; the message
             says what to change.
     """
-    if settings.compile:
-        prepare(Path(settings.compile_cache) if settings.compile_cache else None)
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     try:
@@ -87,5 +89,18 @@ def choose_device(settings: PlannerSettings) -> Device:
         dtype=dtype,
         max_rows=settings.max_rows or (_GPU_MAX_ROWS if on_gpu else _CPU_MAX_ROWS),
         pad=settings.pad == "always" or (settings.pad == "auto" and on_gpu),
-        compile=settings.compile,
+        code=CodeMaker() if _compiles(settings, on_gpu) else None,
     )
+
+
+def _compiles(settings: PlannerSettings, on_gpu: bool) -> bool:
+    if settings.compile is False or (settings.compile is None and not on_gpu):
+        return False
+    try:
+        prepare(Path(settings.compile_cache) if settings.compile_cache else None)
+    except ConfigError as error:
+        if settings.compile:
+            raise
+        log.warning("not_compiled", reason=str(error))
+        return False
+    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,10 +132,12 @@ def _checked(identity: tuple[str, int, bytes], agent: StoredAgent, device: Devic
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CorruptDataError(f"tensor {name} holds NaN or infinity")
-    kind = CompiledInferenceModel if device.compile else InferenceModel
+    inference = (InferenceModel if device.code is None else CompiledInferenceModel).from_model(
+        model, device.dtype, device.where
+    )
     loaded = LoadedModel(
         *identity,
-        planner=Planner(kind.from_model(model, device.dtype, device.where), config),
+        planner=Planner(inference, config),
         shape=ModelShape(
             obs_dim=model.config.obs_dim,
             action_dim=model.config.action_dim,
@@ -153,22 +155,29 @@ def _checked(identity: tuple[str, int, bytes], agent: StoredAgent, device: Devic
         mode=agent.facts.mode,
         parameters=parameter_counts(model)["total"],
     )
-    _warm(loaded, device)
+    kind = loaded.shape, model.config
+    if device.code is not None and isinstance(inference, CompiledInferenceModel):
+        inference.generated = device.code.event(kind)
+    # With the first model of a kind in every size, so that no request pays for the set-up. Later versions need one row:
+    # further ones would be taken from the plans that are under way.
+    _try(loaded, {1} if kind in device.prepared else _sizes(loaded.shape, device))
+    device.prepared.add(kind)
+    if device.code is not None and isinstance(inference, CompiledInferenceModel):
+        twin = replace(loaded, planner=Planner(inference.twin(), config))
+        # Code for one row, and for any number.
+        device.code.make(kind, lambda: _try(twin, _sizes(loaded.shape, device) | {2}))
     return loaded
 
 
-def _warm(loaded: LoadedModel, device: Device) -> None:
-    """Acts with one row; with the first model of a kind in every size, so that no request pays for the set-up.
+def _sizes(shape: ModelShape, device: Device) -> set[int]:
+    """Numbers of rows in a batch, of which each costs something the first time."""
+    most = device.rows_per_pass(shape.cost(shape.horizon)) if device.pad else 1
+    return {device.padded(rows) for rows in range(1, most + 1)}
 
-    Later versions need one row: the code is there, and further ones would be taken from the plans that are under way.
-    """
-    shape, sizes = loaded.shape, {1}
-    kind = shape, loaded.planner.model.config
-    if kind not in device.prepared:
-        sizes |= {2} if device.compile else set()  # code for one row, and for any number
-        if device.pad:
-            most = device.rows_per_pass(shape.cost(shape.horizon))
-            sizes |= {device.padded(rows) for rows in range(1, most + 1)}
+
+def _try(loaded: LoadedModel, sizes: set[int]) -> None:
+    """Acts with so many rows. Raises CorruptDataError if what comes out is not finite."""
+    shape = loaded.shape
     for rows in sorted(sizes):
         obs, task, seeds = torch.zeros(rows, shape.obs_dim), torch.zeros(rows, dtype=torch.int64), torch.arange(rows)
         image = torch.zeros(rows, shape.image_dim) if shape.image_dim else None
@@ -179,4 +188,3 @@ def _warm(loaded: LoadedModel, device: Device) -> None:
             outcome = [loaded.planner.policy(obs, task, seeds=seeds, image=image)]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in outcome):
             raise CorruptDataError("a trial plan is not finite; its weights have diverged")
-    device.prepared.add(kind)

@@ -36,8 +36,10 @@ class PlannerSettings(GrpcServiceSettings):
         "auto",
         description="Pad batches to 1, 2, 4, 8 or a multiple of 16 rows, for few shapes; auto: on GPUs.",
     )
-    compile: bool = Field(
-        False, description="Compile the networks with torch.compile; the first weights then take minutes to load."
+    compile: bool | None = Field(
+        None,
+        description="Compile the networks with torch.compile, in minutes during which plans are made without; null: on "
+        "a GPU, if there is a C++ compiler.",
     )
     compile_cache: str = Field("", description="Folder that keeps compiled code between starts; empty: torch's choice.")
     max_models: int = Field(8, ge=1, description="Models kept on the device; the least recently used makes room.")
