@@ -28,6 +28,7 @@ COMPONENTS = (
     "keda",
     "planner-replicas",
     "served-models",
+    "replay-shards",
     "external-redis",
     "servicemonitor",
     "traces",
