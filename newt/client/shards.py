@@ -239,7 +239,7 @@ class ReplayShards:
             spread = self._spread(buffer_id, timeout_s)
             return list(zip(self._shards, spread.env_steps, strict=False))
 
-        return ShardBatches(shards, order, leave_out=self._away == "leave_out")
+        return ShardBatches(shards, order, leave_out=self.leaves_out)
 
     def close(self) -> None:
         """Closes the channels; open iterators end."""
@@ -257,6 +257,15 @@ class ReplayShards:
         self.close()
 
     # ---- where things are
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a shard that is away is left out."""
+        return self._away == "leave_out"
+
+    def shard_of(self, buffer_id: str, task: str, timeout_s: float = 10.0) -> int:
+        """The shard that holds a task of a buffer."""
+        return self._spread(buffer_id, timeout_s).task_shards.get(task, 0)
 
     def _placement(self, buffer_id: str, timeout_s: float) -> Placement:
         """Where a buffer's tasks are; the first shard knows. Raises NotFoundError, PreconditionError."""

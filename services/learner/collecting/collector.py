@@ -14,6 +14,7 @@ from newt.errors import InvalidInputError, PreconditionError
 from newt.runs.record import EvaluationKind, RunState, TaskProgress
 from services.learner.collecting.group import CollectorGroup, Instance
 from services.learner.collecting.limiter import LimiterLink
+from services.learner.collecting.outbox import Outbox
 from services.learner.collecting.pace import Pace
 from services.learner.demonstrating.for_run import DemoProvider
 from services.learner.evaluating.of_run import RunEvaluations
@@ -136,8 +137,9 @@ class Collector:
         seeded_by = (
             "policy" if len(guided) == len(self._tasks) else "policy and at random" if guided else "random policy"
         )
-        groups = self._groups(pace, guided)
-        with LimiterLink(self._services.replay, self._run.id, pace):
+        replay = self._services.replay
+        with Outbox(replay, self._run.id, pace) as outbox, LimiterLink(replay, self._run.id, pace):
+            groups = self._groups(pace, guided, outbox)
             for group in groups:
                 group.thread.start()
             try:
@@ -157,7 +159,7 @@ class Collector:
                     group.thread.join(10.0)
         pace.raise_failure()
 
-    def _groups(self, pace: Pace, guided_tasks: Collection[str]) -> list[CollectorGroup]:
+    def _groups(self, pace: Pace, guided_tasks: Collection[str], outbox: Outbox) -> list[CollectorGroup]:
         """Two groups per domain, so that one plans while the other simulates."""
         halves = []
         for domain in dict.fromkeys(task.domain for task in self._tasks):
@@ -170,7 +172,7 @@ class Collector:
             halves += [half for half in (instances[0::2], instances[1::2]) if half]
         first = {task: progress.episodes for task, progress in pace.tasks.items()}
         return [
-            CollectorGroup(i, self._spec, self._run.id, half, first, guided_tasks, self._services, pace)
+            CollectorGroup(i, self._spec, self._run.id, half, first, guided_tasks, self._services, pace, outbox)
             for i, half in enumerate(halves)
         ]
 

@@ -16,6 +16,7 @@ from newt.client.steps import Observation, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.spec import RunSpec
 from newt.tasks.registry import Task
+from services.learner.collecting.outbox import Outbox
 from services.learner.collecting.pace import CollectionOver, Pace
 from services.learner.playing.actor import Actor, Decision, Mode, Model
 from services.learner.playing.sight import Floats, Sight
@@ -53,6 +54,7 @@ class CollectorGroup:
         guided_tasks: Tasks to seed with the policy; the others are seeded at random.
         services: Simulators, planner, replay.
         pace: Shared with the other groups.
+        outbox: Stores episodes.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class CollectorGroup:
         guided_tasks: Collection[str],
         services: Services,
         pace: Pace,
+        outbox: Outbox,
     ) -> None:
         self._index, self._spec, self._buffer_id = index, spec, buffer_id
         self._instances = list(instances)
@@ -72,7 +75,7 @@ class CollectorGroup:
         self._domain = self._tasks[0].domain
         self._left = np.zeros(len(self._instances), np.bool_)  # rows that wait for the others to leave the simulator
         self._next_episode = [first_episode[task.name] for task in self._tasks]
-        self._services, self._pace = services, pace
+        self._services, self._pace, self._outbox = services, pace, outbox
         random = generator(spec.seed, "collect", index, *self._next_episode)
         model = Model(buffer_id, tuple(task.name for task in spec.task_list()))
         self._actor = Actor(services.planner, model, self._tasks, random)
@@ -194,7 +197,4 @@ class CollectorGroup:
             score=float(step.corrected_score[row]),
         )
         self._next_episode[row] += 1
-        reply = self._services.replay.append(episode, buffer_id=self._buffer_id)
-        # One line per episode would be many; whoever checks that none is lost asks for them.
-        log.debug("episode_acknowledged", episode=episode.episode_id, duplicate=reply.duplicate)
-        self._pace.stored(self._index, episode, reply)
+        self._outbox.put(self._index, episode)

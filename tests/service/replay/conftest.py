@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from replay_shards import SHARDS
 from replay_stack import ServiceProcess, serving, wait_ready
 
 from newt.client.replay import ReplayClient
@@ -47,3 +49,19 @@ def start_process() -> Iterator[Callable[[str], ServiceProcess]]:
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[list[ServiceProcess]]:
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number in range(SHARDS):
+            redis = redis_server.start(tmp_path / f"redis-{number}")
+            stack.callback(redis.stop)
+            process = ServiceProcess(redis.url)
+            stack.callback(process.kill)
+            process.start()
+            started.append(process)
+        for process in started:
+            wait_ready(process.address)
+        yield started

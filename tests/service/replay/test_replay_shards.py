@@ -12,32 +12,16 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from replay_stack import ServiceProcess, serving, wait_ready
+from replay_shards import SHARDS, TASKS, config, episode
+from replay_stack import ServiceProcess, serving
 from scipy.stats import chisquare
 
-from newt.client.buffers import BufferConfig
 from newt.client.placement import home
 from newt.client.read_ahead import Batch, Sampler
 from newt.client.replay import ReplayClient
 from newt.client.shards import Away, ReplayShards
 from newt.errors import InvalidInputError, NotFoundError, PreconditionError
 from newt.local import redis_server
-from newt.wire.episodes import Episode
-
-# One of 3 columns and 2 actions for each of three shards, and more, so that shards differ in what they hold.
-TASKS = ("a", "b", "c", "d", "e", "f", "g")
-SHARDS = 3
-
-
-def episode(number: int, task: str, transitions: int = 9) -> Episode:
-    obs = np.zeros((transitions + 1, 3), np.float32)
-    obs[:, 0], obs[:, 1] = number, np.arange(transitions + 1)
-    return Episode(f"e{number}", task, obs, np.zeros((transitions, 2), np.float32), np.zeros(transitions, np.float32))
-
-
-def config(**changes: object) -> BufferConfig:
-    values: dict[str, object] = {"capacity_rows": 10_000, "updates_per_env_step": 1.0, "demos_in_online": False}
-    return BufferConfig(dict.fromkeys(TASKS, (3, 2)), **{**values, **changes})  # type: ignore[arg-type]
 
 
 def take(replay: ReplayShards | ReplayClient, count: int = 1, **changes: object) -> list[Batch]:
@@ -47,7 +31,8 @@ def take(replay: ReplayShards | ReplayClient, count: int = 1, **changes: object)
 
 
 def numbers(batch: Batch) -> list[int]:
-    return batch.obs[0, :, 0].astype(int).tolist()
+    found: list[int] = batch.obs[0, :, 0].astype(int).tolist()
+    return found
 
 
 def fill(replay: ReplayShards | ReplayClient, lengths: Sequence[int]) -> None:
@@ -298,22 +283,6 @@ def test_a_creation_that_was_cut_short_begins_again(addresses: list[str], replay
     assert not replay.create_buffer("run", config())
     fill(replay, [9] * 7)
     assert replay.get_buffer("run").episodes == 7
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[list[ServiceProcess]]:
-    with contextlib.ExitStack() as stack:
-        started = []
-        for number in range(SHARDS):
-            redis = redis_server.start(tmp_path / f"redis-{number}")
-            stack.callback(redis.stop)
-            process = ServiceProcess(redis.url)
-            stack.callback(process.kill)
-            process.start()
-            started.append(process)
-        for process in started:
-            wait_ready(process.address)
-        yield started
 
 
 def later(seconds: float, action: Callable[[], None]) -> threading.Thread:
