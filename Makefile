@@ -6,6 +6,8 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 # Python 3.13 gets these without labmaze and mplib, which have no wheels for it: mazes and motion planners want them, and
 # no task of ours does. What else they want is in pyproject.toml.
 ALONE := 'dm_control; python_version >= "3.13"'
+# Helm's own code, for the tests of the chart: it runs on Python 3.11 as well, which its metadata does not say.
+HELM := 'helm-sdkpy; python_version < "3.12"'
 ALL_ALONE := $(foreach name,mani_skill ogbench robodesk,'$(name); python_version >= "3.13"')
 .DEFAULT_GOAL := help
 
@@ -45,6 +47,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt constraints/maniskill.txt | $(PYTHO
 	@echo "Installing Newt, the simulators of all domains and development tools into $(VENV) ..."
 	$(PIP) install -c constraints/maniskill.txt -e '.[dev]'
 	$(PIP) install --no-deps -c constraints/maniskill.txt $(ALONE) $(ALL_ALONE)
+	$(PIP) install --no-deps --ignore-requires-python -c constraints/maniskill.txt $(HELM)
 	@PYTHON=$(PYTHON) scripts/maniskill-vulkan.sh
 	@touch $@ $(VENV)/.local $(VENV)/.all-domains
 
@@ -112,7 +115,7 @@ protos-check: $(VENV)/.dev ## Fail if the stubs are stale
 	$(PYTHON) protos/generate.py --check
 protos-baseline: $(VENV)/.dev ## At a release: what later versions must understand (protos/baseline.json)
 	$(VENV)/bin/buf build protos --exclude-source-info -o protos/baseline.json
-manifests: $(VENV)/.dev ## Simulators, alert rules and dashboards in deploy/ that come from code
+manifests: $(VENV)/.dev ## Simulators, alert rules, dashboards and the Helm chart in deploy/, which come from code
 	$(PYTHON) -m deploy.generate
 manifests-check: $(VENV)/.dev ## Fail if they are stale
 	$(PYTHON) -m deploy.generate --check

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy import dashboards, rules, sims
+from deploy.helm import chart
 
 
 def bring(files: Mapping[Path, str], command: str) -> int:
@@ -33,4 +34,4 @@ def bring(files: Mapping[Path, str], command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(bring(sims.files() | rules.files() | dashboards.files(), "make manifests"))
+    sys.exit(bring(sims.files() | rules.files() | dashboards.files() | chart.files(), "make manifests"))

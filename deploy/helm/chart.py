@@ -1,0 +1,202 @@
+"""Files of deploy/chart (`make manifests`)."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import newt
+from deploy.helm import kustomizations
+from deploy.helm.trees import Document, Maybe, Raw, When, changed, template
+from deploy.helm.values import SWITCHES, Value, ref, schema, values
+
+DEPLOY = Path(__file__).resolve().parents[1]
+TARGET = DEPLOY / "chart"
+WRITTEN = (
+    "Written by `make manifests` from deploy/k8s and deploy/components: change those, or deploy/helm, not this file."
+)
+PULL_SECRETS = (
+    "[{{ range $i, $name := .Values.image.pullSecrets }}{{ if $i }}, {{ end }}{name: {{ $name | quote }}}{{ end }}]"
+)
+IMAGES = "localhost/newt/"
+NAMESPACE = "newt"
+# Services of ours by the name that their values have, and the component of their pods.
+SERVICES = {"learner": "learner", "planner": "planner", "replay": "replay", "sims": "sim"}
+
+CHART = f"""\
+# {WRITTEN}
+apiVersion: v2
+name: newt
+description: Massively multitask world-model reinforcement learning as microservices
+type: application
+version: {newt.__version__}
+appVersion: {newt.__version__}
+kubeVersion: ">=1.29.0-0"
+"""
+
+
+def described() -> list[tuple[Value, Any]]:
+    """Every value with its default, in the order of values.yaml."""
+    defaults = _parametrised(_documents())
+    return [(value, defaults[value.path]) for value in values()]
+
+
+def files() -> dict[Path, str]:
+    """All of them but for values-laptop.yaml and NOTES.txt, which are written by hand."""
+    documents = _documents()
+    defaults = _parametrised(documents)
+    _placed(documents)
+    templates = {TARGET / "templates" / name: template(group) for name, group in documents.items()}
+    return {
+        TARGET / "Chart.yaml": CHART,
+        TARGET / "values.yaml": _values_file(defaults),
+        TARGET / "values.schema.json": json.dumps(schema(defaults), indent=1) + "\n",
+        TARGET / "templates" / "checks.yaml": _checks(),
+        **{path: f"# {WRITTEN}\n{text}" for path, text in templates.items()},
+    }
+
+
+def _documents() -> dict[str, list[Document]]:
+    """What deploy/k8s and the components have, by the file of templates."""
+    base = yaml.safe_load((DEPLOY / "k8s" / "Kustomization").read_text())["resources"]
+    # The namespace is that of the release, which is there before it.
+    documents = {name: kustomizations.read(DEPLOY / "k8s" / name) for name in base if "namespace" not in name}
+    for document in documents["sims.yaml"]:
+        domain = document.manifest["metadata"]["labels"]["newt.dev/domain"]
+        document.conditions.append(ref(f"domains.{domain}.enabled"))
+    for component, (path, _) in SWITCHES.items():
+        kustomizations.add(DEPLOY / "components" / component, ref(path), documents)
+    return documents
+
+
+def _parametrised(documents: dict[str, list[Document]]) -> dict[str, Any]:
+    """Puts values in place of fields, and returns the defaults of all values by their paths."""
+    every = values()
+    found = {value.path: value.source for value in every}
+
+    def change(path: str, leaf: Any) -> Any:
+        for value in every:
+            if any(fnmatch.fnmatchcase(path, field) for field in value.fields):
+                if found[value.path] is None:
+                    found[value.path] = leaf
+                if found[value.path] == leaf:
+                    return Raw(value.text)
+                if value.source is None:
+                    raise ValueError(f"{path} is {leaf!r}, where {value.path} is {found[value.path]!r}")
+        return _own(path, leaf)
+
+    for group in documents.values():
+        for document in group:
+            document.manifest = changed(document.manifest, change, document.name)
+    unused = [value.path for value in every if value.fields and found[value.path] is None]
+    if unused:
+        raise ValueError(f"no manifest has the fields of {unused}")
+    return {value.path: found[value.path] if value.default is None else value.default for value in every}
+
+
+def _own(path: str, leaf: Any) -> Any:
+    """Images of ours, and the namespace, which is part of names of hosts as well."""
+    if not isinstance(leaf, str):
+        return leaf
+    if leaf.startswith(IMAGES):
+        name, _, tag = leaf.removeprefix(IMAGES).partition(":")
+        chosen = "{{ .Values.image.tag | default .Chart.AppVersion }}"
+        return Raw(f'"{{{{ .Values.image.registry }}}}/{name}:{tag.replace(newt.__version__, chosen)}"')
+    if path.endswith("metadata/namespace") and leaf == NAMESPACE:
+        return Raw("{{ .Release.Namespace }}")
+    hosts = re.sub(rf'(?<=[a-z])\.{NAMESPACE}(?=$|"|\.svc)', ".{{ .Release.Namespace }}", json.dumps(leaf))
+    queries = re.sub(rf'namespace=\\"{NAMESPACE}\\"', r'namespace=\\"{{ .Release.Namespace }}\\"', hosts)
+    return leaf if queries == json.dumps(leaf) else Raw(queries)
+
+
+def _placed(documents: dict[str, list[Document]]) -> None:
+    """Adds what the manifests leave to the cluster: nodes, storage classes, pulling of images, further settings."""
+    for document in [document for group in documents.values() for document in group]:
+        manifest = document.manifest
+        pod = _pod(manifest)
+        if pod is None:
+            continue
+        pod[When(".Values.image.pullSecrets")] = {"imagePullSecrets": Raw(PULL_SECRETS)}
+        for container in pod["containers"]:
+            if ".Values.image.registry" in str(container["image"]):
+                policy = Raw("{{ .Values.image.pullPolicy }}")
+                container[When(".Values.image.pullPolicy")] = {"imagePullPolicy": policy}
+        component = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
+        for value, name in {**SERVICES, "redis": "redis"}.items():
+            if name == component:
+                nodes = f".Values.{value}.nodeSelector"
+                if domain := manifest["metadata"]["labels"].get("newt.dev/domain"):
+                    nodes = f"(merge (dict) {ref(f'domains.{domain}.nodeSelector')} {nodes})"
+                pod[When(nodes)] = {"nodeSelector": Raw(f"{{{{ toJson {nodes} }}}}")}
+                for claim in manifest["spec"].get("volumeClaimTemplates", []):
+                    kind = f".Values.{value}.storage.class"
+                    claim["spec"][When(kind)] = {"storageClassName": Raw(f"{{{{ {kind} | quote }}}}")}
+        for value, name in SERVICES.items():
+            if name == component:
+                reference = {"configMapRef": {"name": f"{name}-settings"}}  # last, so that it wins
+                pod["containers"][0]["envFrom"].append(Maybe(f".Values.{value}.settings", [reference]))
+    documents["settings.yaml"] = [_settings(value, name) for value, name in SERVICES.items()]
+
+
+def _pod(manifest: Any) -> Any:
+    """What a workload's pods are to be; None: it makes none."""
+    spec = manifest.get("spec", {})
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    return spec["template"]["spec"] if "template" in spec and "containers" in spec["template"]["spec"] else None
+
+
+def _settings(value: str, name: str) -> Document:
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"{name}-settings",
+            "namespace": Raw("{{ .Release.Namespace }}"),
+            "labels": {"app.kubernetes.io/part-of": "newt", "app.kubernetes.io/component": name},
+        },
+        "data": Raw(f"{{{{ toJson .Values.{value}.settings }}}}"),
+    }
+    return Document(manifest, [f".Values.{value}.settings"])
+
+
+def _checks() -> str:
+    """What a schema cannot say of several values together."""
+    lines = [f"{{{{- /* {WRITTEN} */ -}}}}"]
+    paths = [value.path for value in values()]
+    for path in (path for path in paths if path.endswith(".replicas.min")):
+        most = path.removesuffix("min") + "max"
+        lines += [
+            f"{{{{- if gt (int {ref(path)}) (int {ref(most)}) }}}}",
+            f'{{{{- fail "{path} is above {most}" }}}}',
+            "{{- end }}",
+        ]
+    lines += [
+        "{{- if and .Values.ingress.tls.enabled (not .Values.ingress.enabled) }}",
+        '{{- fail "ingress.tls.enabled needs ingress.enabled" }}',
+        "{{- end }}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _values_file(defaults: dict[str, Any]) -> str:
+    lines = [
+        f"# {WRITTEN}",
+        "# values.schema.json has the type of each value: one that is wrong, missing or unknown is an error of Helm's.",
+    ]
+    before: list[str] = []
+    for value in values():
+        *parents, last = value.path.split(".")
+        differ = (depth for depth, part in enumerate(parents) if before[depth : depth + 1] != [part])
+        shared = next(differ, len(parents))
+        for depth, part in list(enumerate(parents))[shared:]:
+            lines += ([""] if depth == 0 else []) + [f"{'  ' * depth}{part}:"]
+        indent = "  " * len(parents)
+        lines += [f"{indent}# {value.meaning}", f"{indent}{last}: {json.dumps(defaults[value.path])}"]
+        before = parents
+    return "\n".join(lines) + "\n"

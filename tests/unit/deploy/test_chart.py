@@ -1,0 +1,223 @@
+"""The Helm chart, by Helm's own code: it installs what kustomize builds, and a wrong value is one clear error."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helm_releases import helm
+from manifests import DEPLOY, Manifest, base, combined, of_kind, overlay
+from test_manifest_schemas import VERSIONS, validate
+
+import newt
+from deploy.helm import chart
+from deploy.helm.values import SWITCHES
+
+CHART = DEPLOY / "chart"
+LAPTOP = yaml.safe_load((CHART / "values-laptop.yaml").read_text())
+HOST = "newt.example.com"
+# As the components of deploy/components are written: whoever uses those has to change them.
+NAMES = {"ingress": {"host": HOST}, "gateway": {"host": HOST}}
+
+
+def switched_on(*components: str) -> dict[str, Any]:
+    """Values that ask for components."""
+    values: dict[str, Any] = {key: dict(value) for key, value in NAMES.items()}
+    for component in components:
+        *parents, last = SWITCHES[component][0].split(".")
+        node = values
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = True
+    return values
+
+
+SECURED_GPU = ("gpu", "external-redis", "ingress", "ingress-tls", "mtls")
+EVERYTHING = tuple(SWITCHES)
+INSTALLED: dict[str, tuple[dict[str, Any], Callable[[], list[Manifest]]]] = {
+    "defaults": ({}, base),
+    "laptop": (LAPTOP, lambda: overlay("laptop")),
+    "GPU, TLS, token, another Redis": (switched_on(*SECURED_GPU), lambda: combined(*SECURED_GPU)),
+    **{name: (switched_on(name), lambda name=name: combined(name)) for name in SWITCHES if name != "ingress-tls"},
+    "everything": (switched_on(*EVERYTHING), lambda: combined(*EVERYTHING)),
+}
+(DOCUMENTED,) = re.findall(
+    r"```yaml\n(# mine.yaml.*?)```", (DEPLOY.parent / "docs" / "deployment.md").read_text(), re.DOTALL
+)
+OWN = {
+    "image": {"registry": "registry.example.com/team", "tag": "7", "pullPolicy": "Always", "pullSecrets": ["a", "b"]},
+    "learner": {
+        "storage": {"size": "1Ti", "class": "fast"},
+        "settings": {"NEWT_LEARNER_MAX_RESTARTS": "7"},
+        "nodeSelector": {"disk": "nvme"},
+    },
+    "planner": {"replicas": {"min": 2, "max": 9}, "resources": {"limits": {"cpu": 6, "memory": "5Gi"}}},
+    "redis": {"storage": {"class": "slow"}, "clientsSecret": "addresses"},
+    "domains": {"atari": {"enabled": False}, "box2d": {"replicas": {"max": 2}, "nodeSelector": {"arch": "amd64"}}},
+    "sims": {"nodeSelector": {"pool": "sims"}},
+    "apiToken": {"secret": "token", "required": True},
+    "gpu": {"enabled": True, "learner": 4},
+    "monitoring": {"namespace": "watchers"},
+}
+WRONG = {
+    "a word for a number": ({"planner": {"replicas": {"max": "many"}}}, "/planner/replicas/max", "got string"),
+    "a number for a group": ({"planner": {"replicas": 3}}, "/planner/replicas", "got number, want object"),
+    "a word for a switch": ({"gpu": {"enabled": "yes"}}, "/gpu/enabled", "got string, want boolean"),
+    "no quantity": ({"redis": {"storage": {"size": "large"}}}, "/redis/storage/size", "does not match pattern"),
+    "an unknown value": ({"learner": {"storrage": {}}}, "/learner", "'storrage' not allowed"),
+    "an unknown domain": ({"domains": {"chess": {"enabled": True}}}, "/domains", "'chess' not allowed"),
+    "a value taken away": ({"redis": {"image": None}}, "/redis", "missing property 'image'"),
+    "more than the most": ({"planner": {"replicas": {"min": 5}}}, "planner.replicas.min is above planner.replicas.max"),
+    "no host": ({"ingress": {"enabled": True}}, "ingress.host must be set"),
+    "a certificate for nothing": ({"ingress": {"tls": {"enabled": True}}}, "ingress.tls.enabled needs ingress.enabled"),
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """All that Helm does in these tests, by one process of it."""
+    out = tmp_path_factory.mktemp("package")
+    install = {"do": "install", "chart": str(CHART)}
+    jobs: dict[str, dict[str, Any]] = {
+        "lint": {"do": "lint", "chart": str(CHART)},
+        "package": {"do": "package", "chart": str(CHART), "out": str(out)},
+        "own": {**install, "values": OWN},
+        "documented": {**install, "values": yaml.safe_load(DOCUMENTED)},
+        "elsewhere": {**install, "values": switched_on(*EVERYTHING), "namespace": "elsewhere"},
+        **{name: {**install, "values": values} for name, (values, _) in INSTALLED.items()},
+        **{name: {**install, "values": values} for name, (values, *_) in WRONG.items()},
+    }
+    return dict(zip(jobs, helm(*jobs.values()), strict=True))
+
+
+def by_name(manifests: list[Manifest]) -> dict[str, Manifest]:
+    return {f"{manifest['kind']}/{manifest['metadata']['name']}": manifest for manifest in manifests}
+
+
+def plain(objects: list[Manifest]) -> dict[str, Manifest]:
+    """What Helm sent, without the marks by which it knows what is its own."""
+    for manifest in objects:
+        metadata = manifest["metadata"]
+        assert metadata["labels"].pop("app.kubernetes.io/managed-by", "Helm") == "Helm"
+        for mark in ("meta.helm.sh/release-name", "meta.helm.sh/release-namespace"):
+            metadata.get("annotations", {}).pop(mark, None)
+        if not metadata.get("annotations", True):
+            del metadata["annotations"]
+    return by_name(objects)
+
+
+def installed(done: dict[str, dict[str, Any]], name: str) -> dict[str, Manifest]:
+    assert "error" not in done[name], done[name]["error"]
+    return plain(done[name]["objects"])
+
+
+def test_helm_finds_no_fault(done: dict[str, dict[str, Any]]) -> None:
+    report = done["lint"]["result"]
+    assert not report["Errors"]
+    # 1 is information: a chart may have an icon.
+    assert [message for message in report["Messages"] if message["Severity"] > 1] == []
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_what_is_installed_is_what_kustomize_builds(done: dict[str, dict[str, Any]], name: str) -> None:
+    objects = installed(done, name)
+    expected = by_name(INSTALLED[name][1]())
+    del expected["Namespace/newt"]  # Helm's own: --create-namespace
+    assert sorted(objects) == sorted(expected)
+    for key, manifest in expected.items():
+        assert objects[key] == manifest, key
+
+
+def test_values_reach_their_fields(done: dict[str, dict[str, Any]]) -> None:
+    objects = installed(done, "own")
+    learner, planner = objects["StatefulSet/learner"]["spec"], objects["Deployment/planner"]["spec"]
+    pod = learner["template"]["spec"]
+    container = pod["containers"][0]
+    assert (container["image"], container["imagePullPolicy"]) == ("registry.example.com/team/learner:7-cuda", "Always")
+    assert objects["Deployment/replay"]["spec"]["template"]["spec"]["containers"][0]["image"].endswith("/replay:7")
+    assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
+    assert pod["nodeSelector"] == {"disk": "nvme"}
+    assert container["envFrom"][1]["secretRef"] == {"name": "addresses", "optional": True}
+    assert container["envFrom"][2]["secretRef"] == {"name": "token", "optional": False}
+    assert container["envFrom"][-1] == {"configMapRef": {"name": "learner-settings"}}
+    assert objects["ConfigMap/learner-settings"]["data"] == {"NEWT_LEARNER_MAX_RESTARTS": "7"}
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 4
+    claim = learner["volumeClaimTemplates"][0]["spec"]
+    assert (claim["resources"]["requests"]["storage"], claim["storageClassName"]) == ("1Ti", "fast")
+    assert planner["template"]["spec"]["containers"][0]["resources"]["limits"] == {
+        "cpu": "6",
+        "memory": "5Gi",
+        "nvidia.com/gpu": 1,
+    }
+    scaler = objects["HorizontalPodAutoscaler/planner"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 9)
+    assert objects["HorizontalPodAutoscaler/sim-box2d"]["spec"]["maxReplicas"] == 2
+    assert not [name for name in objects if "atari" in name]
+    nodes = {name: objects[f"Deployment/sim-{name}"]["spec"]["template"]["spec"] for name in ("box2d", "mujoco")}
+    assert nodes["box2d"]["nodeSelector"] == {"arch": "amd64", "pool": "sims"}
+    assert nodes["mujoco"]["nodeSelector"] == {"pool": "sims"}
+    redis = objects["StatefulSet/redis"]["spec"]
+    assert redis["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "slow"
+    assert "imagePullPolicy" not in redis["template"]["spec"]["containers"][0]
+    assert "watchers" in str(objects["NetworkPolicy/learner"])
+    assert "monitoring" not in str(objects["NetworkPolicy/learner"])
+
+
+def test_the_values_of_the_documentation(done: dict[str, dict[str, Any]]) -> None:
+    objects = installed(done, "documented")
+    assert objects["Ingress/learner"]["spec"]["tls"] == [{"hosts": [HOST], "secretName": "learner-tls"}]
+    assert "StatefulSet/redis" not in objects
+    assert "10.1.0.0/16" in str(objects["NetworkPolicy/external-redis"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_values_make_is_valid(done: dict[str, dict[str, Any]], version: str) -> None:
+    for name in ("own", "documented"):
+        validate(list(installed(done, name).values()), version)
+
+
+def test_another_namespace(done: dict[str, dict[str, Any]]) -> None:
+    objects = installed(done, "elsewhere")
+    assert {manifest["metadata"]["namespace"] for manifest in objects.values()} == {"elsewhere"}
+    hosts = objects["ConfigMap/learner"]["data"]["NEWT_LEARNER_ALLOWED_HOSTS"]
+    assert "learner.elsewhere.svc.cluster.local" in hosts
+    assert "sim-atari.elsewhere.svc" in objects["Certificate/sim"]["spec"]["dnsNames"]
+    for name, manifest in objects.items():
+        text = str(manifest).replace("app.kubernetes.io/part-of': 'newt'", "").replace("newt.example.com", "")
+        assert ".newt'" not in text, name
+        assert ".newt.svc" not in text, name
+        assert 'namespace="newt"' not in text, name
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_one_clear_error(done: dict[str, dict[str, Any]], name: str) -> None:
+    _, *expected = WRONG[name]
+    error = done[name]["error"]
+    for part in expected:
+        assert part in error
+    assert error.count("\n- at") <= 1
+    assert done[name]["objects"] == []
+
+
+def test_all_templates_are_written_by_the_generator() -> None:
+    """One of a component that is no longer there would stay, as the generator only writes."""
+    written = {path.name for path in chart.files() if path.parent.name == "templates"}
+    assert {path.name for path in (CHART / "templates").iterdir()} == written | {"NOTES.txt"}
+
+
+def test_it_can_be_packaged(done: dict[str, dict[str, Any]]) -> None:
+    archive = Path(done["package"]["result"])
+    assert archive.name == f"newt-{newt.__version__}.tgz"
+    with tarfile.open(archive) as files:
+        names = {name.removeprefix("newt/") for name in files.getnames()}
+    assert {"Chart.yaml", "values.yaml", "values.schema.json", "values-laptop.yaml", "templates/learner.yaml"} <= names
+
+
+def test_the_laptop_runs_three_domains(done: dict[str, dict[str, Any]]) -> None:
+    sims = [name for name in of_kind(done["laptop"]["objects"], "Deployment") if name.startswith("sim-")]
+    assert sorted(sims) == ["sim-dmcontrol", "sim-metaworld", "sim-mujoco"]
