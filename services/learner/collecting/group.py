@@ -19,6 +19,7 @@ from newt.tasks.registry import Task
 from services.learner.collecting.outbox import Outbox
 from services.learner.collecting.pace import CollectionOver, Pace
 from services.learner.playing.actor import Actor, Decision, Mode, Model
+from services.learner.playing.leaving import Leaving
 from services.learner.playing.sight import Floats, Sight
 from services.learner.seeds import derive, generator
 from services.learner.waiting import Stopped
@@ -73,7 +74,7 @@ class CollectorGroup:
         self._instances = list(instances)
         self._tasks = [instance.task for instance in instances]
         self._domain = self._tasks[0].domain
-        self._left = np.zeros(len(self._instances), np.bool_)  # rows that wait for the others to leave the simulator
+        self._leaving = Leaving(len(self._instances))
         self._next_episode = [first_episode[task.name] for task in self._tasks]
         self._services, self._pace, self._outbox = services, pace, outbox
         random = generator(spec.seed, "collect", index, *self._next_episode)
@@ -93,7 +94,7 @@ class CollectorGroup:
                 except (NotFoundError, PreconditionError) as lost:
                     # The simulator service was restarted, or our lease ended: running episodes are gone.
                     self._pace.gave_up(self._index)
-                    self._services.meter.lost("session", int((~self._left).sum()))
+                    self._services.meter.lost("session", int(self._leaving.present.sum()))
                     log.warning("session_lost", domain=self._domain, error=str(lost))
         except (CollectionOver, Stopped):
             pass
@@ -105,7 +106,7 @@ class CollectorGroup:
     def _play(self) -> None:
         """Opens a session and steps it for as long as it lives; of a simulator that drains, until all episodes end."""
         services = self._services
-        self._left[:] = False
+        self._leaving = Leaving(len(self._instances))
         seeds = [
             derive(self._spec.seed, "envs", instance.task.name, instance.number, episode)
             for instance, episode in zip(self._instances, self._next_episode, strict=True)
@@ -119,7 +120,7 @@ class CollectorGroup:
             for row in range(len(self._tasks)):
                 stage.begin(row, shown.obs[row], int(shown.episode_seed[row]), image[row])
             first = np.ones(len(self._tasks), np.bool_)
-            while not self._left.all():
+            while not self._leaving.over:
                 self._pace.wait_for_turn(self._index)
                 shown, image, first = self._step(session, stage, sight, shown, image, first)
             log.info("simulator_left", domain=self._domain, instances=len(self._instances))
@@ -144,14 +145,13 @@ class CollectorGroup:
             session.send(decision.action)
             step = session.receive(lost=self._lost)
         self._services.saw(self._tasks, step)
-        self._pace.stepped(self._index, int((~self._left).sum()), int(decision.weights_version.max()))
+        self._pace.stepped(self._index, int(self._leaving.present.sum()), int(decision.weights_version.max()))
         image, reached_image = sight.step(step)
-        for row in np.flatnonzero(~self._left).tolist():
+        for row in np.flatnonzero(self._leaving.present).tolist():
             self._stage_row(stage, step, decision, reached_image[row], row)
             if step.ended[row]:
                 stage.begin(row, step.observation.obs[row], int(step.observation.episode_seed[row]), image[row])
-        if step.draining:
-            self._left |= step.ended
+        self._leaving.saw(step.draining, step.ended)
         return step.observation, image, step.ended
 
     def _decide(self, obs: Floats, image: Floats, first: npt.NDArray[np.bool_]) -> Decision:

@@ -14,6 +14,7 @@ from newt.tasks.demo_rule import good_so_far
 from newt.tasks.registry import Task
 from newt.wire.episodes import Behaviour
 from services.learner.demonstrating.disturbance import Disturbance
+from services.learner.playing.leaving import Leaving
 from services.learner.seeds import derive
 from services.learner.worker.connections import Services, SimsGoneError, give_up
 
@@ -106,6 +107,7 @@ class _DemoSession:
         copies = max(1, ROWS // len(tasks))
         self._rows = [(task, copy) for task in tasks for copy in range(copies)]
         self._disturbances = [Disturbance(task, 0, 0.0) for task, _ in self._rows]
+        self._leaving = Leaving(len(self._rows))
         self._sessions = 0
 
     def play(self) -> dict[str, int]:
@@ -131,7 +133,8 @@ class _DemoSession:
             stage = EpisodeStage(tasks)
             for row in range(len(tasks)):
                 self._begin(stage, row, shown)
-            while any(self._wanted.values()):
+            self._leaving = Leaving(len(tasks))
+            while self._plays():
                 assert shown.expert_action is not None
                 action = np.clip(shown.expert_action, -1, 1)
                 for row, disturbance in enumerate(self._disturbances):
@@ -140,14 +143,23 @@ class _DemoSession:
                 session.send(action)
                 step = session.receive(lost=give_up)
                 self._record(stage, action, step)
+                self._leaving.saw(step.draining, step.ended)
                 shown = step.observation
+            if any(self._wanted.values()):
+                log.info("simulator_left", domain=self._domain, missing=sum(self._wanted.values()))
+
+    def _plays(self) -> bool:
+        """Whether any row plays what is wanted."""
+        present = self._leaving.present
+        return any(present[row] and self._wanted[task.name] for row, (task, _) in enumerate(self._rows))
 
     def _record(
         self, stage: EpisodeStage, action: np.ndarray[tuple[int, ...], np.dtype[np.float32]], step: Step
     ) -> None:
         shown = step.observation
         self._services.saw([task for task, _ in self._rows], step)
-        for row, (task, _) in enumerate(self._rows):
+        for row in np.flatnonzero(self._leaving.present).tolist():
+            task, _ = self._rows[row]
             if not step.crashed[row]:
                 stage.step(row, action[row], float(step.reward[row]), step.reached_obs[row], Behaviour.EXPERT)
             if not step.ended[row]:

@@ -25,6 +25,7 @@ from newt.tasks.registry import Task
 from newt.videos import Frame, frame_stride, write_mp4
 from services.learner.evaluating.plan import EvaluationPlan, PlannedEpisode
 from services.learner.playing.actor import Decision
+from services.learner.playing.leaving import Bools, Leaving
 from services.learner.playing.sight import Floats, Sight
 from services.learner.seeds import derive, generator
 from services.learner.waiting import RunFailedError
@@ -138,6 +139,7 @@ class _SessionPlayer:
         self._sight = Sight(self._vision, len(rows))
         self._stage = EpisodeStage(self._tasks, self._sight.encoder_name) if plan.on_episode else None
         self._version = 0
+        self._leaving, self._left = Leaving(len(rows)), 0
         self._undrawn: set[int] = set()
 
     def play(self) -> int:
@@ -182,14 +184,16 @@ class _SessionPlayer:
 
     def _play(self, session: SimSession) -> None:
         services, plan = self._services, self._plan
-        # Fresh for every session: the same plan then makes the same draws.
-        random = generator(plan.seed, "evaluation", plan.mode, self._domain, self._tasks[0].name)
+        # Fresh for every session: the same plan then makes the same draws. After a simulator that was left, others.
+        left = [self._left] if self._left else []
+        random = generator(plan.seed, "evaluation", plan.mode, self._domain, self._tasks[0].name, *left)
         plan_steps = self._length if plan.mode == "open_loop" else 1
         actor = plan.model.actor(services.planner, self._tasks, random, plan_steps)
         self._undrawn.clear()
+        self._leaving = Leaving(len(self._tasks))
         obs, image = self._reset(session, list(range(len(self._tasks))))
         first = np.ones(len(self._tasks), np.bool_)
-        while any(self._queues):
+        while self._plays().any():
             self._draw(session)
             decision = actor.act(plan.mode, obs, first, explore=False, env_step=plan.env_step, image=image)
             version = int(decision.weights_version.min())
@@ -200,16 +204,25 @@ class _SessionPlayer:
             obs, image = step.observation.obs, self._sight.look(step.observation)
             ended = self._record(step, decision, image)
             first = np.zeros(len(self._tasks), np.bool_)
-            if ended and any(self._queues):
+            first[ended] = True
+            self._leaving.saw(step.draining, first)
+            if ended and self._plays().any():
                 obs, image = self._reset(session, ended)
-                first[ended] = True
+        if any(self._queues):
+            self._left += 1
+            log.info("simulator_left", domain=self._domain, episodes_left=sum(map(len, self._queues)))
+
+    def _plays(self) -> Bools:
+        """bool[N], the rows whose steps are those of an episode that was asked for."""
+        return np.array([bool(queue) for queue in self._queues]) & self._leaving.present
 
     def _reset(self, session: SimSession, rows: list[int]) -> tuple[Floats, Floats]:
         """Starts the next episodes of some rows; returns observations and image features of all."""
-        seeds = []
-        for row in rows:
-            queue = self._queues[row]
-            seeds.append(queue[0].seed if queue else self._plan.episode_seed(self._tasks[row].name, 0))
+        plays = self._plays()
+        seeds = [
+            self._queues[row][0].seed if plays[row] else self._plan.episode_seed(self._tasks[row].name, 0)
+            for row in rows
+        ]
         shown = session.reset(rows, seeds, lost=give_up)
         image = self._sight.begin(rows, shown)
         if self._stage is not None:
@@ -221,12 +234,13 @@ class _SessionPlayer:
         """Adds a step to the running episodes; returns the rows that must be reset."""
         ended = []
         self._services.saw(self._tasks, step)
-        self._stepped(sum(bool(queue) for queue in self._queues))
+        plays = self._plays()
+        self._stepped(int(plays.sum()))
         for row, queue in enumerate(self._queues):
             over = bool(step.terminated[row] or step.truncated[row])
             if over:
                 ended.append(row)
-            if not queue:
+            if not plays[row] or not queue:  # the task of a row before it may just have been left out
                 continue
             episode = queue[0]
             if step.crashed[row]:
@@ -261,12 +275,10 @@ class _SessionPlayer:
     def _draw(self, session: SimSession) -> None:
         if self._plan.video_folder is None:
             return
-        wanted = [
-            row
-            for row, queue in enumerate(self._queues)
-            if queue and queue[0].index == 0 and queue[0].steps % frame_stride(self._length) == 0
-            if row not in self._undrawn
-        ]
+        stride = frame_stride(self._length)
+        playing = [(row, self._queues[row][0]) for row in np.flatnonzero(self._plays()).tolist()]
+        wanted = [row for row, episode in playing if episode.index == 0 and episode.steps % stride == 0]
+        wanted = [row for row in wanted if row not in self._undrawn]
         for row, frame in self._rendered(session, wanted):
             episode = self._queues[row][0]
             episode.frames.append(Frame(frame, episode.steps, episode.reward, episode.success))

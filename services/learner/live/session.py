@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from PIL import Image
 
 from newt.acting.stage import EpisodeStage
@@ -41,6 +42,8 @@ BEHAVIOURS = {
     "keys": Behaviour.EXPERT,  # a person's episode is a demonstration
 }
 
+log = structlog.get_logger(__name__)
+
 Tell = Callable[[str, dict[str, Any]], None]
 # The simple one: a signal's handler may put the end into it.
 Commands = queue.SimpleQueue[dict[str, Any] | None]
@@ -50,7 +53,9 @@ class LiveSession:
     """Plays one instance.
 
     Args:
-        session: Session with one row, without auto-reset.
+        session: Session with one row, without auto-reset. It is given back when an episode has ended and the simulator
+            drains.
+        lease: Gets another one then, for the next episode.
         sight: What its agent sees of its frames.
         agent: The agent; None for a play without a model.
         actors: Who can act, the first one first.
@@ -63,6 +68,7 @@ class LiveSession:
     def __init__(
         self,
         session: SimSession,
+        lease: Callable[[], SimSession],
         sight: Sight,
         agent: LiveAgent | None,
         actors: Sequence[str],
@@ -73,6 +79,8 @@ class LiveSession:
         paused: bool = False,
     ) -> None:
         self._session, self._sight, self._agent, self._tell = session, sight, agent, tell
+        self._lease, self._draining, self._left = lease, False, False
+        self._picture: str | None = None
         self._task = session.tasks[0]
         self._actors, self._actor = list(actors), actors[0]
         self._paused, self._watched = paused, False
@@ -196,6 +204,11 @@ class LiveSession:
         self._episode = secrets.token_hex(4)
         self._follow: deque[Floats] = deque()
         self._followed_as = self._actor
+        if self._draining:
+            self._leave()
+            self._tell("problem", {"message": "The simulator is being stopped; the next episode is another one's."})
+            self._session = self._lease()
+            self._draining = self._left = False
         shown: Observation = self._session.reset([0], [seed])
         self._shown, self._image = shown, self._sight.begin([0], shown)
         self._stage.begin(0, shown.obs[0], seed, self._image[0])
@@ -214,6 +227,7 @@ class LiveSession:
         padded[0, : self._task.action_dim] = action[: self._task.action_dim]
         self._session.send(padded)
         step = self._session.receive(LOST_S)
+        self._draining = step.draining
         if step.crashed[0]:
             self._crashes += 1
             if self._crashes > MAX_CRASHES:
@@ -227,6 +241,15 @@ class LiveSession:
                 self._fresh_plan()
         self._due = max(time.monotonic(), self._due + 1 / self._steps_per_s)
         self._show()
+        if self._over and self._draining:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Gives the session back, so that the simulator need not wait for whoever looks at the end of an episode."""
+        if not self._left:
+            log.info("simulator_left", task=self._task.name)
+            self._session.close()
+        self._left = True
 
     def _choose(self) -> tuple[str, Floats]:
         if self._follow:
@@ -263,6 +286,8 @@ class LiveSession:
         stays = self._paused or self._over
         draw = draw and (stays or time.monotonic() - self._drawn >= 0.9 / FRAMES_PER_S)
         self._drawn = time.monotonic() if draw else self._drawn
+        if draw and not self._left:
+            self._picture = _jpeg(self._session.render()[0])
         facts: dict[str, Any] = {
             "episode": self._episode,
             "seed": str(self._seed),  # JavaScript's numbers end at 2**53
@@ -277,7 +302,7 @@ class LiveSession:
             "paused": self._paused,
             "over": self._over,
             "imagining": bool(self._follow),
-            "picture": _jpeg(self._session.render()[0]) if draw else None,
+            "picture": self._picture if draw else None,
         }
         self._tell("step", {name: _finite_or_none(value) for name, value in facts.items()})
 

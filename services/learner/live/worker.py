@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from newt import logs
-from newt.client.sim import AutoReset, ObsMode, SimClient
+from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
 from newt.errors import NewtError
 from newt.memory import return_large_blocks
 from services.learner.live.session import Commands, LiveSession
@@ -71,22 +72,30 @@ def play(settings: LearnerSettings, wanted: dict[str, Any], commands: Commands, 
         signal.signal(number, lambda *_: commands.put(None))
     with (
         SimClient(wanted["sim"], CALL_TIMEOUT_S, BUILD_TIMEOUT_S, remedy=start_sim(wanted["domain"])) as client,
-        client.open(
-            [wanted["task"]],
-            [wanted["seed"]],
-            obs_mode=ObsMode.STATE if vision is None else ObsMode.STATE_RGB,
-            auto_reset=AutoReset.DISABLED,
-            with_expert=wanted["expert"],
-            keep_alive=True,
-        ) as session,
+        ExitStack() as leased,
     ):
+
+        def lease() -> SimSession:
+            return leased.enter_context(
+                client.open(
+                    [wanted["task"]],
+                    [wanted["seed"]],
+                    obs_mode=ObsMode.STATE if vision is None else ObsMode.STATE_RGB,
+                    auto_reset=AutoReset.DISABLED,
+                    with_expert=wanted["expert"],
+                    keep_alive=True,
+                )
+            )
+
+        session = lease()
         agent = None
         if checkpoint is not None:
             from services.learner.live.agent import live_agent
 
             agent = live_agent(checkpoint, session.tasks[0], wanted["instruction"], settings.device)
         seen, seed, pace, paused = Sight(vision, 1), wanted["seed"], wanted["steps_per_s"], wanted["paused"]
-        LiveSession(session, seen, agent, wanted["actors"], seed, pace, lines.tell, paused=paused).run(commands)
+        live = LiveSession(session, lease, seen, agent, wanted["actors"], seed, pace, lines.tell, paused=paused)
+        live.run(commands)
 
 
 def _read(commands: Commands) -> None:
