@@ -239,7 +239,7 @@ class Catalog:
         if not buffer.has_place_for(dims[0]):
             raise PreconditionError(
                 f"task {request.episode.task!r} of buffer {request.buffer_id!r} is kept on shard "
-                f"{placement.task_shards[dims[0]]}, this is shard {placement.shard}; ask for the buffer's placement"
+                f"{placement.task_shards[dims[0]]}, this is shard {placement.shard}; name all replay services"
             )
         episode = check_episode(request.episode, dims[1], dims[2], buffer.config.image_dim)
         if encoders_differ(episode.image_encoder, buffer.config.image_encoder):

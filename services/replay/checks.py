@@ -153,6 +153,11 @@ def check_sample(request: replay_pb2.SampleRequest, config: replay_pb2.CreateBuf
     columns = max(dims.obs_dim + dims.action_dim for dims in config.tasks) + config.image_dim
     most = MAX_BATCH_BYTES // batch_bytes(1, request.horizon, columns)
     part = request.HasField("part")
+    if not part and config.placement.shards > 1:
+        raise InvalidInputError(
+            "part",
+            f"got none, expected one: the buffer is spread over {config.placement.shards} replay services; name all",
+        )
     _check_range("batch_size", request.batch_size, 0 if part else 1, most)
     if part and request.part.demos + request.part.online != request.batch_size:
         raise InvalidInputError(

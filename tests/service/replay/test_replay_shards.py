@@ -275,6 +275,18 @@ def test_an_added_shard_moves_nothing_that_is_stored(tmp_path: Path) -> None:
             fewer.get_buffer("run")
 
 
+def test_who_knows_one_shard_is_told_that_there_are_more(addresses: list[str], replay: ReplayShards) -> None:
+    replay.create_buffer("run", config())
+    elsewhere = next(task for task in TASKS if home(task, SHARDS) != 0)
+    with ReplayClient(addresses[0]) as one:
+        with pytest.raises(PreconditionError, match=r"is kept on shard \d, this is shard 0; name all"):
+            one.append(episode(0, elsewhere), buffer_id="run", timeout_s=10)
+        with pytest.raises(InvalidInputError, match="spread over 3 replay services; name all"):
+            take(one)
+        with pytest.raises(PreconditionError, match="exists with other placement"):
+            one.create_buffer("run", config())
+
+
 def test_a_creation_that_was_cut_short_begins_again(addresses: list[str], replay: ReplayShards) -> None:
     with ReplayShards(addresses[1:]) as others:  # What a client with other addresses left on two shards.
         others.create_buffer("run", config())
