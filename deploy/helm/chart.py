@@ -107,6 +107,8 @@ def _own(path: str, leaf: Any) -> Any:
         name, _, tag = leaf.removeprefix(IMAGES).partition(":")
         chosen = "{{ .Values.image.tag | default .Chart.AppVersion }}"
         return Raw(f'"{{{{ .Values.image.registry }}}}/{name}:{tag.replace(newt.__version__, chosen)}"')
+    if path == "ConfigMap/redis/data/redis.conf":
+        return Raw(re.sub(r"(?<=\\nmaxmemory )\w+", "{{ .Values.redis.maxmemory }}", json.dumps(leaf)))
     if path.endswith("metadata/namespace") and leaf == NAMESPACE:
         return Raw("{{ .Release.Namespace }}")
     hosts = re.sub(rf'(?<=[a-z])\.{NAMESPACE}(?=$|"|\.svc)', ".{{ .Release.Namespace }}", json.dumps(leaf))

@@ -29,6 +29,7 @@ BYTES: Schema = {
     "type": "string",
     "pattern": r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)$",
 }
+REDIS_BYTES: Schema = {"title": "bytes, as 3gb", "type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"}
 TEXTS: Schema = {"title": "texts by name", "type": "object", "additionalProperties": {"type": "string"}}
 POLICY: Schema = {"title": "empty, Always, IfNotPresent or Never", "enum": ["", "Always", "IfNotPresent", "Never"]}
 
@@ -150,6 +151,12 @@ def values() -> list[Value]:
         *_resources("replay", "Deployment/replay"),
         *_service("replay", "replay"),
         Value("redis.image", TEXT, "The image of Redis.", (f"StatefulSet/redis/{CONTAINER}/image",)),
+        Value(
+            "redis.maxmemory",
+            REDIS_BYTES,
+            "What Redis holds at most: half of its limit of memory. Replay's mirror takes up to 1.5 times as much.",
+            default="3gb",
+        ),
         *_resources("redis", "StatefulSet/redis"),
         *_storage("redis", "the episodes in Redis"),
         *_placed("redis", "Redis"),

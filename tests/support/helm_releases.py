@@ -51,10 +51,12 @@ def helm(*jobs: dict[str, Any]) -> list[dict[str, Any]]:
 
     Args:
         jobs: Each has `do`, which is `lint`, `package` or `install`, a `chart`, and what that wants besides: `values`
-            and `namespace` of an installation, `out` of a package.
+            and `namespace` of an installation, `out` of a package. An installation that has `upgrade`, other values, is
+            brought to those.
 
     Returns:
-        Of each job, `result`, and the `objects` that an installation has sent; or `error`, Helm's text.
+        Of each job, `result`, and the `objects` that an installation has sent, with the `patches` and the `removed` of
+        an upgrade, by path; or `error`, Helm's text.
     """
     if importlib.util.find_spec("helm_sdkpy") is None:
         pytest.skip("helm-sdkpy is not installed")
@@ -77,6 +79,8 @@ class Cluster(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Requests)
         self.objects: dict[str, dict[str, Any]] = {}
+        self.patches: dict[str, dict[str, Any]] = {}
+        self.removed: list[str] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def kubeconfig(self) -> str:
@@ -121,13 +125,19 @@ class _Requests(BaseHTTPRequestHandler):
         self.server.objects[path] = content
         return self._reply(201, content)
 
-    def do_PUT(self) -> None:
-        content = self._content()
-        self.server.objects[urlsplit(self.path).path] = content
-        self._reply(200, content)
+    def do_PATCH(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.patches[path] = self._content()
+        self._reply(200, self.server.objects[path])
+
+    def do_DELETE(self) -> None:
+        path = urlsplit(self.path).path
+        self._content()
+        self.server.removed.append(path)
+        self._reply(200, self.server.objects.pop(path))
 
     def _content(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        content: dict[str, Any] = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or "{}")
         return content
 
     def _missing(self) -> None:
@@ -168,9 +178,12 @@ async def _done(job: dict[str, Any]) -> dict[str, Any]:
         if job["do"] == "package":
             return {"result": await helm_sdkpy.Package(config).run(job["chart"], job["out"])}
         await helm_sdkpy.Install(config).run("newt", job["chart"], job.get("values"), wait=False)
+        if "upgrade" in job:
+            await helm_sdkpy.Upgrade(config).run("newt", job["chart"], job["upgrade"], wait=False)
     except (helm_sdkpy.InstallError, helm_sdkpy.ChartError) as error:
         return {"error": str(error), "objects": list(cluster.objects.values())}
-    return {"result": "installed", "objects": list(cluster.objects.values())}
+    objects = list(cluster.objects.values())
+    return {"result": job["do"], "objects": objects, "patches": cluster.patches, "removed": cluster.removed}
 
 
 def main() -> None:

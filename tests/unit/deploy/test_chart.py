@@ -57,7 +57,7 @@ OWN = {
         "nodeSelector": {"disk": "nvme"},
     },
     "planner": {"replicas": {"min": 2, "max": 9}, "resources": {"limits": {"cpu": 6, "memory": "5Gi"}}},
-    "redis": {"storage": {"class": "slow"}, "clientsSecret": "addresses"},
+    "redis": {"maxmemory": "12gb", "storage": {"class": "slow"}, "clientsSecret": "addresses"},
     "domains": {"atari": {"enabled": False}, "box2d": {"replicas": {"max": 2}, "nodeSelector": {"arch": "amd64"}}},
     "sims": {"nodeSelector": {"pool": "sims"}},
     "apiToken": {"secret": "token", "required": True},
@@ -87,6 +87,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         "lint": {"do": "lint", "chart": str(CHART)},
         "package": {"do": "package", "chart": str(CHART), "out": str(out)},
         "own": {**install, "values": OWN},
+        "upgraded": {
+            **install,
+            "values": {"sims": {"settings": {"NEWT_SIM_DRAIN_S": "30"}}},
+            "upgrade": {"planner": {"replicas": {"max": 9}}, "domains": {"atari": {"enabled": False}}},
+        },
         "documented": {**install, "values": yaml.safe_load(DOCUMENTED)},
         "elsewhere": {**install, "values": switched_on(*EVERYTHING), "namespace": "elsewhere"},
         **{name: {**install, "values": values} for name, (values, _) in INSTALLED.items()},
@@ -163,6 +168,7 @@ def test_values_reach_their_fields(done: dict[str, dict[str, Any]]) -> None:
     assert nodes["mujoco"]["nodeSelector"] == {"pool": "sims"}
     redis = objects["StatefulSet/redis"]["spec"]
     assert redis["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "slow"
+    assert "\nmaxmemory 12gb\n" in objects["ConfigMap/redis"]["data"]["redis.conf"]
     assert "imagePullPolicy" not in redis["template"]["spec"]["containers"][0]
     assert "watchers" in str(objects["NetworkPolicy/learner"])
     assert "monitoring" not in str(objects["NetworkPolicy/learner"])
@@ -179,6 +185,22 @@ def test_the_values_of_the_documentation(done: dict[str, dict[str, Any]]) -> Non
 def test_what_values_make_is_valid(done: dict[str, dict[str, Any]], version: str) -> None:
     for name in ("own", "documented"):
         validate(list(installed(done, name).values()), version)
+
+
+def test_an_upgrade_changes_what_has_changed(done: dict[str, dict[str, Any]]) -> None:
+    objects = installed(done, "upgraded")
+    # Of disruption budgets, Kubernetes wants the whole selector in every patch, so Helm always sends that.
+    patches = {
+        path.rpartition("/")[2]: patch
+        for path, patch in done["upgraded"]["patches"].items()
+        if "poddisruptionbudgets" not in path
+    }
+    assert patches.pop("planner") == {"spec": {"maxReplicas": 9}}
+    # These have no settings of their own any more.
+    assert set(patches) == {name for name in of_kind(base(), "Deployment") if name.startswith("sim-")} - {"sim-atari"}
+    removed = {path.rpartition("/")[2] for path in done["upgraded"]["removed"]}
+    assert removed == {"sim-atari", "sim-settings"}
+    assert not [name for name in objects if "atari" in name]
 
 
 def test_another_namespace(done: dict[str, dict[str, Any]]) -> None:
