@@ -325,8 +325,8 @@ def test_a_killed_collection_leaves_no_half_set_and_can_be_repeated(stack: Learn
     info = follow(stack, "hurt")
     assert (info["collection"]["state"], "restarted" in info["collection"]["error"]) == ("failed", True)
     wait_until(lambda: not stack.get("/demos/hurt")["collection"]["unfinished"], "the remains are removed again")
+    wait_until(lambda: worker_of("hurt") is None, "what collected it has ended, which a busy machine takes a while for")
     assert held(stack, "hurt") == {}
-    assert worker_of("hurt") is None
 
     stack.wait_ready()
     assert scripted(stack, "hurt", 1).status_code == 202
