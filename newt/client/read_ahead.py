@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Required, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,11 @@ SAMPLERS: dict[Sampler, replay_pb2.Sampler.ValueType] = {
 
 
 class BatchOptions(TypedDict, total=False):
-    """Arguments of `ReplayClient.batches` besides the buffer; the first three must be given."""
+    """Options of `batches`, as `BatchOrder.of` describes them."""
 
-    batch_size: int
-    horizon: int
-    seed: int
+    batch_size: Required[int]
+    horizon: Required[int]
+    seed: Required[int]
     demo_fraction: float
     sampler: Sampler
     limited: bool
@@ -80,7 +80,24 @@ class BatchOrder:
         in_flight: int = 4,
         patience_s: float = 60.0,
     ) -> BatchOrder:
-        """From the arguments of `ReplayClient.batches`. Raises InvalidInputError."""
+        """From the options of `batches`.
+
+        Args:
+            buffer_id: The buffer.
+            batch_size: B.
+            horizon: H, 1 to 64.
+            seed: Seed of all batches.
+            demo_fraction: Share of sequences from demos.
+            sampler: How sequences are drawn.
+            limited: Count the batches as online updates, which the limiter holds back; False in pretraining.
+            first_index: Index of the first batch (for limited ones, of the online update).
+            count: Number of batches; None for no end.
+            in_flight: Batches requested or ready ahead of the caller; the limiter counts them as asked for.
+            patience_s: How long a service may be away before the iterator gives up, seconds.
+
+        Raises:
+            InvalidInputError: An option that no service would take.
+        """
         if sampler not in SAMPLERS:
             raise InvalidInputError("sampler", f"got {sampler!r}, expected one of {', '.join(SAMPLERS)}")
         if in_flight < 1:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
 from newt.client.batches import Batches
 from newt.client.buffers import Appended, BufferConfig, BufferInfo, HeldDemoSet, InsertPermit
-from newt.client.read_ahead import BatchOrder, Sampler
+from newt.client.read_ahead import BatchOptions, BatchOrder
 from newt.errors import UnavailableError
 from newt.wire.channels import connect
 from newt.wire.episodes import Episode
@@ -161,53 +161,16 @@ class ReplayClient:
                 if not isinstance(translated, UnavailableError) or time.monotonic() > deadline:
                     raise translated from error
 
-    def batches(
-        self,
-        buffer_id: str,
-        *,
-        batch_size: int,
-        horizon: int,
-        seed: int,
-        demo_fraction: float = 0.5,
-        sampler: Sampler = "episode_uniform",
-        limited: bool = True,
-        first_index: int = 0,
-        count: int | None = None,
-        in_flight: int = 4,
-        patience_s: float = 60.0,
-    ) -> Batches:
-        """Training batches, fetched ahead in the background.
+    def batches(self, buffer_id: str, **options: Unpack[BatchOptions]) -> Batches:
+        """Training batches, fetched ahead in the background; `BatchOrder.of` has the options.
 
         The seed of batch i depends on `seed` and i only, so an iterator that starts at `first_index` continues
         where another one stopped.
 
-        Args:
-            buffer_id: The buffer.
-            batch_size: B.
-            horizon: H, 1 to 64.
-            seed: Seed of all batches.
-            demo_fraction: Share of sequences from demos.
-            sampler: How sequences are drawn.
-            limited: Count the batches as online updates, which the limiter holds back; False in pretraining.
-            first_index: Index of the first batch (for limited ones, of the online update).
-            count: Number of batches; None for no end.
-            in_flight: Batches requested or ready ahead of the caller; the limiter counts them as asked for.
-            patience_s: How long the service may be away before the iterator gives up.
+        Raises:
+            InvalidInputError: An option that no service would take.
         """
-        order = BatchOrder.of(
-            buffer_id,
-            batch_size=batch_size,
-            horizon=horizon,
-            seed=seed,
-            demo_fraction=demo_fraction,
-            sampler=sampler,
-            limited=limited,
-            first_index=first_index,
-            count=count,
-            in_flight=in_flight,
-            patience_s=patience_s,
-        )
-        return Batches(self.peer, self.stub, order)
+        return Batches(self.peer, self.stub, BatchOrder.of(buffer_id, **options))
 
     def close(self) -> None:
         """Closes the channel; open iterators end."""

@@ -37,8 +37,6 @@ def test_the_configuration_is_valid(values: dict[str, str], shell: tuple[str, ..
     names = ("url", "to", "from", "smarthost", "auth_username", "auth_password")
     assert [entry[name] for entry in told for name in names if name in entry] == list(values.values())
     assert all(entry["send_resolved"] for entry in told)
-    if shutil.which("amtool") is None:
-        pytest.skip("amtool is not installed (Debian: prometheus-alertmanager)")
     checked = subprocess.run(["amtool", "check-config", str(path)], capture_output=True, text=True, timeout=30)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

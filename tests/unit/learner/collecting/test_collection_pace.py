@@ -49,7 +49,9 @@ def test_nobody_leads_by_more_than_the_limit() -> None:
     assert widest <= 6  # the limit, and the step under way
 
 
-def test_nobody_waits_for_a_group_that_only_crashes_and_it_need_not_catch_up() -> None:
+@pytest.mark.parametrize(("told", "times"), [("crashed", LAME_AFTER), ("lost", 1)])
+def test_nobody_waits_for_a_group_that_only_breaks_and_it_need_not_catch_up(told: str, times: int) -> None:
+    """Its episodes crash, or its simulators do not come back."""
     pace = _pace(lead=5)
     pace.join(0)
     pace.join(1)
@@ -63,8 +65,8 @@ def test_nobody_waits_for_a_group_that_only_crashes_and_it_need_not_catch_up() -
         waiting = pool.submit(run, 20)
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
-        for _ in range(LAME_AFTER):
-            pace.crashed(0)
+        for _ in range(times):
+            getattr(pace, told)(0)
         waiting.result(WAIT_S)
     # It is well again: it begins where the other is, which waits for it as before.
     pace.stepped(0, 1)
@@ -76,24 +78,6 @@ def test_nobody_waits_for_a_group_that_only_crashes_and_it_need_not_catch_up() -
             waiting.result(0.3)
         for _ in range(20):
             pace.stepped(0, 1)
-        waiting.result(WAIT_S)
-
-
-def test_nobody_waits_for_a_group_whose_simulators_do_not_come_back() -> None:
-    pace = _pace(lead=5)
-    pace.join(0)
-    pace.join(1)
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            pace.wait_for_turn(1)
-            pace.stepped(1, 1)
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run, 20)
-        with pytest.raises(TimeoutError):
-            waiting.result(0.3)
-        pace.lost(0)
         waiting.result(WAIT_S)
 
 
