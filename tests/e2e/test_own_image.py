@@ -1,6 +1,7 @@
 """`newt env image` on a Docker engine: the image is built on ours, and serves its task as compose confines it.
 
-Once as it is, and once with mutual TLS: its health check and the program that asks then have a certificate, too.
+Once as it is, and once with mutual TLS: its health check then has the simulator's certificate, and the program that
+asks has a client's, since a simulator may call nobody.
 """
 
 from __future__ import annotations
@@ -32,6 +33,16 @@ with RemoteEnv("my-arm", address=address) as env:
     env.reset(seed=1)
     obs, reward, *_ = env.step(env.action_space.sample())
     print("stepped:", obs.shape, reward < 0)
+"""
+# With mutual TLS the program that asks is a client; its certificate lies where nothing else in the container looks.
+CLIENT_TLS_DIR = "/run/secrets/client"
+AS_CLIENT = f"""
+services:
+  sim-my-arm:
+    secrets:
+      - {{source: ca.crt, target: {CLIENT_TLS_DIR}/ca.crt}}
+      - {{source: client.crt, target: {CLIENT_TLS_DIR}/tls.crt}}
+      - {{source: client.key, target: {CLIENT_TLS_DIR}/tls.key}}
 """
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(BUILD_TIMEOUT_S + 400)]
@@ -69,19 +80,25 @@ def test_a_task_of_ones_own_is_served_by_its_image(tmp_path: Path) -> None:
     assert "built: localhost/newt/sim-my-arm:" in output
     written = tmp_path / "my-arm-image"
     plain = [ROOT / "compose.yaml", written / "compose.yaml"]
+    as_client = tmp_path / "as-client.yaml"
+    as_client.write_text(AS_CLIENT)
+    secure = [*plain, ROOT / "compose.secure.yaml", written / "compose.secure.yaml", as_client]
     scripts, secrets = ROOT / "scripts", tmp_path / "secrets"
     subprocess.run([scripts / "secrets.sh", secrets], check=True, capture_output=True, timeout=60)
     renew = [scripts / "certificates.sh", "--renew", secrets, "sim-my-arm"]
     subprocess.run(renew, check=True, capture_output=True, timeout=60)
     try:
-        for files in (plain, [*plain, ROOT / "compose.secure.yaml", written / "compose.secure.yaml"]):
-            assert served(files, secrets) == ["stepped: (8,) True"]
+        assert served(plain, secrets) == ["stepped: (8,) True"]
+        assert served(secure, secrets, tls=CLIENT_TLS_DIR) == ["stepped: (8,) True"]
     finally:
         client.images.remove("localhost/newt/sim-my-arm:" + BASE_IMAGE.rpartition(":")[2], force=True)
 
 
-def served(files: Sequence[Path], secrets: Path) -> list[str]:
-    """What the program prints in a container of the simulator that compose starts from some files."""
+def served(files: Sequence[Path], secrets: Path, *, tls: str | None = None) -> list[str]:
+    """What the program prints in a container of the simulator that compose starts from some files.
+
+    It shows the certificate in the container's folder `tls`, if that is named.
+    """
     environment = {
         "COMPOSE_PROJECT_NAME": f"newt-own-{os.getpid()}",
         "COMPOSE_FILE": os.pathsep.join(map(str, files)),
@@ -90,7 +107,8 @@ def served(files: Sequence[Path], secrets: Path) -> list[str]:
     }
     try:
         compose("up", "--no-build", "--detach", "--wait", "sim-my-arm", environment=environment, timeout_s=600)
-        ask = ("exec", "--no-TTY", "sim-my-arm", "python", "-c", PROGRAM)
+        certified = ("--env", f"NEWT_TLS_DIR={tls}") if tls else ()
+        ask = ("exec", "--no-TTY", *certified, "sim-my-arm", "python", "-c", PROGRAM)
         return compose(*ask, environment=environment, timeout_s=300).splitlines()
     finally:
         compose("down", "--volumes", "--timeout", "20", environment=environment, timeout_s=200)
