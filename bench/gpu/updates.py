@@ -49,7 +49,9 @@ def _candidates(
     model: WorldModel, here: UpdateBatch, there: UpdateBatch, where: torch.device, *, compiled: bool
 ) -> dict[str, Candidate]:
     def ours(precision: Precision, compile_with: str | None = None) -> Updater:
-        return Updater(copy.deepcopy(model).to(where), TrainConfig(precision=precision), compile_with=compile_with)
+        updater = Updater(copy.deepcopy(model).to(where), TrainConfig(precision=precision))
+        updater.compile_with(compile_with)
+        return updater
 
     def from_host(updater: Updater) -> Callable[[], object]:
         return lambda: updater.rl_update(here.to(where))

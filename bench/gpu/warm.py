@@ -32,6 +32,7 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
         planner.plan(agents.observations(rows), agents.spread_tasks(model, rows), seeds=seeds).action.cpu()
     notebook.table("compile", {"plan_cold_s": time.perf_counter() - begun})
     begun = time.perf_counter()
-    updater = Updater(model, TrainConfig(), compile_with=BACKEND)
+    updater = Updater(model, TrainConfig())
+    updater.compile_with(BACKEND)
     float(updater.rl_update(agents.batch(model, 1024).to(where))["total_loss"])
     notebook.table("compile", {"update_cold_s": time.perf_counter() - begun})

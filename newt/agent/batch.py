@@ -38,6 +38,11 @@ class UpdateBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: send(v, torch.device(device)) for name, v in values.items() if v is not None})
 
+    def clone(self) -> UpdateBatch:
+        """Copies every tensor."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.clone() for name, value in values.items() if value is not None})
+
     def check(self, model: WorldModel, horizon: int) -> None:
         """Compares shapes and types with the model.
 

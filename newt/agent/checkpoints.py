@@ -65,12 +65,11 @@ class Checkpoint:
         self,
         device: torch.device | str = "cpu",
         ranks: Ranks = SOLO,
-        compile_with: str | None = None,
         kind: type[Updater] = Updater,
     ) -> Updater:
         """Builds an updater that continues where the stored one stopped: to the bit, given the same type of device."""
         model = WorldModel(self.model_config, self.table).to(device)
-        updater = kind(model, self.train_config, ranks=ranks, compile_with=compile_with)
+        updater = kind(model, self.train_config, ranks=ranks)
         updater.load_state_dict(self.state)
         return updater
 

@@ -21,6 +21,7 @@ compiled, and compared with a recorded one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import ClassVar
 
 import torch
@@ -174,7 +175,6 @@ class Updater:
         *,
         seed: int = 1,
         ranks: Ranks = SOLO,
-        compile_with: str | None = None,
     ) -> None:
         """Sets up fresh optimisers.
 
@@ -186,13 +186,10 @@ class Updater:
                 before they are clipped, the value scale looks at the values of all, and the noise is that
                 of the whole batch, so W processes make the update that one makes on the parts in order of
                 rank, to float tolerance. Their replicas stay equal to the bit.
-            compile_with: Backend of torch.compile for both losses and their gradients; None: eager.
         """
         self.model, self.config = model, config
         model.multiply_in(torch.bfloat16 if config.precision == "bfloat16" else None)
-        loss = type(self).main_loss
-        self._model_loss = compiled(loss, compile_with) if compile_with else loss
-        self._policy_loss = compiled(policy_loss, compile_with) if compile_with else policy_loss
+        self.compile_with(None)
         self.ranks = ranks
         self.updates = 0
         self.value_scale = ValueScale(config, len(model.table.names), model.device)
@@ -213,6 +210,38 @@ class Updater:
         has_critics = not model.config.policy_only
         self._targets: list[Tensor] = list(model.target_critics.parameters()) if has_critics else []
         self._online: list[Tensor] = list(model.critics.parameters()) if has_critics else []
+
+    def compile_with(self, backend: str | None) -> None:
+        """Has the losses and gradients of the updates from now on computed by compiled code; None: eagerly.
+
+        Code that was not made before (`code_for`) is made by the next update.
+        """
+        loss = type(self).main_loss
+        self._model_loss = compiled(loss, backend) if backend else loss
+        self._policy_loss = compiled(policy_loss, backend) if backend else policy_loss
+
+    def code_for(self, batch: UpdateBatch, backend: str, *, pretraining: bool, online: bool) -> Callable[[], None]:
+        """Returns what makes the code of updates, in any thread and beside updates: it works on a copy of the model.
+
+        Args:
+            batch: As those of the updates are.
+            backend: Backend of torch.compile.
+            pretraining: Whether there are updates of pretraining among them.
+            online: Whether there are updates of the online phase among them.
+        """
+        model, batch, scale = deepcopy(self.model), batch.clone(), self.value_scale.of(batch.task).clone()
+        model_loss, config, seed = type(self).main_loss, self.config, torch.zeros((), dtype=torch.int64)
+
+        def generate() -> None:
+            for pretrain in (True,) * pretraining + (False,) * online:
+                noise = self._noise(batch, seed, pretrain=pretrain)
+                loss, latents, _ = compiled(model_loss, backend)(model, config, batch, noise)
+                loss.backward()
+            if online:
+                loss, _, _ = compiled(policy_loss, backend)(model, config, batch, latents.detach(), scale, noise)
+                loss.backward()
+
+        return generate
 
     def pretrain_update(self, batch: UpdateBatch, noise: UpdateNoise | None = None) -> Metrics:
         """Updates on demonstrations: world model and cloned policy together, no policy step.
@@ -261,9 +290,11 @@ class Updater:
         self.model.obs_moments.update(self.ranks.gather(obs).flatten(0, 1), task)
 
     def _draw(self, batch: UpdateBatch, *, pretrain: bool) -> UpdateNoise:
+        return self._noise(batch, torch.randint(2**63 - 1, (), generator=self._seeds), pretrain=pretrain)
+
+    def _noise(self, batch: UpdateBatch, seed: Tensor, *, pretrain: bool) -> UpdateNoise:
         """Draws the noise of the whole batch, on every process the same, and takes this process's part of it."""
         B = len(batch.task)
-        seed = torch.randint(2**63 - 1, (), generator=self._seeds)
         noise = draw_noise(self.model, self.ranks.world * B, self.config.horizon, seed, pretrain=pretrain)
         return noise.columns(self.ranks.columns(B))
 

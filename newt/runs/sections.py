@@ -289,6 +289,10 @@ class ResourcesSpec(Section):
         description="Machines that the processes are spread over, the learner's included; must divide processes. "
         "On each of the others a training node must run (docs/deployment.md).",
     )
-    compile: bool = Field(
-        False, description="Compile the updates with torch.compile: slow to start, faster afterwards on GPUs."
+    compile: bool | None = Field(
+        None,
+        # The version before knows no null; without it there it has the default that it had.
+        exclude_if=lambda value: value is None,
+        description="Compile the updates with torch.compile. The code is made, in minutes, beside updates without it, "
+        "and used from a checkpoint on; null: on GPUs, if there is a C++ compiler.",
     )

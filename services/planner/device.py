@@ -9,10 +9,10 @@ import structlog
 import torch
 
 from newt.agent import devices
+from newt.agent.code_maker import CodeMaker
 from newt.agent.compilation import prepare
 from newt.agent.config import ConfigError, ModelConfig
 from newt.agent.inference import fastest_dtype
-from services.planner.compiling import CodeMaker
 from services.planner.requests import ModelShape
 from services.planner.settings import PlannerSettings
 

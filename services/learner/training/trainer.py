@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from enum import IntEnum
 
 import structlog
@@ -24,7 +23,7 @@ from newt import __version__
 from newt.agent import devices
 from newt.agent.batch import UpdateBatch
 from newt.agent.checkpoints import copied_weights
-from newt.agent.compilation import BACKEND, prepare
+from newt.agent.code_maker import leave
 from newt.agent.config import ConfigError
 from newt.agent.constraint import Guidance
 from newt.agent.distributed import PeerLostError, Ranks, launched_rank, process_group
@@ -44,6 +43,7 @@ from services.learner.seeds import derive
 from services.learner.training.agents import fresh_model, updater_kind
 from services.learner.training.batch_feed import BatchFeed
 from services.learner.training.report import TrainingReport
+from services.learner.training.update_code import UpdateCode
 from services.learner.waiting import Patience, PeerGoneError, RunFailedError, Stopped, loosely, patiently
 from services.learner.weights.publisher import Payload, Publisher
 from services.learner.worker.connections import REMEDY
@@ -82,8 +82,10 @@ class Trainer:
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
         self._image_encoder = ""
         self._guided: list[str] = []  # until the buffer is there
+        self._compiled = False  # unless a checkpoint says so
         self._updater, self._env_steps, self._encoder = self._load()
         self._updater.equalise()
+        self._code = UpdateCode(self._updater, self._spec, context.settings.folder, self._ranks, used=self._compiled)
         self._saved_updates = self._updater.updates
         self._patience = Patience(context.stop)
         self._report = TrainingReport(
@@ -102,6 +104,7 @@ class Trainer:
                 if self._pretrain_left():
                     self._report.stage = "pretraining"
                     self._train(replay, online=False)
+                    self._code.change()
                     self._save()
                 elif self._spec.init_from is not None and self._updater.updates == 0:
                     self._save()  # what fine-tuning began with, on the run's own task table
@@ -130,9 +133,6 @@ class Trainer:
         settings, spec = self._context.settings, self._spec
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        compile_with = BACKEND if spec.resources.compile else None
-        if compile_with:
-            prepare(settings.folder.compiled)
         try:
             # A fine-tuned agent brings the vectors that it knows.
             embeds = spec.algorithm.language and spec.init_from is None
@@ -149,7 +149,8 @@ class Trainer:
                     f"{encoder!r}; a run never mixes encoders: install the old one, or start a new run"
                 )
             self._image_encoder = checkpoint.info.get("image_encoder") or ""
-            updater = checkpoint.updater(self._ranks.device, self._ranks, compile_with, updater_kind(spec))
+            self._compiled = bool(checkpoint.info.get("compiled"))
+            updater = checkpoint.updater(self._ranks.device, self._ranks, kind=updater_kind(spec))
             log.info("resumed", checkpoint=name, updates=updater.updates)
             return updater, int(checkpoint.info["env_steps"]), checkpoint.info["text_encoder"]
         if spec.init_from is not None:
@@ -166,7 +167,6 @@ class Trainer:
             spec.train_settings(),
             seed=derive(spec.seed, "updates"),
             ranks=self._ranks,
-            compile_with=compile_with,
         )
         return updater, 0, encoder
 
@@ -242,6 +242,7 @@ class Trainer:
             task=torch.from_numpy(received.task).long(),
             image=None if received.image is None else torch.from_numpy(received.image),
         ).to(self._updater.model.device)
+        self._code.begin(batch)
         metrics = self._updater.rl_update(batch) if online else self._updater.pretrain_update(batch)
         self._env_steps = max(self._env_steps, received.env_steps)
         if batch.obs.device.type == "cpu" or self._updater.updates % CHECK_EVERY_ON_GPU == 0:
@@ -252,6 +253,7 @@ class Trainer:
         if self._updater.updates - self._saved_updates >= self._spec.schedule.checkpoint_every_updates:
             self._check(metrics)
             self._updater.require_equal()
+            self._code.change()
             self._save()
         if online and self._ranks.first:
             self._publisher.maybe_publish(self._updater.updates, self._weights)
@@ -294,6 +296,7 @@ class Trainer:
             "text_encoder": self._encoder,
             "image_encoder": self._image_encoder,
             "precision": self._precision,
+            "compiled": self._code.used,
             "newt_version": __version__,
         }
         try:
@@ -348,9 +351,7 @@ def work(context: Context) -> None:
 @record
 def main() -> None:
     """Trains, alone or as one of several ranks, of which the first holds the run's lock."""
-    status = run_child("trainer", work, alone=launched_rank() == 0)
-    if status:
-        sys.exit(status)
+    leave(run_child("trainer", work, alone=launched_rank() == 0))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def episode(number: int) -> Episode:
     )
 
 
-def submit(stack: LearnerStack, pretrain: int, online: int, processes: int = 1, nodes: int = 1) -> str:
+def submit(
+    stack: LearnerStack, pretrain: int, online: int, processes: int = 1, nodes: int = 1, **resources: Any
+) -> str:
     """Starts a run and stores all of its episodes."""
     per_step = online / (TOTAL - SEED_STEPS)
     request = {
@@ -64,7 +66,7 @@ def submit(stack: LearnerStack, pretrain: int, online: int, processes: int = 1, 
         },
         "replay": {"batch_size": 16},
         "demos": {"sets": ["stored"], "scripted_episodes": 0},
-        "resources": {"processes": processes, "nodes": nodes},
+        "resources": {"processes": processes, "nodes": nodes, **resources},
     }
     run_id = stack.submit(request)
     with ReplayClient(stack.replay_address) as replay:

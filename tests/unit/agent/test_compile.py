@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,32 @@ def _quick_generation() -> Iterator[None]:
 def updater(compile_with: str | None, value_scale: Sharing = "shared", horizon: int = HORIZON) -> Updater:
     config = TrainConfig(ema_rate=0.1, lr=1e-3, value_scale=value_scale, horizon=horizon)
     model = build_model(**FEW, obs_scaling="none" if value_scale == "shared" else "per_task")
-    return Updater(model, config, seed=3, compile_with=compile_with)
+    result = Updater(model, config, seed=3)
+    result.compile_with(compile_with)
+    return result
+
+
+def test_code_made_beside_updates_is_the_code_that_later_ones_use() -> None:
+    one, eager = updater(None, "per_task"), updater(None, "per_task")
+    batches = [build_batch(one.model, horizon=HORIZON, seed=index) for index in range(6)]
+    for each in (one, eager):  # gradients and moments are there
+        each.pretrain_update(batches[0])
+        each.rl_update(batches[1])
+    before = one.state_dict()
+    with ThreadPoolExecutor(1) as other:
+        made = other.submit(one.code_for(batches[2], "aot_eager", pretraining=True, online=True))
+        for each in (one, eager):
+            each.rl_update(batches[2])
+        made.result()
+    assert_equal(one.state_dict(), eager.state_dict())  # making it changed nothing
+    assert any(not torch.equal(value, before[name]) for name, value in one.state_dict().items())
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    one.compile_with("aot_eager")
+    for each in (one, eager):
+        each.pretrain_update(batches[3])
+        each.rl_update(batches[4])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0  # none of them waited for code
+    assert_equal(one.state_dict(), eager.state_dict())
 
 
 def shift(module: torch.nn.Module, amount: float) -> None:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from newt.agent import code_maker
 from newt.agent.checkpoints import weights_to_bytes
+from newt.agent.code_maker import CodeMaker
 from newt.agent.compilation import CompiledInferenceModel
 from newt.agent.config import ConfigError, ModelConfig, PlanConfig
 from newt.agent.planning import Planner, PlanResult
 from newt.agent.task_table import TaskTable
 from newt.agent.world_model import WorldModel
 from newt.wire.chunks import Weights
-from services.planner import compiling
-from services.planner.compiling import CodeMaker
 from services.planner.device import choose_device
 from services.planner.model import load
 from services.planner.settings import PlannerSettings
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def test_a_compiled_model_plans_as_an_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CompiledInferenceModel, "backend", "aot_eager")  # traced, without minutes of code generation
-    monkeypatch.setattr(compiling, "NICENESS", 0)
+    monkeypatch.setattr(code_maker, "NICENESS", 0)
     table = TaskTable.build(["reach"], torch.zeros(1, 8), [4], [0.99])
     sizes = {"latent_dim": 16, "encoder_dim": 16, "mlp_dim": 16, "language_dim": 8}
     model = WorldModel(ModelConfig.from_size("XS", **sizes), table)

@@ -1,18 +1,29 @@
-"""Code for the planner's models, made while they plan eagerly."""
+"""Code of torch.compile, made in a thread while the process computes eagerly."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
+from typing import NoReturn
 
 import structlog
 
-THREAD = "compile"
-NICENESS = 10  # of the thread that makes code: plans go first
+_THREAD = "compile"
+NICENESS = 10  # of the thread that makes code: what needs it goes first
 
 log = structlog.get_logger(__name__)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process; at once if code is being made, since Python would abort when it ends above a compiler."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name == _THREAD for thread in threading.enumerate()):
+        os._exit(status)
+    sys.exit(status)
 
 
 class CodeMaker:
@@ -50,7 +61,7 @@ class CodeMaker:
             self._begun.add(kind)
             self._waiting.append((kind, generate))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
+                self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
                 self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
@@ -72,7 +83,7 @@ class CodeMaker:
             try:
                 generate()
             except Exception as error:
-                log.error("code_not_made", remedy="plans go on without it", exc_info=error)
+                log.error("code_not_made", remedy="it is done without", exc_info=error)
                 continue
             self.event(kind).set()
             log.info("code_made", seconds=round(time.monotonic() - start, 1))

@@ -1,0 +1,46 @@
+"""A run whose updates are compiled: begun without code, gone on with it, also after a death."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from learner_stack import LearnerStack, wait_until
+from stored_runs import stored_stack, submit
+
+from newt.agent.checkpoints import load_checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
+
+MANY = 1_000_000  # more than it makes before it is cancelled
+
+
+def events(directory: Path, name: str) -> list[dict[str, object]]:
+    lines = (json.loads(line) for line in (directory / "logs" / "trainer.log").read_text().splitlines())
+    return [line for line in lines if line.get("event") == name]
+
+
+def compiled(stack: LearnerStack, run_id: str) -> list[bool]:
+    """What the stored checkpoints say, oldest first."""
+    folder = Path(stack.get(f"/runs/{run_id}")["directory"]) / "checkpoints"
+    names = [checkpoint["name"] for checkpoint in stack.get(f"/runs/{run_id}/checkpoints")["checkpoints"]]
+    return [load_checkpoint(folder / f"{name}.safetensors").info["compiled"] for name in names]
+
+
+def test_code_comes_at_a_checkpoint_and_is_kept(tmp_path: Path) -> None:
+    with stored_stack(tmp_path) as stack:
+        run_id = submit(stack, MANY, 0, compile=True)
+        directory = Path(stack.get(f"/runs/{run_id}")["directory"])
+        wait_until(lambda: bool(stack.get(f"/runs/{run_id}/checkpoints")["checkpoints"]), "a checkpoint", 300)
+        assert compiled(stack, run_id)[0] is False  # made before there was code
+        wait_until(lambda: bool(events(directory, "code_used")), "code", 900)
+        (used,) = events(directory, "code_used")
+        stack.kill_child(run_id, "trainer")
+        wait_until(lambda: bool(events(directory, "resumed")), "the next trainer", 100)
+        (resumed,) = events(directory, "resumed")
+        assert int(str(resumed["updates"])) >= int(str(used["updates"]))
+        stored = stack.get(f"/runs/{run_id}")["progress"]["pretrain_updates"]
+        stack.follow(run_id, lambda run: run["progress"]["pretrain_updates"] > stored + 100, 300)
+        assert compiled(stack, run_id)[-1] is True
+        assert len(events(directory, "code_used")) == 1  # it went on with what it had
