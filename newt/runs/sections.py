@@ -294,5 +294,5 @@ class ResourcesSpec(Section):
         # The version before knows no null; without it there it has the default that it had.
         exclude_if=lambda value: value is None,
         description="Compile the updates with torch.compile. The code is made, in minutes, beside updates without it, "
-        "and used from a checkpoint on; null: on GPUs, if there is a C++ compiler.",
+        "and used from a checkpoint on; it needs a C++ compiler. null: on GPUs.",
     )

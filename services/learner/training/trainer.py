@@ -86,6 +86,9 @@ class Trainer:
         self._updater, self._env_steps, self._encoder = self._load()
         self._updater.equalise()
         self._code = UpdateCode(self._updater, self._spec, context.settings.folder, self._ranks, used=self._compiled)
+        if self._code.missing and self._ranks.first:
+            message = f"updates are not compiled: {self._code.missing}"
+            loosely(lambda: context.writer.event("warning", message, {}))
         self._saved_updates = self._updater.updates
         self._patience = Patience(context.stop)
         self._report = TrainingReport(

@@ -12,7 +12,6 @@ from newt.agent.distributed import Ranks
 from newt.agent.update import Updater
 from newt.runs.spec import RunSpec
 from services.learner.data_folder import DataFolder
-from services.learner.waiting import RunFailedError
 
 _UPDATES = "updates"
 
@@ -35,28 +34,25 @@ class UpdateCode:
 
     Attributes:
         used: Whether the updates to come are.
-
-    Raises:
-        RunFailedError: The run asks for code, and there is no C++ compiler.
+        missing: Why there will be none although the run asks for it, else "".
     """
 
     backend = BACKEND
 
     def __init__(self, updater: Updater, spec: RunSpec, folder: DataFolder, ranks: Ranks, *, used: bool) -> None:
-        wanted = spec.resources.compile
-        self._wanted = ranks.device.type == "cuda" if wanted is None else wanted
+        asked = spec.resources.compile
+        self._wanted = ranks.device.type == "cuda" if asked is None else asked
         self._updater, self._spec, self._ranks = updater, spec, ranks
         self._maker: CodeMaker | None = None
-        self._begun = False
-        self.used = False
+        self._begun = self.used = False
+        self.missing = ""
         if not self._wanted:
             return
         try:
             prepare(folder.compiled)
         except ConfigError as error:
-            if wanted:
-                raise RunFailedError(f"resources.compile: {error}") from error
             log.warning("not_compiled", reason=str(error))
+            self.missing = str(error) if asked else ""
             return
         self._maker = CodeMaker()
         self.used = used

@@ -17,7 +17,6 @@ from newt.runs.spec import RunSpec
 from services.learner.data_folder import DataFolder
 from services.learner.training.agents import fresh_model
 from services.learner.training.update_code import UpdateCode
-from services.learner.waiting import RunFailedError
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -124,14 +123,15 @@ def test_on_a_cpu_it_has_to_be_asked_for(tmp_path: Path, resources: dict[str, An
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    own = updater(asked := spec(compile=True))
-    with pytest.raises(RunFailedError, match=r"resources.compile: .*g\+\+"):
-        UpdateCode(own, asked, DataFolder(tmp_path), SOLO, used=False)
-    on_gpu = Ranks(device=torch.device("cuda"))  # where nobody has asked for it
-    code = UpdateCode(own, spec(), DataFolder(tmp_path), on_gpu, used=True)
-    code.begin(batch(own))
-    code.change()
-    assert not code.used
+    on_gpu = Ranks(device=torch.device("cuda"))
+    for resources, ranks, told in (({"compile": True}, SOLO, True), ({}, on_gpu, False)):
+        own = updater(asked := spec(**resources))
+        code = UpdateCode(own, asked, DataFolder(tmp_path), ranks, used=True)
+        assert ("g++" in code.missing) is told  # nobody is told what he has not asked for
+        code.begin(batch(own))
+        code.change()
+        own.rl_update(batch(own))
+        assert not code.used
 
 
 def test_the_setting_left_open_is_not_stored() -> None:
