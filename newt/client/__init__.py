@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from newt.client.agent import RemoteAgent
-    from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+    from newt.client.sim import AutoReset, ObsMode, SimClient
+    from newt.client.sim_session import SimSession
     from newt.client.single_env import RemoteEnv
     from newt.client.steps import Observation, Step
     from newt.client.vector_env import RemoteVectorEnv
@@ -33,6 +34,7 @@ _MODULES = {
     "RemoteAgent": "agent",
     "RemoteEnv": "single_env",
     "RemoteVectorEnv": "vector_env",
+    "SimSession": "sim_session",
     "Step": "steps",
 }
 

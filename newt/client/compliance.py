@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+from newt.client.sim import AutoReset, ObsMode, SimClient
+from newt.client.sim_session import SimSession
 from newt.client.steps import Step
 from newt.errors import InvalidInputError, NewtError, NotFoundError, PreconditionError
 from newt.tasks.registry import Task

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import structlog
 
 from newt.acting.stage import EpisodeStage
-from newt.client.sim import SimSession
+from newt.client.sim_session import SimSession
 from newt.client.steps import Observation, Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.spec import RunSpec

@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 import structlog
 
-from newt.client.sim import AutoReset, SimSession
+from newt.client.sim import AutoReset
+from newt.client.sim_session import SimSession
 from newt.client.steps import Observation
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import Task

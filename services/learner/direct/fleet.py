@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import structlog
 
-from newt.client.sim import SimSession
+from newt.client.sim_session import SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import Task

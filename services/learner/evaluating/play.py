@@ -16,7 +16,8 @@ import numpy.typing as npt
 import structlog
 
 from newt.acting.stage import EpisodeStage
-from newt.client.sim import AutoReset, SimSession
+from newt.client.sim import AutoReset
+from newt.client.sim_session import SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.runs.record import EpisodeStats

@@ -20,7 +20,7 @@ import structlog
 from PIL import Image
 
 from newt.acting.stage import EpisodeStage
-from newt.client.sim import SimSession
+from newt.client.sim_session import SimSession
 from newt.client.steps import Observation, Step
 from newt.errors import InvalidInputError, LostError, PreconditionError
 from newt.recordings.npz import write_npz

@@ -18,7 +18,8 @@ from typing import Any
 import structlog
 
 from newt import logs
-from newt.client.sim import AutoReset, ObsMode, SimClient, SimSession
+from newt.client.sim import AutoReset, ObsMode, SimClient
+from newt.client.sim_session import SimSession
 from newt.errors import NewtError
 from newt.memory import return_large_blocks
 from services.learner.live.session import Commands, LiveSession

@@ -13,7 +13,8 @@ import structlog
 
 from newt.client.planner import PlannerClient
 from newt.client.shards import Replay, replay_client
-from newt.client.sim import AutoReset, Lost, ObsMode, SimClient, SimSession
+from newt.client.sim import AutoReset, ObsMode, SimClient
+from newt.client.sim_session import Lost, SimSession
 from newt.client.steps import Step
 from newt.errors import NotFoundError, PreconditionError
 from newt.tasks.registry import Task

@@ -21,7 +21,8 @@ import structlog
 from image_encoders import save_tiny_dinov2
 from learner_stack import LearnerStack, wait_until
 
-from newt.client.sim import AutoReset, SimClient, SimSession
+from newt.client.sim import AutoReset, SimClient
+from newt.client.sim_session import SimSession
 from newt.tasks.registry import Task, get_task
 from newt.wire.episodes import Behaviour, Episode
 from newt.wire.limits import PADDED_ACTION_DIM
