@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
+
 from newt.local import ports
 from newt.local.health import is_ready
 from newt.local.stack import ServiceSpec, environment
+from newt.local.state import StackState
 from newt.wire.server import Server
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.weights.hub import WeightsHub
@@ -108,3 +111,22 @@ def planner(hub: str, threads: int, device: str = "cpu") -> Iterator[str]:
     env = {"HUB": hub, "TORCH_THREADS": str(threads), "DEVICE": device}
     with service("services.planner", "newt.v1.PlannerService", env, threads) as address:
         yield address
+
+
+def stack_processes(state: StackState) -> Iterator[tuple[str, psutil.Process]]:
+    """All long-lived processes of a local stack, each with what it is in a few words."""
+    for service in state.services:
+        try:
+            parent = psutil.Process(service["pid"])
+            for process in (parent, *parent.children(recursive=True)):
+                command = process.cmdline()
+                if "multiprocessing" not in " ".join(command):
+                    yield _role(command, service["name"]), process
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _role(command: list[str], service: str) -> str:
+    module = next((part for part in command if part.startswith("services.")), "")
+    last = module.rpartition(".")[2]
+    return service if last in ("", service.partition("-")[0]) else f"{service}: {last}"

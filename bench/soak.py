@@ -27,6 +27,7 @@ import psutil
 import redis
 
 from bench import machine
+from bench.processes import stack_processes
 from newt.cli.rest import Api
 from newt.client.replay import ReplayClient
 from newt.local import control
@@ -99,14 +100,6 @@ class Row:
         return self.mb_per_hour - 2 * self.error <= MAX_SLOPE_MB_PER_HOUR
 
 
-def role(process: psutil.Process, service: str) -> str:
-    """What a process of the stack is, in a few words."""
-    command = process.cmdline()
-    module = next((part for part in command if part.startswith("services.")), "")
-    last = module.rpartition(".")[2]
-    return service if last in ("", service.partition("-")[0]) else f"{service}: {last}"
-
-
 def own_mb(pid: int) -> float:
     """Anonymous memory of a process, MB, swapped out or not.
 
@@ -126,23 +119,9 @@ def own_mb(pid: int) -> float:
 def look(state: StackState, at_s: float) -> dict[str, Sample]:
     """All long-lived processes of a stack."""
     found: dict[str, Sample] = {}
-    for service in state.services:
-        try:
-            parent = psutil.Process(service["pid"])
-            for process in (parent, *parent.children(recursive=True)):
-                name = role(process, service["name"])
-                if "multiprocessing" in " ".join(process.cmdline()):
-                    continue
-                with process.oneshot():
-                    found[name] = Sample(
-                        at_s,
-                        process.pid,
-                        own_mb(process.pid),
-                        process.num_fds(),
-                        process.num_threads(),
-                    )
-        except psutil.NoSuchProcess:
-            continue
+    for name, process in stack_processes(state):
+        with suppress(psutil.NoSuchProcess), process.oneshot():
+            found[name] = Sample(at_s, process.pid, own_mb(process.pid), process.num_fds(), process.num_threads())
     return found
 
 
