@@ -11,14 +11,18 @@ ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
 # ---- our package, built once for all images: what it needs, and then its code
 FROM ${BUILD_IMAGE} AS metadata
+# Not empty: nothing is taken from the package index whose hash is not in constraints/hashes.txt.
+ARG REQUIRE_HASHES=""
 WORKDIR /src
+COPY constraints constraints
+COPY deploy/images/install.sh deploy/images/
 COPY pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
-RUN --mount=type=cache,target=/root/.cache/pip python -m pip wheel --quiet --no-deps --wheel-dir /wheels .
+RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh wheel
 
 FROM metadata AS wheel
 COPY newt newt
 COPY services services
-RUN --mount=type=cache,target=/root/.cache/pip python -m pip wheel --quiet --no-deps --wheel-dir /wheels .
+RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh wheel
 
 # ---- everything that is installed by pip, in /opt/newt
 FROM ${BUILD_IMAGE} AS build
@@ -26,6 +30,8 @@ ARG EXTRA
 ARG EXTRAS=""
 ARG TORCH=""
 ARG TORCH_INDEX_URL=""
+ARG REQUIRE_HASHES=""
+ARG TORCH_SHA256=""
 WORKDIR /src
 COPY deploy/images/install.sh deploy/images/
 COPY constraints.txt ./
