@@ -6,8 +6,8 @@
 # FOLDER gets ca.crt, tls.crt, tls.key and ca.key, and a folder each with the first three for learner, planner, replay, sim and
 # client, whose certificates may do what these do (docs/security.md). That of FOLDER itself has all their names, and may do
 # everything. Give every machine one of the folders, and ca.key to nobody. The certificates serve loopback, the names of
-# compose.yaml and every NAME (a host name or an address). What is there is not overwritten, unless by --renew (new
-# certificates of the same authority) or --force (everything new).
+# compose.yaml and compose.shards.yaml, and every NAME (a host name or an address; sim-... and replay-... for these alone).
+# What is there is not overwritten, unless by --renew (new certificates of the same authority) or --force (everything new).
 set -euo pipefail
 
 usage() {
@@ -51,12 +51,14 @@ trap 'rm -rf "$work"' EXIT
 
 here=(localhost 127.0.0.1 ::1)
 components=(learner planner replay sim client)
+replays=(replay-{1,2})  # of compose.shards.yaml
 sims=(sim-{dmcontrol,dmcontrol-ext,metaworld,maniskill,mujoco,box2d,robodesk,ogbench,miniarcade,atari})
 own=()
 for name in "$@"; do
     case $name in
         learner | planner | replay | sim | client) ;;  # a name that says what its owner may do: it is for that one alone
         sim-*) sims+=("$name") ;;
+        replay-*) replays+=("$name") ;;
         *) own+=("$name") ;;
     esac
 done
@@ -120,13 +122,14 @@ certificate() {
 chmod 644 "$work/ca.crt"
 for component in "${components[@]}"; do
     names=("${here[@]}" "$component" "${own[@]}")
+    [ "$component" != replay ] || names+=("${replays[@]}")
     [ "$component" != sim ] || names+=("${sims[@]}")
     certificate "$component" "${names[@]}"
     mkdir -p "$folder/$component"
     cp -p "$work/ca.crt" "$work/$component"
     mv -f "$work/$component"/* "$folder/$component"
 done
-names=("${here[@]}" "${components[@]}" "${sims[@]}" "${own[@]}")
+names=("${here[@]}" "${components[@]}" "${replays[@]}" "${sims[@]}" "${own[@]}")
 certificate . "${names[@]}"
 mv -f "$work/ca.key" "$work/ca.crt" "$work/tls.key" "$work/tls.crt" "$folder"
 echo "$folder: certificate for ${names[*]}, until $(openssl x509 -in "$folder/tls.crt" -noout -enddate | cut -d= -f2)"

@@ -1,4 +1,4 @@
-"""compose.shards.yaml: further replay services are as the first one, but for their Redis."""
+"""Composes of several replay services: further ones are as the first, but for their Redis."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def test_the_learner_and_prometheus_know_all_of_them() -> None:
     assert default == LearnerSettings.model_fields["replay_away"].default
     jobs = {job["job_name"]: job for job in compose("deploy/prometheus/prometheus.yml")["scrape_configs"]}
     assert jobs["replay"]["dns_sd_configs"][0]["names"] == names[1:]
+
+
+def test_further_services_are_secured_as_the_first() -> None:
+    secure, shards = compose("compose.secure.yaml"), compose("compose.secure-shards.yaml")
+    expected: dict[str, Any] = {}
+    for number in NUMBERS:
+        expected[f"redis-{number}"] = secure["services"]["redis"]
+        replay = secure["services"]["replay"]
+        address = replay["environment"]["NEWT_REPLAY_REDIS_URL"].replace("@redis:", f"@redis-{number}:")
+        expected[f"replay-{number}"] = {
+            **replay,
+            "environment": {**replay["environment"], "NEWT_REPLAY_REDIS_URL": address},
+        }
+    assert shards["services"] == expected
+    assert "secrets" not in shards  # those of compose.secure.yaml

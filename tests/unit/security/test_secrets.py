@@ -140,7 +140,7 @@ def test_certificates_are_renewed_by_the_same_authority(tmp_path: Path, older: b
         for component in COMPONENTS:
             shutil.rmtree(tmp_path / component)
     before = read(tmp_path)
-    names = ("newt.example.com", "192.0.2.7", "sim-mine", "learner")
+    names = ("newt.example.com", "192.0.2.7", "sim-mine", "replay-3", "learner")
     assert run_script("certificates.sh", "--renew", tmp_path, *names).returncode == 0
     after = read(tmp_path)
     folders = ["", *(f"{component}/" for component in COMPONENTS)]
@@ -152,6 +152,8 @@ def test_certificates_are_renewed_by_the_same_authority(tmp_path: Path, older: b
         shown = certificate_names(tmp_path / folder / "tls.crt")
         assert {"localhost", "newt.example.com", "192.0.2.7"} <= shown, folder
         assert ("sim-mine" in shown) == (folder in ("", "sim/")), folder
+        for shard in ("replay-1", "replay-2", "replay-3"):
+            assert (shard in shown) == (folder in ("", "replay/")), folder
         # What a certificate may do is in these names: a component's is in its own certificate alone.
         assert shown & set(COMPONENTS) == (set(COMPONENTS) if not folder else {folder.rstrip("/")})
         assert (tmp_path / folder / "tls.key").stat().st_mode & 0o077 == 0
