@@ -29,8 +29,9 @@ class PackedRows:
 
     Attributes:
         horizon: H.
-        values: float32[N], the sequences' rows one after the other, then 128 zeros: a padded row can be read from where
-            any row begins. Action and reward of a sequence's last row mean nothing.
+        values: float32[N], read-only: the sequences' rows one after the other, and behind them at least 128 zeros: a
+            padded observation can be read from where any row begins. Action and reward of a sequence's last row mean
+            nothing.
         starts: int64[B], where each sequence begins in `values`.
         obs_dims: int64[B], valid columns O of each.
         action_dims: int64[B], valid columns A of each.
@@ -101,14 +102,17 @@ def read(responses: Sequence[replay_pb2.SampleResponse], horizon: int) -> Sequen
         _packed(response.packed, horizon) if response.HasField("packed") else _grouped(response, horizon)
         for response in responses
     ]
-    tail = bytes(4 * PADDED_OBS_DIM)
-    values = np.frombuffer(bytearray().join([*(part for reply in replies for part in reply.rows), tail]), "<f4")
+    values = replies[0].values if len(replies) == 1 else np.concatenate([reply.values for reply in replies])
     tasks = np.concatenate([reply.tasks for reply in replies]).astype(np.int64)
     of_sequence = np.repeat(tasks, tasks[:, _COUNT], axis=0)
     sizes = (horizon + 1) * (of_sequence[:, _OBS_DIM] + of_sequence[:, _ACTION_DIM] + 1)
-    starts = np.cumsum(sizes) - sizes
+    # Behind each reply's rows are zeros.
+    zeros = np.repeat(PADDED_OBS_DIM * np.arange(len(replies)), [len(reply.terminated) for reply in replies])
+    starts = np.cumsum(sizes) - sizes + zeros
     rank = np.arange(len(of_sequence)) - np.repeat(np.cumsum(tasks[:, _COUNT]) - tasks[:, _COUNT], tasks[:, _COUNT])
-    order = np.argsort(of_sequence[:, _TASK], kind="stable")  # Several shards' tasks take turns.
+    order: Ints | slice = slice(None)
+    if len(replies) > 1:
+        order = np.argsort(of_sequence[:, _TASK], kind="stable")  # Several shards' tasks take turns.
     task, _, demos, obs_dims, action_dims = of_sequence[order].T.copy()
     images = [reply.image for reply in replies if reply.image is not None]
     return Sequences(
@@ -116,7 +120,7 @@ def read(responses: Sequence[replay_pb2.SampleResponse], horizon: int) -> Sequen
         terminated=np.concatenate([reply.terminated for reply in replies])[order].T.copy(),
         task=task.astype(np.int32),
         demo=rank[order] < demos,
-        image=np.concatenate(images).swapaxes(0, 1).take(order, axis=1) if images else None,
+        image=np.ascontiguousarray(np.concatenate(images).swapaxes(0, 1)[:, order]) if images else None,
     )
 
 
@@ -126,13 +130,13 @@ class _Reply:
 
     Attributes:
         tasks: int[K, 5] as in PackedSequences.
-        rows: What PackedSequences.rows holds, in pieces.
+        values: float32[N + 128] as in PackedSequences.
         terminated: bool[B, H].
         image: float32[B, H+1, X] or None.
     """
 
     tasks: npt.NDArray[Any]
-    rows: Sequence[npt.NDArray[np.float32]]
+    values: Floats
     terminated: Bools
     image: Floats | None
 
@@ -147,14 +151,14 @@ def _packed(message: replay_pb2.PackedSequences, H: int) -> _Reply:
             f"observation and {PADDED_ACTION_DIM} action columns",
         )
     B, size = int(counts.sum()), int((counts * (H + 1) * (obs_dims + action_dims + 1)).sum())
-    rows = decode(message.rows, "packed.rows", dtype="f4", shape=[size])
+    values = decode(message.rows, "packed.rows", dtype="f4", shape=[size + PADDED_OBS_DIM])
     terminated = np.zeros((B, H), np.bool_)
     if message.HasField("ends_task"):
         terminated[:, -1] = decode(message.ends_task, "packed.ends_task", dtype="?", shape=[B])
     image = None
     if message.HasField("image"):
         image = decode(message.image, "packed.image", dtype="f4", shape=[B, H + 1, None])
-    return _Reply(tasks, [rows], terminated, image)
+    return _Reply(tasks, values, terminated, image)
 
 
 def _grouped(response: replay_pb2.SampleResponse, H: int) -> _Reply:
@@ -168,7 +172,7 @@ def _grouped(response: replay_pb2.SampleResponse, H: int) -> _Reply:
         rows = np.zeros((n, H + 1, obs_dim + action_dim + 1), np.float32)
         rows[:, :, :obs_dim], rows[:, :-1, obs_dim:-1], rows[:, :-1, -1] = obs, action, reward
         tasks.append((group.task_index, n, group.demo_count, obs_dim, action_dim))
-        pieces.append(rows)
+        pieces.append(rows.ravel())
         terminated.append(
             decode(group.terminated, "terminated", dtype="?", shape=[n, H])
             if group.HasField("terminated")
@@ -178,7 +182,7 @@ def _grouped(response: replay_pb2.SampleResponse, H: int) -> _Reply:
             images.append(decode(group.image, "image", dtype="f4", shape=[n, H + 1, None]))
     return _Reply(
         tasks=np.array(tasks, np.int64).reshape(-1, 5),
-        rows=pieces,
+        values=np.concatenate([*pieces, np.zeros(PADDED_OBS_DIM, np.float32)]),
         terminated=np.concatenate(terminated),
         image=np.concatenate(images) if images else None,
     )

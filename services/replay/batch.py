@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from newt.wire.limits import PADDED_OBS_DIM
 from newt.wire.tensors import encode, fill, fill_raw
 from newt.wire.v1 import replay_pb2
 from services.replay.ring import Ints
 from services.replay.sampler import Bools, Draws, Pool
 
 _FLOAT_BYTES = 4
+_TAIL = bytes(PADDED_OBS_DIM * _FLOAT_BYTES)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Sequences:
     Attributes:
         horizon: H.
         tasks: int32[K, 5], a row per task present: index, sequences, demos among them, O, A.
-        rows: float32 rows [obs | action | reward] of one sequence after the other, see TaskRing.
+        rows: float32 rows [obs | action | reward] of one sequence after the other, see TaskRing; then 128 zeros.
         ends_task: bool[B], whether the last transition ended the task.
         image: float32[B, H+1, X] as bytes; None in state-only runs.
         image_dim: X.
@@ -105,17 +107,19 @@ def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, image_dim: int = 0
     return Sequences(
         horizon=horizon,
         tasks=np.stack([tasks[first], counts, demos, obs_dims[first], action_dims[first]], axis=1).astype(np.int32),
-        rows=_joined([ring.data for ring in of_ring], starts, (obs_dims + action_dims + 1) * _FLOAT_BYTES, horizon + 1),
+        rows=_joined(
+            [ring.data for ring in of_ring], starts, (obs_dims + action_dims + 1) * _FLOAT_BYTES, horizon + 1, _TAIL
+        ),
         ends_task=np.concatenate([draws.ends_task for _, draws in parts])[order],
-        image=_joined([ring.image_data for ring in of_ring], starts, image_dim * _FLOAT_BYTES, horizon + 1)
+        image=_joined([ring.image_data for ring in of_ring], starts, image_dim * _FLOAT_BYTES, horizon + 1, b"")
         if image_dim
         else None,
         image_dim=image_dim,
     )
 
 
-def _joined(data: Iterable[memoryview], starts: Ints, row_bytes: Ints | int, rows: int) -> bytes:
+def _joined(data: Iterable[memoryview], starts: Ints, row_bytes: Ints | int, rows: int, tail: bytes) -> bytes:
     """Stretches of so many rows, one after the other: consecutive rows are one piece of memory, and copied as such."""
     begin = starts * row_bytes
     stop = begin + rows * row_bytes
-    return b"".join([one[a:b] for one, a, b in zip(data, begin.tolist(), stop.tolist(), strict=True)])
+    return b"".join([*(one[a:b] for one, a, b in zip(data, begin.tolist(), stop.tolist(), strict=True)), tail])

@@ -820,8 +820,9 @@ class PackedSequences(_message.Message):
 
     @_builtins.property
     def rows(self) -> _tensor_pb2.Tensor:
-        """float32[N]: the sequences in the order of `tasks`, each as H+1 rows of O + A + 1 numbers, which are obs, action and
-        reward. Action and reward of a sequence's last row are to be ignored.
+        """float32[N + 128]: the sequences in the order of `tasks`, each as H+1 rows of O + A + 1 numbers, which are obs, action
+        and reward; behind them 128 zeros, so that a padded observation can be read from where any row begins. Action and
+        reward of a sequence's last row are to be ignored.
         """
 
     @_builtins.property

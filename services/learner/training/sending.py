@@ -8,6 +8,7 @@ import torch
 from newt.agent.batch import UpdateBatch, pad_rows
 from newt.agent.devices import send
 from newt.client.read_ahead import Batch
+from newt.wire.episodes import Floats
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 
 
@@ -17,7 +18,7 @@ def update_batch(received: Batch, device: torch.device) -> UpdateBatch:
     layout = np.stack([rows.starts, rows.obs_dims, rows.action_dims, received.task])
     starts, obs_dims, action_dims, task = send(torch.from_numpy(layout), device)
     obs, action, reward = pad_rows(
-        send(torch.from_numpy(rows.values), device),
+        _staged(rows.values, device).to(device, non_blocking=True),
         starts,
         obs_dims,
         action_dims,
@@ -33,3 +34,10 @@ def update_batch(received: Batch, device: torch.device) -> UpdateBatch:
         task=task,
         image=None if received.image is None else send(torch.from_numpy(received.image), device),
     )
+
+
+def _staged(values: Floats, device: torch.device) -> torch.Tensor:
+    """Copies what came, which is read-only, once: to where a GPU can fetch it from."""
+    staged = torch.empty(values.shape, pin_memory=device.type == "cuda")
+    np.copyto(staged.numpy(), values)
+    return staged

@@ -42,7 +42,7 @@ def sampled(sources: list[Source], sampler: int, count: int, seed: int) -> list[
 
 def rows_of(sequences: Sequences) -> list[np.ndarray]:
     """Rows float32[n, H+1, O+A+1] of each task; all have 2 + 2 + 1 columns."""
-    rows = np.frombuffer(sequences.rows, np.float32).reshape(-1, HORIZON + 1, 5)
+    rows = np.frombuffer(sequences.rows, np.float32)[:-128].reshape(-1, HORIZON + 1, 5)
     return np.split(rows, np.cumsum(sequences.tasks[:, 1])[:-1])
 
 
