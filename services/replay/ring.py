@@ -13,7 +13,8 @@ Ints = npt.NDArray[np.int64]
 
 _FIRST_ROWS = 256
 _FIRST_EPISODES = 64
-_GROWTH = 1.5
+# Memory is what bounds a buffer: a full one holds up to this many times its rows.
+_GROWTH = 1.25
 
 
 @dataclass(frozen=True)
