@@ -1,7 +1,7 @@
-"""How a replay service starts from a full Redis, and how fast it stores while it is sampled: `python -m bench.load.start`.
+"""How fast a replay service stores, and how it starts from a full Redis: `python -m bench.load.start`.
 
-A buffer of the published 200 tasks, as many rows of each, is filled over gRPC; batches of 1,024 are taken meanwhile. Then the
-service is killed, and another one mirrors what Redis holds.
+A buffer of the published 200 tasks, as many rows of each, is filled over gRPC, and batches of 1,024 are taken meanwhile.
+Then the service ends, and another one mirrors what Redis holds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def episodes(rows: int) -> Iterator[Episode]:
 
 
 def measure(rows: int, home: Path) -> dict[str, Any]:
-    """Fills, kills and starts again."""
+    """Fills, ends the service and starts another."""
     redis = redis_server.start(home)
     metrics = ports.free_port()
     env = {"REDIS_URL": redis.url, "METRICS_PORT": str(metrics), "REDIS_TIMEOUT_S": "30"}
