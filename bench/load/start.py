@@ -1,7 +1,7 @@
 """How fast a replay service stores, and how it starts from a full Redis: `python -m bench.load.start`.
 
-A buffer of the published 200 tasks, as many rows of each, is filled over gRPC, and batches of 1,024 are taken meanwhile.
-Then the service ends, and another one mirrors what Redis holds.
+A buffer of the published 200 tasks, as many rows of each, is filled over gRPC, and batches of 1,024 are taken
+meanwhile. Then the service ends, and another one mirrors what Redis holds.
 """
 
 from __future__ import annotations
