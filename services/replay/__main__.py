@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from newt.memory import return_large_blocks
 from newt.wire.server import serve
 from services.replay.service import ReplayService
 from services.replay.settings import ReplaySettings
 
 if __name__ == "__main__":
+    return_large_blocks()  # And keeps those of batches: given back each time, they would cost more than what is in them.
     sys.exit(serve("replay", ReplaySettings, ReplayService))

@@ -122,4 +122,6 @@ def _joined(data: Iterable[memoryview], starts: Ints, row_bytes: Ints | int, row
     """Stretches of so many rows, one after the other: consecutive rows are one piece of memory, and copied as such."""
     begin = starts * row_bytes
     stop = begin + rows * row_bytes
-    return b"".join([*(one[a:b] for one, a, b in zip(data, begin.tolist(), stop.tolist(), strict=True)), tail])
+    pieces: list[memoryview | bytes] = [one[a:b] for one, a, b in zip(data, begin.tolist(), stop.tolist(), strict=True)]
+    pieces.append(tail)
+    return b"".join(pieces)
