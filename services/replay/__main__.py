@@ -10,5 +10,5 @@ from services.replay.service import ReplayService
 from services.replay.settings import ReplaySettings
 
 if __name__ == "__main__":
-    return_large_blocks()  # And keeps those of batches: given back each time, they would cost more than what is in them.
+    return_large_blocks()  # And keeps those of batches: to give them back each time costs more than to fill them.
     sys.exit(serve("replay", ReplaySettings, ReplayService))
