@@ -31,7 +31,7 @@ def update_batch(received: Batch, device: torch.device) -> UpdateBatch:
         action=action,
         reward=reward,
         terminated=send(torch.from_numpy(received.terminated), device),
-        task=task,
+        task=task.clone(),  # not a view: the code of updates is made for a tensor of its own
         image=None if received.image is None else send(torch.from_numpy(received.image), device),
     )
 
