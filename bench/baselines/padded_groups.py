@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
@@ -9,7 +11,7 @@ from newt.wire.tensors import decode
 from newt.wire.v1 import replay_pb2
 
 
-def padded(response: replay_pb2.SampleResponse, horizon: int, sequences: int) -> tuple[np.ndarray, ...]:
+def padded(response: replay_pb2.SampleResponse, horizon: int, sequences: int) -> tuple[np.ndarray[Any, Any], ...]:
     """Reads a reply in groups.
 
     Args:

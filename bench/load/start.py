@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ def _fill(service: processes.RunningService, rows: int) -> dict[str, float]:
         sampler = threading.Thread(target=sample, name="sampler")
         with batches, ThreadPoolExecutor(_WRITERS) as writers:
             sampler.start()
-            start, before, stored, running = time.perf_counter(), cpu_seconds(service.pid), 0, []
+            running: list[Future[int]] = []
+            start, before, stored = time.perf_counter(), cpu_seconds(service.pid), 0
             for episode in episodes(rows):
                 running.append(writers.submit(append, episode))
                 if len(running) == 4 * _WRITERS:  # Episodes not made yet cost no memory.

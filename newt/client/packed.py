@@ -162,7 +162,10 @@ def _packed(message: replay_pb2.PackedSequences, H: int) -> _Reply:
 
 
 def _grouped(response: replay_pb2.SampleResponse, H: int) -> _Reply:
-    tasks, pieces, terminated, images = [], [], [np.zeros((0, H), np.bool_)], []
+    tasks: list[tuple[int, ...]] = []
+    pieces: list[Floats] = []
+    terminated: list[Bools] = [np.zeros((0, H), np.bool_)]
+    images: list[Floats] = []
     for group in response.groups:
         reward = decode(group.reward, "reward", dtype="f4", shape=[None, H])
         n = len(reward)

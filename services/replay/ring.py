@@ -173,4 +173,4 @@ class TaskRing:
 
 
 def _bytes(rows: Floats) -> memoryview:
-    return memoryview(rows.reshape(-1).view(np.uint8))
+    return rows.reshape(-1).view(np.uint8).data
