@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bench import agents, processes
 from bench.baselines.padded_groups import padded
@@ -23,12 +22,12 @@ from bench.load.meters import cpu_seconds
 from bench.measure import Candidate, Effort, duration_ratio, interleaved
 from newt.client.batches import batch_of
 from newt.client.buffers import BufferConfig
+from newt.client.packed import read
 from newt.client.replay import ReplayClient
 from newt.local import redis_server
 from newt.tasks.registry import Task, select_tasks
 from newt.wire.episodes import Episode
 from newt.wire.v1 import replay_pb2
-from services.learner.training.sending import update_batch
 from services.replay.batch import Sequences, gather
 from services.replay.ring import TaskRing
 from services.replay.sampler import Pool, Source
@@ -95,15 +94,14 @@ def _in_process(
     def decode_groups() -> None:
         padded(replay_pb2.SampleResponse.FromString(sent_in_groups), HORIZON, sequences)
 
-    received = batch_of([replay_pb2.SampleResponse.FromString(sent)], request, 0, replay_pb2.SampleResponse())
-    one_thread = partial(agents.torch_threads, 1)
+    rows = read([replay_pb2.SampleResponse.FromString(sent)], HORIZON).rows
     seconds = interleaved(
         {
             "encode": Candidate(partial(_repeat, packed)),
             "encode_groups": Candidate(partial(_repeat, grouped)),
             "decode": Candidate(partial(_repeat, decode)),
             "decode_groups": Candidate(partial(_repeat, decode_groups)),
-            "pad": Candidate(partial(_repeat, lambda: update_batch(received, torch.device("cpu"))), one_thread),
+            "pad": Candidate(partial(_repeat, lambda: (rows.obs(), rows.action(), rows.reward()))),
         },
         effort.repetitions,
         clock=time.thread_time,
@@ -112,14 +110,14 @@ def _in_process(
     what = f"{sequences} sequences of {len(tasks)} tasks"
     for name, does, goal in (
         ("encode", "drawing and encoding", ENCODE_GOAL_MS),
-        ("decode", "decoding, without padding, which is the device's", DECODE_GOAL_MS),
+        ("decode", "decoding, without padding,", DECODE_GOAL_MS),
     ):
         ours = per_batch[name]
         yield duration_ratio(f"{key}.{name}", f"{does} {what}; plain: in groups", ours, per_batch[f"{name}_groups"])
         yield Value(f"{key}.{name}_time", f"{does} {what}", "ms", Spread.of([1000 * s for s in ours]), at_most=goal)
     yield Value(
         f"{key}.pad",
-        f"padding {what}, where a CPU is the device",
+        f"padding {what}, where the device is a CPU",
         "ms",
         Spread.of([1000 * s for s in per_batch["pad"]]),
     )
