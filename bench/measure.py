@@ -51,13 +51,19 @@ class Candidate:
     setting: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
-def interleaved(candidates: Mapping[str, Candidate], repetitions: int, warm_up: int = 2) -> dict[str, list[float]]:
+def interleaved(
+    candidates: Mapping[str, Candidate],
+    repetitions: int,
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Times every candidate once per repetition, in alternating order.
 
     Args:
         candidates: Candidates by name.
         repetitions: Times taken of each; fewer if they take longer than a minute.
         warm_up: Rounds before, which do not count.
+        clock: What is read before and after; processor time, say, instead of time.
 
     Returns:
         Seconds by name; the i-th of each were taken side by side.
@@ -71,9 +77,9 @@ def interleaved(candidates: Mapping[str, Candidate], repetitions: int, warm_up: 
         for name in names if repetition % 2 == 0 else reversed(names):
             candidate = candidates[name]
             with candidate.setting():
-                start = time.perf_counter()
+                start = clock()
                 candidate.run()
-                taken = time.perf_counter() - start
+                taken = clock() - start
             if repetition >= 0:
                 seconds[name].append(taken)
     return seconds

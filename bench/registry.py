@@ -13,6 +13,7 @@ from bench.measure import Effort
 SUBJECTS: dict[str, tuple[str, str]] = {
     "planner": ("bench.planner", "MPPI planning, in process and through the service"),
     "updates": ("bench.updates", "training updates"),
+    "batches": ("bench.batches", "what a training batch costs replay and the trainer"),
     "replay": ("bench.replay", "training batches through the service; memory of Redis"),
     "sims": ("bench.sims", "vectors of simulators through the service"),
     "domains": ("bench.domains", "the ten domains: speed, memory, start of their services"),

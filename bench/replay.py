@@ -22,6 +22,7 @@ from newt.client.buffers import BufferConfig
 from newt.client.replay import ReplayClient
 from newt.local import redis_server
 from newt.wire.episodes import Episode
+from services.learner.training.sending import update_batch
 
 GOAL = 1.0
 BYTES_GOAL = 200.0
@@ -114,7 +115,7 @@ def run(effort: Effort) -> Iterator[Figure]:
 
 def _take(batches: Batches, count: int) -> None:
     for _ in range(count):
-        next(batches)
+        update_batch(next(batches), torch.device("cpu"))  # as a trainer has it: padded
 
 
 @contextmanager

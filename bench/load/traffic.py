@@ -181,6 +181,7 @@ class Trainer:
                 sampler=replay_pb2.SAMPLER_EPISODE_UNIFORM,
                 seed=update,
                 online_update=update,
+                packed=True,
             )
             update += 1
 

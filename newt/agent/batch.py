@@ -66,6 +66,47 @@ class UpdateBatch:
                 raise ConfigError(f"batch.{name}: expected {dtype} {shape} (-1: one axis), got {got}")
 
 
+def pad_rows(
+    values: Tensor,
+    starts: Tensor,
+    obs_dims: Tensor,
+    action_dims: Tensor,
+    *,
+    horizon: int,
+    padded_obs_dim: int,
+    padded_action_dim: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pads training sequences on the device that has them: a fraction of what is padded has to be sent there.
+
+    Args:
+        values: float32[N], rows [obs | action | reward] as wide as each task's valid columns, and behind them as many
+            numbers as a padded row has. Action and reward of a sequence's last row are not looked at.
+        starts: int64[B], where the `horizon` + 1 rows of each sequence begin.
+        obs_dims: int64[B], valid columns of each sequence's observations.
+        action_dims: int64[B], the same of its actions.
+        horizon: H.
+        padded_obs_dim: O.
+        padded_action_dim: A.
+
+    Returns:
+        obs float32[H+1, B, O], action float32[H, B, A] and reward float32[H, B], as in UpdateBatch.
+    """
+    steps = torch.arange(horizon + 1, device=values.device)[:, None]
+    obs = starts + steps * (obs_dims + action_dims + 1)  # where the observation of each row begins
+    action = obs[:-1] + obs_dims
+    return (
+        _columns(values, obs, obs_dims, padded_obs_dim),
+        _columns(values, action, action_dims, padded_action_dim),
+        values[action + action_dims],
+    )
+
+
+def _columns(values: Tensor, first: Tensor, valid: Tensor, columns: int) -> Tensor:
+    """The numbers from `first` on, and zeros in the columns that are not valid."""
+    taken = values.unfold(0, columns, 1)[first]
+    return taken.masked_fill_(torch.arange(columns, device=values.device) >= valid[:, None], 0.0)
+
+
 @dataclass(frozen=True)
 class UpdateNoise:
     """The random draws of one update.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
-import numpy as np
 
+from newt.client.packed import read
 from newt.client.read_ahead import Batch, BatchOrder, ReadAhead, batch_seed
-from newt.errors import UnavailableError
-from newt.wire.episodes import Floats
-from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
+from newt.errors import InvalidInputError, UnavailableError
 from newt.wire.peer import Peer
-from newt.wire.tensors import decode
 from newt.wire.v1 import replay_pb2, replay_pb2_grpc
 
 # No call is without a deadline: a stream this old is replaced by a new one.
@@ -40,7 +37,7 @@ class Batches(ReadAhead):
             self._calls = [call]
         try:
             for response in call:
-                self._deliver(read(response.groups, self._order.template, self._fetched, response))
+                self._deliver(batch_of([response], self._order.template, self._fetched, response))
         except grpc.RpcError as error:
             if channel_closed(call):
                 self._closed = True
@@ -82,56 +79,32 @@ def ended_by_service(call: grpc.Call) -> bool:
     return call.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def read(
-    groups: Iterable[replay_pb2.SequenceGroup],
+def batch_of(
+    responses: Sequence[replay_pb2.SampleResponse],
     request: replay_pb2.SampleRequest,
     index: int,
     facts: replay_pb2.SampleResponse,
 ) -> Batch:
-    """Scatters the groups' valid columns into padded arrays.
+    """Puts the parts of a batch together.
 
     Args:
-        groups: As received, those of a task next to each other.
+        responses: The parts, as received.
         request: What was asked for.
         index: Index of the batch.
-        facts: Counters to note in it; its own groups are not looked at.
+        facts: Counters to note in it.
+
+    Raises:
+        InvalidInputError: It is not what was asked for.
     """
-    H, B = request.horizon, request.batch_size
-    obs = np.zeros((H + 1, B, PADDED_OBS_DIM), np.float32)
-    action = np.zeros((H, B, PADDED_ACTION_DIM), np.float32)
-    reward = np.empty((H, B), np.float32)
-    terminated = np.zeros((H, B), np.bool_)
-    task = np.empty(B, np.int32)
-    demo = np.zeros(B, np.bool_)
-    image: Floats | None = None
-    low = 0
-    for group in groups:
-        rewards = decode(group.reward, "reward", dtype="f4", shape=[None, H])
-        n = len(rewards)
-        part = slice(low, low + n)
-        observed = decode(group.obs, "obs", dtype="f4", shape=[n, H + 1, None])
-        acted = decode(group.action, "action", dtype="f4", shape=[n, H, None])
-        obs[:, part, : observed.shape[2]] = observed.swapaxes(0, 1)
-        action[:, part, : acted.shape[2]] = acted.swapaxes(0, 1)
-        reward[:, part] = rewards.T
-        if group.HasField("terminated"):
-            terminated[:, part] = decode(group.terminated, "terminated", dtype="?", shape=[n, H]).T
-        if group.HasField("image"):
-            features = decode(group.image, "image", dtype="f4", shape=[n, H + 1, None])
-            if image is None:
-                image = np.empty((H + 1, B, features.shape[2]), np.float32)
-            image[:, part] = features.swapaxes(0, 1)
-        task[part] = group.task_index
-        demo[low : low + group.demo_count] = True
-        low += n
+    sequences = read(responses, request.horizon)
+    if len(sequences.task) != request.batch_size:
+        raise InvalidInputError("batch", f"got {len(sequences.task)} sequences, expected {request.batch_size}")
     return Batch(
-        obs=obs,
-        action=action,
-        reward=reward,
-        terminated=terminated,
-        task=task,
-        demo=demo,
-        image=image,
+        rows=sequences.rows,
+        terminated=sequences.terminated,
+        task=sequences.task,
+        demo=sequences.demo,
+        image=sequences.image,
         index=index,
         env_steps=facts.env_steps,
         env_steps_taken=facts.env_steps_taken,

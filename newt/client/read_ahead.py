@@ -6,12 +6,14 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Required, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from newt.client.packed import PackedRows
 from newt.errors import InvalidInputError
 from newt.wire.episodes import Floats
 from newt.wire.limits import MAX_COUNT, MAX_HORIZON
@@ -108,6 +110,7 @@ class BatchOrder:
             horizon=whole("horizon", horizon, 1, MAX_HORIZON),
             demo_fraction=demo_fraction,
             sampler=SAMPLERS[sampler],
+            packed=True,
         )
         seed = whole("seed", seed, high=2**128 - 1)
         first = whole("first_index", first_index, high=MAX_COUNT)
@@ -117,12 +120,12 @@ class BatchOrder:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B sequences of H+1 rows, zero-padded, time first. Sequences of one task are next to each other.
+    """B sequences of H+1 rows. Sequences of one task are next to each other.
+
+    It is held as it came, without padding; what is padded is made, on the CPU, when it is asked for first.
 
     Attributes:
-        obs: float32[H+1, B, 128].
-        action: float32[H, B, 16].
-        reward: float32[H, B].
+        rows: Observations, actions and rewards without padding.
         terminated: bool[H, B], true where a transition ended the task itself.
         task: int32[B], index among the buffer's tasks.
         demo: bool[B], whether the sequence comes from a demo.
@@ -134,9 +137,7 @@ class Batch:
         blocked_seconds: How long the service held it back for the limiter.
     """
 
-    obs: Floats
-    action: Floats
-    reward: Floats
+    rows: PackedRows
     terminated: npt.NDArray[np.bool_]
     task: npt.NDArray[np.int32]
     demo: npt.NDArray[np.bool_]
@@ -146,6 +147,21 @@ class Batch:
     env_steps_taken: int
     acting_weights_version: int
     blocked_seconds: float
+
+    @cached_property
+    def obs(self) -> Floats:
+        """Zero-padded, time first: float32[H+1, B, 128]."""
+        return self.rows.obs()
+
+    @cached_property
+    def action(self) -> Floats:
+        """Zero-padded, time first: float32[H, B, 16]."""
+        return self.rows.action()
+
+    @cached_property
+    def reward(self) -> Floats:
+        """Time first: float32[H, B]."""
+        return self.rows.reward()
 
 
 class ReadAhead:

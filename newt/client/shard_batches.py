@@ -6,13 +6,12 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import grpc
 import numpy as np
 
-from newt.client.batches import STREAM_SECONDS, channel_closed, ended_by_service, read
+from newt.client.batches import STREAM_SECONDS, batch_of, channel_closed, ended_by_service
 from newt.client.placement import parts
 from newt.client.read_ahead import BatchOrder, ReadAhead, batch_seed
 from newt.client.replay import ReplayClient
@@ -217,9 +216,8 @@ class ShardBatches(ReadAhead):
             acting_weights_version=max(response.acting_weights_version for response in responses),
             blocked_seconds=waited + max(response.blocked_seconds for response in responses),
         )
-        groups = sorted((group for response in responses for group in response.groups), key=attrgetter("task_index"))
         self.left_out = "; ".join(shard.away for shard in self._all if shard.away) or None
-        self._deliver(read(groups, self._order.template, self._fetched, facts))
+        self._deliver(batch_of(responses, self._order.template, self._fetched, facts))
 
     def _await(
         self, shards: Sequence[_Shard], index: int, *, starved: bool = False

@@ -34,12 +34,17 @@ def encode(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
 
 def fill(tensor: tensor_pb2.Tensor, array: npt.NDArray[Any]) -> None:
     """Packs an array into an empty field of a message, which saves the copy that passing a Tensor to it would make."""
-    code = _CODES.get(array.dtype)
+    fill_raw(tensor, array.dtype, array.shape, array.tobytes())
+
+
+def fill_raw(tensor: tensor_pb2.Tensor, dtype: npt.DTypeLike, shape: Sequence[int], data: bytes) -> None:
+    """Packs bytes that are an array's already, row-major and little-endian; see fill."""
+    code = _CODES.get(np.dtype(dtype))
     if code is None:
-        raise TypeError(f"dtype {array.dtype} does not travel; use one of {sorted(map(str, _CODES))}")
+        raise TypeError(f"dtype {dtype} does not travel; use one of {sorted(map(str, _CODES))}")
     tensor.dtype = code  # type: ignore[assignment]
-    tensor.shape.extend(array.shape)
-    tensor.data = array.tobytes()
+    tensor.shape.extend(shape)
+    tensor.data = data
 
 
 def decode(

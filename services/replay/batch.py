@@ -1,110 +1,127 @@
-"""From draws to the groups of a SampleResponse."""
+"""From draws to the sequences of a SampleResponse."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from newt.wire.episodes import Floats
-from newt.wire.tensors import encode
+from newt.wire.limits import PADDED_OBS_DIM
+from newt.wire.tensors import encode, fill, fill_raw
 from newt.wire.v1 import replay_pb2
-from services.replay.ring import Ints, TaskRing
+from services.replay.ring import Ints
 from services.replay.sampler import Bools, Draws, Pool
+
+_FLOAT_BYTES = 4
+_TAIL = bytes(PADDED_OBS_DIM * _FLOAT_BYTES)
 
 
 @dataclass(frozen=True)
-class Group:
-    """n sequences of one task, demos first.
+class Sequences:
+    """B drawn sequences of H+1 rows, by task, demos of a task first.
 
     Attributes:
-        task_index: Index of the task in its run.
-        obs_dim: Columns of the observation.
-        rows: float32[n, H+1, O+A+1], see TaskRing.
-        image: float32[n, H+1, X]; None in state-only runs.
-        ends_task: bool[n], whether the last transition ended the task; None if none did.
-        demo_count: How many are demos.
+        horizon: H.
+        tasks: int32[K, 5], a row per task present: index, sequences, demos among them, O, A.
+        rows: float32 rows [obs | action | reward] of one sequence after the other, see TaskRing; then 128 zeros.
+        ends_task: bool[B], whether the last transition ended the task.
+        image: float32[B, H+1, X] as bytes; None in state-only runs.
+        image_dim: X.
     """
 
-    task_index: int
-    obs_dim: int
-    rows: Floats
-    image: Floats | None
-    ends_task: Bools | None
-    demo_count: int
+    horizon: int
+    tasks: npt.NDArray[np.int32]
+    rows: bytes
+    ends_task: Bools
+    image: bytes | None
+    image_dim: int
 
-    def encode(self) -> replay_pb2.SequenceGroup:
-        """The message, with valid columns only."""
-        group = replay_pb2.SequenceGroup(
-            task_index=self.task_index,
-            obs=encode(self.rows[:, :, : self.obs_dim]),
-            action=encode(self.rows[:, :-1, self.obs_dim : -1]),
-            reward=encode(self.rows[:, :-1, -1]),
-            demo_count=self.demo_count,
-        )
-        if self.ends_task is not None:
-            terminated = np.zeros((len(self.rows), self.rows.shape[1] - 1), np.bool_)
-            terminated[:, -1] = self.ends_task
-            group.terminated.CopyFrom(encode(terminated))
+    @property
+    def demo_count(self) -> int:
+        """How many are demos."""
+        return int(self.tasks[:, 2].sum())
+
+    def pack(self, message: replay_pb2.PackedSequences) -> None:
+        """Writes them into an empty message."""
+        fill(message.tasks, self.tasks)
+        fill_raw(message.rows, np.float32, [len(self.rows) // _FLOAT_BYTES], self.rows)
+        if self.ends_task.any():
+            fill(message.ends_task, self.ends_task)
         if self.image is not None:
-            group.image.CopyFrom(encode(self.image))
-        return group
+            shape = [len(self.ends_task), self.horizon + 1, self.image_dim]
+            fill_raw(message.image, np.float32, shape, self.image)
+
+    def groups(self) -> Iterator[replay_pb2.SequenceGroup]:
+        """A message per task, for clients that do not know packed ones."""
+        H, first, low = self.horizon, 0, 0
+        values = np.frombuffer(self.rows, np.float32)
+        for task_index, n, demos, obs_dim, action_dim in self.tasks.tolist():
+            high = low + n * (H + 1) * (obs_dim + action_dim + 1)
+            rows = values[low:high].reshape(n, H + 1, -1)
+            group = replay_pb2.SequenceGroup(
+                task_index=task_index,
+                obs=encode(rows[:, :, :obs_dim]),
+                action=encode(rows[:, :-1, obs_dim:-1]),
+                reward=encode(rows[:, :-1, -1]),
+                demo_count=demos,
+            )
+            ends_task = self.ends_task[first : first + n]
+            if ends_task.any():
+                terminated = np.zeros((n, H), np.bool_)
+                terminated[:, -1] = ends_task
+                fill(group.terminated, terminated)
+            if self.image is not None:
+                size = (H + 1) * self.image_dim * _FLOAT_BYTES
+                shape = [n, H + 1, self.image_dim]
+                fill_raw(group.image, np.float32, shape, self.image[first * size : (first + n) * size])
+            yield group
+            first, low = first + n, high
 
 
-def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, with_image: bool) -> list[Group]:
-    """Copies the drawn sequences out of the mirrors, grouped by task.
+def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, image_dim: int = 0) -> Sequences:
+    """Copies the drawn sequences out of the mirrors, ordered by task.
 
     Args:
         parts: The demo part and the online part of a batch.
         horizon: H.
-        with_image: Whether the run has image features.
+        image_dim: X; 0 in state-only runs.
     """
-    if not any(len(draws.starts) for _, draws in parts):
-        return []
     rings = [ring for pool, _ in parts for ring in pool.rings]
     first_ring = np.cumsum([0, *(len(pool.rings) for pool, _ in parts)])
     ring = np.concatenate([draws.source + first for (_, draws), first in zip(parts, first_ring[:-1], strict=True)])
     tasks = np.concatenate([pool.tasks for pool, _ in parts])[ring]
     demo = np.concatenate([pool.demo for pool, _ in parts])[ring]
-    order = np.lexsort((ring, ~demo, tasks))
+    # Each part is ordered by ring already, and stays so.
+    order = np.lexsort((~demo, tasks))
     ring, tasks, demo = ring[order], tasks[order], demo[order]
+    obs_dims = np.concatenate([pool.obs_dims for pool, _ in parts])[ring]
+    action_dims = np.concatenate([pool.action_dims for pool, _ in parts])[ring]
     starts = np.concatenate([draws.starts for _, draws in parts])[order]
-    ends_task = np.concatenate([draws.ends_task for _, draws in parts])[order]
-    rows = (starts[:, None] + np.arange(horizon + 1)).ravel()
-
-    some_end = bool(ends_task.any())
-    task_cuts = _cuts(tasks)
-    ring_cuts = _cuts(ring)
-    demo_counts = np.add.reduceat(demo, task_cuts[:-1], dtype=np.int64).tolist()
-    groups = []
-    k = 0
-    for begin, stop, demo_count in zip(task_cuts[:-1], task_cuts[1:], demo_counts, strict=True):
-        pieces = []
-        while ring_cuts[k] < stop:
-            low, high = ring_cuts[k], ring_cuts[k + 1]
-            pieces.append((rings[ring[low]], rows[low * (horizon + 1) : high * (horizon + 1)]))
-            k += 1
-        shape = (stop - begin, horizon + 1, -1)
-        ends = ends_task[begin:stop]
-        groups.append(
-            Group(
-                task_index=int(tasks[begin]),
-                obs_dim=pieces[0][0].obs_dim,
-                rows=_joined(pieces, TaskRing.take).reshape(shape),
-                image=_joined(pieces, TaskRing.take_images).reshape(shape) if with_image else None,
-                ends_task=ends if some_end and ends.any() else None,
-                demo_count=demo_count,
-            )
-        )
-    return groups
+    cuts = np.append(np.flatnonzero(np.diff(tasks, prepend=-1)), len(tasks))
+    first = cuts[:-1]
+    counts = np.diff(cuts)
+    demos = np.diff(np.append(0, np.cumsum(demo))[cuts])
+    of_ring = [rings[i] for i in ring.tolist()]
+    return Sequences(
+        horizon=horizon,
+        tasks=np.stack([tasks[first], counts, demos, obs_dims[first], action_dims[first]], axis=1).astype(np.int32),
+        rows=_joined(
+            [ring.data for ring in of_ring], starts, (obs_dims + action_dims + 1) * _FLOAT_BYTES, horizon + 1, _TAIL
+        ),
+        ends_task=np.concatenate([draws.ends_task for _, draws in parts])[order],
+        image=_joined([ring.image_data for ring in of_ring], starts, image_dim * _FLOAT_BYTES, horizon + 1, b"")
+        if image_dim
+        else None,
+        image_dim=image_dim,
+    )
 
 
-def _cuts(values: Ints) -> list[int]:
-    """Where runs of equal values begin, and the end of the last one."""
-    return [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-
-
-def _joined(pieces: Sequence[tuple[TaskRing, Ints]], take: Callable[[TaskRing, Ints], Floats]) -> Floats:
-    taken = [take(ring, rows) for ring, rows in pieces]
-    return taken[0] if len(taken) == 1 else np.concatenate(taken)
+def _joined(data: Iterable[memoryview], starts: Ints, row_bytes: Ints | int, rows: int, tail: bytes) -> bytes:
+    """Stretches of so many rows, one after the other: consecutive rows are one piece of memory, and copied as such."""
+    begin = starts * row_bytes
+    stop = begin + rows * row_bytes
+    pieces: list[memoryview | bytes] = [one[a:b] for one, a, b in zip(data, begin.tolist(), stop.tolist(), strict=True)]
+    pieces.append(tail)
+    return b"".join(pieces)

@@ -91,11 +91,10 @@ class Buffer:
             if self._sample_obstacle(request) is not None:
                 return None
             start = time.perf_counter()
-            groups = gather(self._draw(request), request.horizon, bool(self.config.image_dim))
+            sequences = gather(self._draw(request), request.horizon, self.config.image_dim)
             env_steps, taken, acting_version = self.space.meta.env_steps, self.env_steps_taken, self._acting_version
             supply = self._supply(request) if request.HasField("part") else None
         response = replay_pb2.SampleResponse(
-            groups=[group.encode() for group in groups],
             blocked_seconds=blocked,
             blocked_side=replay_pb2.LIMITER_SIDE_SAMPLE if blocked else replay_pb2.LIMITER_SIDE_UNSPECIFIED,
             env_steps=env_steps,
@@ -103,10 +102,14 @@ class Buffer:
             acting_weights_version=acting_version,
             supply=supply,
         )
+        if request.packed:
+            sequences.pack(response.packed)
+        else:
+            response.groups.extend(sequences.groups())
         if limited:
             response.online_update = request.online_update
         metrics.SAMPLE_SECONDS.observe(time.perf_counter() - start)
-        demos = sum(group.demo_count for group in groups)
+        demos = sequences.demo_count
         metrics.SAMPLED.labels("demos").inc(demos)
         metrics.SAMPLED.labels("online").inc(request.batch_size - demos)
         return response

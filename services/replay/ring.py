@@ -13,7 +13,8 @@ Ints = npt.NDArray[np.int64]
 
 _FIRST_ROWS = 256
 _FIRST_EPISODES = 64
-_GROWTH = 1.5
+# Memory is what bounds a buffer: a full one holds up to this many times its rows.
+_GROWTH = 1.25
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ class TaskRing:
         ring = TaskRing(obs_dim=24, action_dim=6, image_dim=0)
         ring.append(episode)
         start = ring.windows(3).starts[0]
-        rows = ring.take(start + np.arange(4))   # float32[4, 31], the first window
+        first = start * ring.row_bytes
+        ring.data[first : first + 4 * ring.row_bytes]   # float32[4, 31], the first window
 
     No episode straddles the end of the arrays, so a window is always consecutive rows. The arrays grow as needed;
     what bounds them is the eviction that the buffer asks for. Not thread-safe: its owner holds a lock.
 
     Attributes:
+        row_bytes: Size of a row.
+        data: Bytes of all rows, one after another; another object when the arrays have grown.
+        image_data: The same of the image features, `4 * image_dim` bytes a row.
         image_encoder: Encoder that made the image features; empty while unknown.
     """
 
@@ -60,8 +65,10 @@ class TaskRing:
         self.image_encoder = ""
         self.version = 0
         self.held_rows = 0
+        self.row_bytes = 4 * (obs_dim + action_dim + 1)
         self._rows: Floats = np.zeros((0, obs_dim + action_dim + 1), np.float32)
         self._images: Floats = np.zeros((0, image_dim), np.float32)
+        self.data, self.image_data = _bytes(self._rows), _bytes(self._images)
         self._starts: Ints = np.zeros(_FIRST_EPISODES, np.int64)
         self._lengths: Ints = np.zeros(_FIRST_EPISODES, np.int64)
         self._terminated = np.zeros(_FIRST_EPISODES, np.bool_)
@@ -111,16 +118,6 @@ class TaskRing:
         self._windows[horizon] = (self.version, windows)
         return windows
 
-    def take(self, rows: Ints) -> Floats:
-        """Copies rows: float32[n, O+A+1] for int64[n]. The rows after a window's first are consecutive."""
-        taken: Floats = self._rows.take(rows, axis=0)
-        return taken
-
-    def take_images(self, rows: Ints) -> Floats:
-        """Copies the image features of rows: float32[n, X]."""
-        taken: Floats = self._images.take(rows, axis=0)
-        return taken
-
     def _place(self, length: int) -> int:
         """First of `length` free rows; grows the arrays if no free stretch is that long."""
         if self._first == self._last:
@@ -157,6 +154,7 @@ class TaskRing:
                     source, target = int(starts[part.start]), int(moved[part.start])
                     new[target : target + count] = old[source : source + count]
             setattr(self, name, new)
+        self.data, self.image_data = _bytes(self._rows), _bytes(self._images)
         self._starts[held] = moved
 
     def _note(self, start: int, length: int, terminated: bool) -> None:
@@ -172,3 +170,7 @@ class TaskRing:
         self._starts[self._last], self._lengths[self._last] = start, length
         self._terminated[self._last] = terminated
         self._last += 1
+
+
+def _bytes(rows: Floats) -> memoryview:
+    return rows.reshape(-1).view(np.uint8).data

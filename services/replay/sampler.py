@@ -60,6 +60,8 @@ class Pool:
         self.rings: list[TaskRing] = [source.windows.ring for source in sources]
         self.tasks: Ints = np.array([source.task_index for source in sources], np.int64)
         self.demo: Bools = np.array([source.demo for source in sources], np.bool_)
+        self.obs_dims: Ints = np.array([ring.obs_dim for ring in self.rings], np.int64)
+        self.action_dims: Ints = np.array([ring.action_dim for ring in self.rings], np.int64)
         self._last: Ints = np.cumsum([len(source.windows) - source.first for source in sources], dtype=np.int64)
         if sources:
             self._starts: Ints = np.concatenate([source.windows.starts[source.first :] for source in sources])

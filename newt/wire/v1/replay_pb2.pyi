@@ -697,6 +697,7 @@ class SampleRequest(_message.Message):
     ONLINE_UPDATE_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     ENV_STEPS_ELSEWHERE_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     buffer_id: _builtins.str
     batch_size: _builtins.int
     """Sequences, 1 or more, and their horizon H, 1..64."""
@@ -710,6 +711,8 @@ class SampleRequest(_message.Message):
     """Number of this online update, counted from 0, for the limiter. Absent: not limited (pretraining)."""
     env_steps_elsewhere: _builtins.int
     """As in AwaitInsertRequest."""
+    packed: _builtins.bool
+    """The caller reads `packed` in the reply. A service that does not know this answers with groups all the same."""
     @_builtins.property
     def part(self) -> Global___Part:
         """Draw exactly so much, instead of batch_size sequences with demo_fraction of them from demos: batch_size must be
@@ -728,10 +731,11 @@ class SampleRequest(_message.Message):
         online_update: _builtins.int | None = ...,
         part: Global___Part | None = ...,
         env_steps_elsewhere: _builtins.int = ...,
+        packed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "batch_size", b"batch_size", "buffer_id", b"buffer_id", "demo_fraction", b"demo_fraction", "env_steps_elsewhere", b"env_steps_elsewhere", "horizon", b"horizon", "online_update", b"online_update", "part", b"part", "sampler", b"sampler", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "batch_size", b"batch_size", "buffer_id", b"buffer_id", "demo_fraction", b"demo_fraction", "env_steps_elsewhere", b"env_steps_elsewhere", "horizon", b"horizon", "online_update", b"online_update", "packed", b"packed", "part", b"part", "sampler", b"sampler", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__online_update: _TypeAlias = _typing.Literal["online_update"]  # noqa: Y015
     _WhichOneofArgType__online_update: _TypeAlias = _typing.Literal["_online_update", b"_online_update"]  # noqa: Y015
@@ -751,6 +755,7 @@ class SampleResponse(_message.Message):
     ENV_STEPS_TAKEN_FIELD_NUMBER: _builtins.int
     ACTING_WEIGHTS_VERSION_FIELD_NUMBER: _builtins.int
     SUPPLY_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     online_update: _builtins.int
     """Echo of the request."""
     blocked_seconds: _builtins.float
@@ -764,11 +769,15 @@ class SampleResponse(_message.Message):
     """As the collector has reported it last; 0 for none."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceGroup]:
-        """One per task present; sequences from demos come first inside each group."""
+        """One per task present; sequences from demos come first inside each group. Empty if `packed` is there."""
 
     @_builtins.property
     def supply(self) -> Global___Supply:
         """Answers requests with a part."""
+
+    @_builtins.property
+    def packed(self) -> Global___PackedSequences:
+        """The same sequences in the same order, for who asks so: costs both sides a fraction of groups where tasks are many."""
 
     def __init__(
         self,
@@ -781,16 +790,64 @@ class SampleResponse(_message.Message):
         env_steps_taken: _builtins.int = ...,
         acting_weights_version: _builtins.int = ...,
         supply: Global___Supply | None = ...,
+        packed: Global___PackedSequences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update", "supply", b"supply"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "online_update", b"online_update", "packed", b"packed", "supply", b"supply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "acting_weights_version", b"acting_weights_version", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "groups", b"groups", "online_update", b"online_update", "supply", b"supply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_online_update", b"_online_update", "acting_weights_version", b"acting_weights_version", "blocked_seconds", b"blocked_seconds", "blocked_side", b"blocked_side", "env_steps", b"env_steps", "env_steps_taken", b"env_steps_taken", "groups", b"groups", "online_update", b"online_update", "packed", b"packed", "supply", b"supply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__online_update: _TypeAlias = _typing.Literal["online_update"]  # noqa: Y015
     _WhichOneofArgType__online_update: _TypeAlias = _typing.Literal["_online_update", b"_online_update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__online_update) -> _WhichOneofReturnType__online_update | None: ...
 
 Global___SampleResponse: _TypeAlias = SampleResponse  # noqa: Y015
+
+@_typing.final
+class PackedSequences(_message.Message):
+    """B sequences by task, in one piece."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ENDS_TASK_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _tensor_pb2.Tensor:
+        """int32[K, 5], a row for each task present: its index in CreateBufferRequest.tasks, which rises from row to row; its
+        sequences, at least 1; how many of them come from demos, which are the first ones; O and A.
+        """
+
+    @_builtins.property
+    def rows(self) -> _tensor_pb2.Tensor:
+        """float32[N + 128]: the sequences in the order of `tasks`, each as H+1 rows of O + A + 1 numbers, which are obs, action
+        and reward; behind them 128 zeros, so that a padded observation can be read from where any row begins. Action and
+        reward of a sequence's last row are to be ignored.
+        """
+
+    @_builtins.property
+    def ends_task(self) -> _tensor_pb2.Tensor:
+        """bool[B]: whether a sequence's last transition ended the task itself. Absent if all false."""
+
+    @_builtins.property
+    def image(self) -> _tensor_pb2.Tensor:
+        """float32[B, H+1, X]; absent in state-only runs."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _tensor_pb2.Tensor | None = ...,
+        rows: _tensor_pb2.Tensor | None = ...,
+        ends_task: _tensor_pb2.Tensor | None = ...,
+        image: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_task", b"ends_task", "image", b"image", "rows", b"rows", "tasks", b"tasks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_task", b"ends_task", "image", b"image", "rows", b"rows", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedSequences: _TypeAlias = PackedSequences  # noqa: Y015
 
 @_typing.final
 class SequenceGroup(_message.Message):

@@ -21,7 +21,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from newt import __version__
 from newt.agent import devices
-from newt.agent.batch import UpdateBatch
 from newt.agent.checkpoints import copied_weights
 from newt.agent.code_maker import leave
 from newt.agent.config import ConfigError
@@ -43,6 +42,7 @@ from services.learner.seeds import derive
 from services.learner.training.agents import fresh_model, updater_kind
 from services.learner.training.batch_feed import BatchFeed
 from services.learner.training.report import TrainingReport
+from services.learner.training.sending import update_batch
 from services.learner.training.update_code import UpdateCode
 from services.learner.waiting import Patience, PeerGoneError, RunFailedError, Stopped, loosely, patiently
 from services.learner.weights.publisher import Payload, Publisher
@@ -237,14 +237,7 @@ class Trainer:
         )
 
     def _update(self, received: Batch, *, online: bool) -> None:
-        batch = UpdateBatch(
-            obs=torch.from_numpy(received.obs),
-            action=torch.from_numpy(received.action),
-            reward=torch.from_numpy(received.reward),
-            terminated=torch.from_numpy(received.terminated),
-            task=torch.from_numpy(received.task).long(),
-            image=None if received.image is None else torch.from_numpy(received.image),
-        ).to(self._updater.model.device)
+        batch = update_batch(received, self._updater.model.device)
         self._code.begin(batch)
         metrics = self._updater.rl_update(batch) if online else self._updater.pretrain_update(batch)
         self._env_steps = max(self._env_steps, received.env_steps)

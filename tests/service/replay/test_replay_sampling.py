@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from replay_episodes import TASKS, check, make_buffer, numbered, numbers_of, take
 
-from newt.client.batches import Batches
+from newt.client.batches import Batches, batch_of
 from newt.client.buffers import BufferConfig
 from newt.client.read_ahead import Sampler, batch_seed
 from newt.client.replay import ReplayClient
 from newt.errors import InvalidInputError, NotFoundError
 from newt.wire.episodes import Episode
+from newt.wire.v1 import replay_pb2
 
 
 def test_batches_are_padded_windows_of_single_episodes(client: ReplayClient) -> None:
@@ -36,6 +37,28 @@ def test_batches_are_padded_windows_of_single_episodes(client: ReplayClient) -> 
             assert batch.env_steps == sum(3 + n for n in range(20))
             np.testing.assert_array_equal(batch.task, batch.obs[0, :, 0] % 2)
             check(batch)
+
+
+def test_clients_that_know_no_packed_replies_get_the_same_batch_in_groups(client: ReplayClient) -> None:
+    for number in range(4):
+        client.append(numbered(number, 9, "walk" if number % 2 else "reach"), demo_set="d", timeout_s=10)
+    make_buffer(client, demo_sets=["d"])
+    for number in range(4, 9):
+        client.append(numbered(number, 9, terminated=True), buffer_id="run", timeout_s=10)
+    request = replay_pb2.SampleRequest(buffer_id="run", batch_size=64, horizon=3, demo_fraction=0.5, seed=3)
+    packed = replay_pb2.SampleRequest(packed=True)
+    packed.MergeFrom(request)
+    of_before, of_today = client.stub.Sample(iter([request, packed]), timeout=10)
+    assert of_before.groups
+    assert not of_before.HasField("packed")
+    assert of_today.HasField("packed")
+    assert not of_today.groups
+    one, other = (batch_of([response], request, 0, response) for response in (of_before, of_today))
+    check(one)
+    assert one.demo.sum() == 32
+    assert one.terminated.any()
+    for name in ("obs", "action", "reward", "terminated", "task", "demo"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_episodes_shorter_than_a_window_are_left_out(client: ReplayClient) -> None:

@@ -13,6 +13,13 @@ from bench.measure import Effort
 KEYS = {
     "planner": {"planner.XS.b2", "planner.XS.b2.float32", "planner.XS.b2.service"},
     "updates": {"updates.XS.b8"},
+    "batches": {
+        "batches.t2.encode",
+        "batches.t2.decode_time",
+        "batches.t2.pad",
+        "batches.t2.service",
+        "batches.t2.trainer",
+    },
     "replay": {"replay.b16", "replay.b16.growing", "replay.b16.one_at_a_time"},
     "sims": {"sims.walker-walk.n2", "sims.noop.n2"},
     "domains": {"domains.dmcontrol.speed", "domains.miniarcade.speed", "domains.miniarcade.service_mb"},

@@ -5,7 +5,7 @@ import pytest
 from numbered_episodes import numbered
 
 from newt.wire.v1 import replay_pb2
-from services.replay.batch import Group, gather
+from services.replay.batch import Sequences, gather
 from services.replay.ring import TaskRing
 from services.replay.sampler import Pool, Source
 
@@ -29,15 +29,21 @@ def sources() -> list[Source]:
     ]
 
 
-def groups_of(sources: list[Source], sampler: int, count: int, seed: int) -> list[Group]:
+def sequences_of(sources: list[Source], sampler: int, count: int, seed: int) -> Sequences:
     pool = Pool(sources)
     draws = pool.draw(np.random.default_rng(seed), sampler, count)
-    return gather([(pool, draws)], HORIZON, with_image=False)
+    return gather([(pool, draws)], HORIZON)
 
 
 def sampled(sources: list[Source], sampler: int, count: int, seed: int) -> list[np.ndarray]:
     """Rows float32[n, H+1, O+A+1] of each task."""
-    return [group.rows for group in groups_of(sources, sampler, count, seed)]
+    return rows_of(sequences_of(sources, sampler, count, seed))
+
+
+def rows_of(sequences: Sequences) -> list[np.ndarray]:
+    """Rows float32[n, H+1, O+A+1] of each task; all have 2 + 2 + 1 columns."""
+    rows = np.frombuffer(sequences.rows, np.float32)[:-128].reshape(-1, HORIZON + 1, 5)
+    return np.split(rows, np.cumsum(sequences.tasks[:, 1])[:-1])
 
 
 def frequencies(sources: list[Source], sampler: int, draws: int = 40_000) -> dict[tuple[int, int], float]:
@@ -109,13 +115,18 @@ def test_draws_depend_on_seed_and_contents_only(sources: list[Source]) -> None:
 
 def test_only_the_last_transition_of_a_terminated_episode_is_terminal() -> None:
     sources = [Source(0, ring_of([6, 6], terminated=True).windows(HORIZON), 0, demo=False)]
-    [group] = groups_of(sources, replay_pb2.SAMPLER_EPISODE_UNIFORM, 500, seed=0)
-    terminated = np.frombuffer(group.encode().terminated.data, np.bool_).reshape(500, HORIZON)
+    sequences = sequences_of(sources, replay_pb2.SAMPLER_EPISODE_UNIFORM, 500, seed=0)
+    [rows], [group] = rows_of(sequences), sequences.groups()
+    terminated = np.frombuffer(group.terminated.data, np.bool_).reshape(500, HORIZON)
     assert not terminated[:, :-1].any()
-    np.testing.assert_array_equal(terminated[:, -1], group.rows[:, 0, 1] == 3)
+    np.testing.assert_array_equal(terminated[:, -1], rows[:, 0, 1] == 3)
+    np.testing.assert_array_equal(terminated[:, -1], sequences.ends_task)
     assert terminated.any()
-    [group] = groups_of([Source(0, ring_of([6]).windows(HORIZON), 0, demo=False)], 1, 50, seed=0)
-    assert not group.encode().HasField("terminated")
+    sequences = sequences_of([Source(0, ring_of([6]).windows(HORIZON), 0, demo=False)], 1, 50, seed=0)
+    [group], packed = sequences.groups(), replay_pb2.PackedSequences()
+    sequences.pack(packed)
+    assert not group.HasField("terminated")
+    assert not packed.HasField("ends_task")
 
 
 def test_skipped_episodes_are_not_drawn() -> None:
@@ -131,7 +142,8 @@ def test_demos_come_first_in_each_group() -> None:
     online = Source(0, ring_of([10], 2).windows(HORIZON), 0, demo=False)
     rng = np.random.default_rng(0)
     demos, both = Pool([demo]), Pool([demo, online])
-    [group] = gather([(demos, demos.draw(rng, 1, 5)), (both, both.draw(rng, 1, 20))], HORIZON, with_image=False)
-    numbers = group.rows[:, 0, 0]
-    assert 5 < group.demo_count < 25
-    np.testing.assert_array_equal(numbers, [1] * group.demo_count + [2] * (25 - group.demo_count))
+    sequences = gather([(demos, demos.draw(rng, 1, 5)), (both, both.draw(rng, 1, 20))], HORIZON)
+    [rows], count = rows_of(sequences), sequences.demo_count
+    assert 5 < count < 25
+    assert sequences.tasks.tolist() == [[0, 25, count, 2, 2]]
+    np.testing.assert_array_equal(rows[:, 0, 0], [1] * count + [2] * (25 - count))
