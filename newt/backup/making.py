@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 from newt import __version__
 from newt.backup import folders, manifest, places, redis_side
 from newt.backup.commands import CommandFile
-from newt.backup.manifest import DATA, REDIS, FileEntry, Manifest
+from newt.backup.manifest import DATA, REDIS, SHARDS, FileEntry, Manifest
 from newt.backup.places import Place
 from newt.errors import (
     AlreadyExistsError,
@@ -25,7 +27,7 @@ _FINISHED = {state.encode() for state in FINISHED}
 _NAME_LENGTH = len("20260101T000000Z")
 
 
-def make(target: str | Path, redis_url: str, data: Path) -> Manifest:
+def make(target: str | Path, redis_urls: Sequence[str], data: Path) -> Manifest:
     """Copies the learner's folders, then Redis, which is therefore never older than a run's newest checkpoint.
 
     So a restored run is like one after a crash: it goes back to that checkpoint, and replay holds what came since.
@@ -34,7 +36,8 @@ def make(target: str | Path, redis_url: str, data: Path) -> Manifest:
 
     Args:
         target: Folder to make, or s3://BUCKET/PATH; may exist if it is empty.
-        redis_url: Address of Redis, with its password.
+        redis_urls: Address of Redis, with its password. Where several replay services share runs' tasks, the address of
+            each one's Redis, in the order of NEWT_LEARNER_REPLAY.
         data: The learner's data folder.
 
     Returns:
@@ -43,7 +46,7 @@ def make(target: str | Path, redis_url: str, data: Path) -> Manifest:
     Raises:
         NotFoundError: There is no data folder.
         AlreadyExistsError: The target has something in it.
-        InvalidInputError: The target makes no sense.
+        InvalidInputError: The target makes no sense, or buffers are spread over other replay services than these.
         UnavailableError: Redis or the bucket's storage cannot be reached.
         ForbiddenError: The storage refuses the keys that it is given.
         ExhaustedError: The disk is full. As with every error, what was written is removed.
@@ -54,7 +57,7 @@ def make(target: str | Path, redis_url: str, data: Path) -> Manifest:
     made = not Path(target).exists()
     _require_empty(place)
     try:
-        return _make(place, redis_url, data)
+        return _make(place, redis_urls, data)
     except BaseException as error:
         left = _remove(place, itself=made)
         if isinstance(error, OSError):
@@ -66,13 +69,13 @@ def make(target: str | Path, redis_url: str, data: Path) -> Manifest:
         raise
 
 
-def make_kept(target: str | Path, keep: int, redis_url: str, data: Path) -> tuple[str, Manifest]:
+def make_kept(target: str | Path, keep: int, redis_urls: Sequence[str], data: Path) -> tuple[str, Manifest]:
     """Makes a backup named after the time in a folder of backups, then removes all but the newest of them.
 
     Args:
         target: Folder of backups, or s3://BUCKET/PATH.
         keep: Whole backups that stay, this one among them.
-        redis_url: As in `make`.
+        redis_urls: As in `make`.
         data: As in `make`.
 
     Returns:
@@ -82,7 +85,7 @@ def make_kept(target: str | Path, keep: int, redis_url: str, data: Path) -> tupl
         raise InvalidInputError("--keep", f"got {keep}, expected at least 1")
     parent = places.at(target)
     name = f"{datetime.now(UTC):{_NAME}}"
-    done = make(f"{target}/{name}" if isinstance(target, str) else target / name, redis_url, data)
+    done = make(f"{target}/{name}" if isinstance(target, str) else target / name, redis_urls, data)
     ours = [name for name in parent.entries() or () if len(name) == _NAME_LENGTH and _is_time(name)]
     whole = [name for name in ours if parent.child(name).has(manifest.NAME)]
     for old in ours:
@@ -91,8 +94,8 @@ def make_kept(target: str | Path, keep: int, redis_url: str, data: Path) -> tupl
     return str(parent.child(name)), done
 
 
-def _make(place: Place, redis_url: str, data: Path) -> Manifest:
-    client = redis_side.connect(redis_url)
+def _make(place: Place, redis_urls: Sequence[str], data: Path) -> Manifest:
+    clients = [redis_side.connect(url) for url in redis_urls]
     files: dict[str, FileEntry] = {}
 
     def copy_folder(name: str) -> None:
@@ -103,18 +106,23 @@ def _make(place: Place, redis_url: str, data: Path) -> Manifest:
         files.update(folders.copy_folder(data / name, place, inside))
 
     with redis_side.translated():
-        client.ping()
-        known = redis_side.Known.read(client)
+        redis_side.require_all(clients)
+        known = redis_side.Known.read(clients[0])
     copy_folder("checkpoints")
     copy_folder("demos")
     for kind, ids in (("runs", known.runs), ("evaluations", known.jobs["evaluations"])):
         for record_id in ids:
             copy_folder(f"{kind}/{record_id}")
-    with place.create(REDIS) as file, redis_side.translated():
-        out = CommandFile(file)
-        copied = redis_side.copy(client, known, out)
-    client.close()
-    files[REDIS] = out.entry
+    with ExitStack() as stack, redis_side.translated():
+        names = [manifest.redis_file(shard) for shard in range(len(clients))]
+        shards = [
+            redis_side.Shard(client, CommandFile(stack.enter_context(place.create(name))))
+            for client, name in zip(clients, names, strict=True)
+        ]
+        copied = redis_side.copy(shards, known)
+    for client in clients:
+        client.close()
+    files.update({name: shard.out.entry for name, shard in zip(names, shards, strict=True)})
     for run_id, before in known.lives.items():
         life = copied.lives.get(run_id)  # of one that was deleted meanwhile, nothing is left to be copied
         if life is None or (life != before and life.state in _FINISHED):
@@ -126,6 +134,7 @@ def _make(place: Place, redis_url: str, data: Path) -> Manifest:
         newt_version=__version__,
         created_at=datetime.now(UTC),
         data_dir=str(data.resolve()),
+        shards=len(clients),
         runs=len(copied.lives),
         evaluations=len(copied.evaluations),
         buffers=copied.buffers,
@@ -149,7 +158,7 @@ def _require_empty(place: Place) -> None:
 
 def _remove(place: Place, *, itself: bool) -> str:
     """Removes a backup, its manifest first; returns what is left of it, in words."""
-    gone = place.remove((manifest.NAME, REDIS, f"{manifest.NAME}.partial", DATA), itself=itself)
+    gone = place.remove((manifest.NAME, REDIS, f"{manifest.NAME}.partial", SHARDS, DATA), itself=itself)
     return "nothing of it is left" if gone else f"remove what is left in {place}"
 
 

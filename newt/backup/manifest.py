@@ -15,6 +15,7 @@ FORMAT = 1
 """Version of what a backup consists of; a higher one is refused."""
 NAME = "manifest.json"
 REDIS = "redis.resp"
+SHARDS = "shards"
 DATA = "data"
 
 
@@ -41,12 +42,18 @@ class Manifest(BaseModel):
     newt_version: str
     created_at: datetime
     data_dir: str = Field(description="The learner's folder that was backed up, as the records of runs name it.")
+    shards: int = Field(default=1, ge=1, le=1_000, description="Replay services, each with a Redis of its own.")
     runs: int = 0
     evaluations: int = 0
     buffers: int = 0
     demo_sets: int = 0
     episodes: int = 0
     files: dict[str, FileEntry] = Field(default_factory=dict, description="By path in the backup.")
+
+    @property
+    def redis_files(self) -> list[str]:
+        """Names of the files with what each Redis held, in the order of the replay services."""
+        return [redis_file(shard) for shard in range(self.shards)]
 
     @property
     def size_bytes(self) -> int:
@@ -57,8 +64,15 @@ class Manifest(BaseModel):
         """What it holds, in one line."""
         return (
             f"{self.runs} runs, {self.evaluations} evaluations, {self.episodes} episodes in {self.buffers} buffers and "
-            f"{self.demo_sets} demonstration sets, {self.size_bytes / 1e6:.1f} MB"
+            f"{self.demo_sets} demonstration sets"
+            + (f" of {self.shards} replay services" if self.shards > 1 else "")
+            + f", {self.size_bytes / 1e6:.1f} MB"
         )
+
+
+def redis_file(shard: int) -> str:
+    """Name of the file with what the Redis of a replay service held; that of the first has the records as well."""
+    return f"{SHARDS}/{shard}.resp" if shard else REDIS
 
 
 def write(place: Place, manifest: Manifest) -> None:
@@ -90,8 +104,10 @@ def read(place: Place) -> Manifest:
     except (ValueError, RecursionError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise CorruptDataError(f"{path} is damaged ({what}); nothing was restored: take another backup") from error
+    redis_files = manifest.redis_files
     for name in manifest.files:
         inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or (name != REDIS and inside.parts[:1] != (DATA,)):
+        known = name in redis_files or inside.parts[:1] == (DATA,)
+        if inside.is_absolute() or ".." in inside.parts or not known:
             raise CorruptDataError(f"{path} is damaged: it names {name!r}; nothing was restored: take another backup")
     return manifest

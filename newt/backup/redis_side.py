@@ -1,8 +1,9 @@
 """What Redis has of Newt, read key by key while the services write, in an order that leaves nothing pointing nowhere.
 
-    replay: a space's episodes, then its counters, ids and order at one moment, then the episodes appended by then
+    replay: a space's episodes, then its counters, ids and order at one moment, then the episodes appended by then; of
+        several shards, one after the other
     records: a run's record, then its events, metrics and evaluations, which only grow
-    last of all: the lists of spaces, evaluations and runs, of those that were copied
+    last of all: the lists of evaluations and runs, of those that were copied; a space is listed when it is whole
 
 An episode never changes; one that was evicted before the moment of its space is deleted again at the end of the space.
 """
@@ -10,17 +11,19 @@ An episode never changes; one that was evicted before the moment of its space is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
 import redis
+from google.protobuf.message import DecodeError
 
 from newt.backup.commands import CommandFile, encoded
-from newt.errors import ExhaustedError, UnavailableError
+from newt.errors import ExhaustedError, InvalidInputError, UnavailableError
 from newt.redis_errors import trouble
+from newt.wire.v1 import replay_pb2
 
 # The layouts are described in services/replay/README.md and services/learner/records/keys.py, which own them.
 REPLAY = "newt:replay:1"
@@ -120,15 +123,53 @@ class Copied:
     episodes: int = 0
 
 
-def copy(client: Any, known: Known, out: CommandFile) -> Copied:
-    """Writes all of Newt that Redis has into a file of commands.
+class Shard(NamedTuple):
+    """One of several replay services, or the only one: a client of its Redis, and where that is copied to."""
 
+    client: Any
+    out: CommandFile
+
+
+def require_all(clients: Sequence[Any]) -> None:
+    """Looks whether these are the Redis of all replay services, in their order.
+
+    Raises:
+        InvalidInputError: A buffer is spread over others.
+    """
+    for shard, client in enumerate(clients):
+        for name in sorted(text_of(space) for space in client.smembers(SPACES)):
+            if not name.startswith("buffer:"):
+                continue
+            place = _placement(client.hget(f"{REPLAY}:{name}:meta", "config") or b"")
+            if place.shard != shard or place.shards > len(clients):
+                part = f"part {place.shard + 1} of {max(1, place.shards)}"
+                raise InvalidInputError(
+                    "--redis or NEWT_BACKUP_SHARDS",
+                    f"{name} is {part} in Redis {shard + 1} of {len(clients)}; give the Redis of every replay service, "
+                    "in the order of NEWT_LEARNER_REPLAY",
+                )
+
+
+def _placement(config: bytes) -> replay_pb2.Placement:
+    """How a buffer is spread; as one that is whole if that is damaged, as replay itself will say."""
+    try:
+        return replay_pb2.CreateBufferRequest.FromString(config).placement
+    except DecodeError:
+        return replay_pb2.Placement()
+
+
+def copy(shards: Sequence[Shard], known: Known) -> Copied:
+    """Writes all of Newt that the Redis of each replay service has into a file of commands.
+
+    The first one has the records.
     Records come after the buffers, so that no run has ended in its record whose episodes had not when they were read;
     jobs that collect demonstrations before their sets, so that none has ended whose set had not.
     """
     copied = Copied()
+    client, out = shards[0]
     demos = client.hgetall(JOBS["demos"])
-    _copy_spaces(client, known, out, copied)
+    _copy_buffers(shards, known, copied)
+    _copy_demo_sets(shards, copied)
     evaluations = {
         job_id: text
         for job_id, text in client.hgetall(JOBS["evaluations"]).items()
@@ -171,32 +212,52 @@ def _copy_run(client: Any, run_id: str, out: CommandFile) -> Life | None:
     return Life(record.get(b"state"), record.get(b"attempt"))
 
 
-def _copy_spaces(client: Any, known: Known, out: CommandFile, copied: Copied) -> None:
-    """Buffers first: the demo sets that they use cannot be deleted before they are."""
-    young = {text_of(run_id) for run_id in client.zrange(RUNS, 0, -1)} - known.runs.keys()
-    done = []
-    for kind in ("buffer:", "demos:"):
-        for space in sorted(client.smembers(SPACES)):
-            name = text_of(space)
-            if not name.startswith(kind) or name.removeprefix("buffer:") in young:
+def _copy_buffers(shards: Sequence[Shard], known: Known, copied: Copied) -> None:
+    """Before demo sets: those that a buffer uses cannot be deleted before it is.
+
+    A buffer is there once the first shard has its part, which is made and deleted last. So the first one's list counts,
+    and its part is copied last; a buffer that was deleted meanwhile is left out on every shard.
+    """
+    held = [set(shard.client.smembers(SPACES)) for shard in shards]
+    young = {text_of(run_id) for run_id in shards[0].client.zrange(RUNS, 0, -1)} - known.runs.keys()
+    for space in sorted(held[0]):
+        name = text_of(space)
+        if not name.startswith("buffer:") or name.removeprefix("buffer:") in young:
+            continue
+        parts = [_Space(shard, name) for shard, spaces in zip(shards, held, strict=True) if space in spaces]
+        episodes = [part.copy() for part in reversed(parts)]
+        if None in episodes:
+            for part in parts:
+                part.forget()
+            continue
+        for part in parts:
+            part.list_in(SPACES)
+        copied.buffers += 1
+        copied.episodes += sum(filter(None, episodes))
+
+
+def _copy_demo_sets(shards: Sequence[Shard], copied: Copied) -> None:
+    """Each shard has its tasks' demonstrations, which do not depend on those of others."""
+    names = set()
+    for shard in shards:
+        for name in sorted(map(text_of, shard.client.smembers(SPACES))):
+            part = _Space(shard, name)
+            if not name.startswith("demos:") or (episodes := part.copy()) is None:
                 continue
-            episodes = _Space(client, name, out).copy()
-            if episodes is None:
-                continue
-            done.append(space)
+            part.list_in(SPACES)
+            names.add(name)
             copied.episodes += episodes
-            copied.buffers += kind == "buffer:"
-            copied.demo_sets += kind == "demos:"
-    out.add_many("SADD", SPACES, done)
+    copied.demo_sets = len(names)
 
 
 class _Space:
-    """Copies one buffer or demo set."""
+    """Copies what one shard has of a buffer or demo set."""
 
-    def __init__(self, client: Any, name: str, out: CommandFile) -> None:
-        self._client, self._out = client, out
-        self._key = f"{REPLAY}:{name}"
-        self._moment = client.register_script(_MOMENT)
+    def __init__(self, shard: Shard, name: str) -> None:
+        self._client, self._out = shard
+        self._name, self._key = name, f"{REPLAY}:{name}"
+        self._numbers = range(0)  # of the episodes that are in the file
+        self._moment = self._client.register_script(_MOMENT)
 
     def copy(self) -> int | None:
         """Episodes that it held; None if it was deleted meanwhile, or is being deleted."""
@@ -217,7 +278,19 @@ class _Space:
         self._out.add_many("SADD", f"{self._key}:ids", ids or order)
         self._out.add_many("RPUSH", f"{self._key}:order", order)
         self._out.add_many("HSET", f"{self._key}:meta", list(chain(*meta.items())), group=2)
+        self._numbers = range(head, next_)
         return max(0, tail - head)
+
+    def list_in(self, key: str) -> None:
+        """Adds it to the list of spaces, when all of it is there."""
+        self._out.add("SADD", key, self._name)
+
+    def forget(self) -> None:
+        """Takes back what was copied."""
+        if self._numbers:
+            self._forget(self._numbers)
+        for part in ("meta", "ids", "order"):
+            self._out.add("DEL", f"{self._key}:{part}")
 
     def _read_moment(self) -> tuple[dict[bytes, bytes], list[bytes], list[bytes]]:
         flat, ids, order = self._moment([f"{self._key}:{part}" for part in ("meta", "ids", "order")])

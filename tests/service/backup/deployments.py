@@ -54,10 +54,10 @@ class Deployment:
         return {name: path.read_bytes() for name, path in found.items() if name != "learner.lock"}
 
     def restore(self, folder: str | Path) -> manifest.Manifest:
-        return restoring.restore(folder, self.server.url, self.data)
+        return restoring.restore(folder, [self.server.url], self.data)
 
     def back_up(self, folder: str | Path) -> manifest.Manifest:
-        return making.make(folder, self.server.url, self.data)
+        return making.make(folder, [self.server.url], self.data)
 
 
 def episode(number: int) -> Episode:

@@ -140,7 +140,7 @@ def test_a_run_that_ends_meanwhile_has_its_last_checkpoint(
         return copy(*arguments)
 
     monkeypatch.setattr(redis_side, "copy", with_news)
-    made = making.make(tmp_path / "backup", target.server.url, data)
+    made = making.make(tmp_path / "backup", [target.server.url], data)
     assert goes_on.get().state is RunState.PRETRAINING
     found = {name for name in made.files if name != manifest.REDIS}
     assert found == {
@@ -149,7 +149,7 @@ def test_a_run_that_ends_meanwhile_has_its_last_checkpoint(
     target.server.stop()
     empty = redis_server.start(tmp_path / "empty")
     try:
-        restoring.restore(tmp_path / "backup", empty.url, tmp_path / "restored")
+        restoring.restore(tmp_path / "backup", [empty.url], tmp_path / "restored")
         assert Records.connect(empty.url).runs.states() == {"ends": "succeeded", "goes-on": "pretraining"}
     finally:
         empty.stop()
@@ -208,13 +208,13 @@ def test_what_is_there_is_never_overwritten(
 ) -> None:
     before, files = source.contents(), source.files()
     with pytest.raises(PreconditionError, match="Redis is not empty: it has newt:"):
-        restoring.restore(backup, source.server.url, tmp_path / "other")
+        restoring.restore(backup, [source.server.url], tmp_path / "other")
     with pytest.raises(PreconditionError, match="is not empty: it has runs, checkpoints"):
-        restoring.restore(backup, unused.server.url, source.data)
+        restoring.restore(backup, [unused.server.url], source.data)
     with (source.data / "learner.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(PreconditionError, match="a learner works in"):
-            restoring.restore(backup, unused.server.url, source.data)
+            restoring.restore(backup, [unused.server.url], source.data)
     with pytest.raises(AlreadyExistsError, match="is a backup already; choose another place"):
         source.back_up(backup)
     whole(backup)

@@ -272,11 +272,11 @@ def test_a_run_goes_on_from_a_backup(stack: LearnerStack, tmp_path: Path) -> Non
     run_id = stack.submit(_with({"seed": 6, "schedule": schedule, "evaluation": {"episodes_per_task": 0}}))
     before = stack.follow(run_id, lambda run: run["progress"]["updates"] >= 30)
     assert before["state"] == "training", before["error"]
-    making.make(tmp_path / "backup", stack.redis.url, stack.home / "data")
+    making.make(tmp_path / "backup", [stack.redis.url], stack.home / "data")
     stack.http.post(f"/runs/{run_id}/cancel")
     (tmp_path / "home").mkdir()
     redis = redis_server.start(tmp_path / "home" / "redis")
-    restoring.restore(tmp_path / "backup", redis.url, tmp_path / "home" / "data")
+    restoring.restore(tmp_path / "backup", [redis.url], tmp_path / "home" / "data")
     redis.stop()
     other = LearnerStack(tmp_path / "home", ("replay", "planner"), {"SIMS": stack.settings["learner"]["SIMS"]})
     try:

@@ -35,6 +35,13 @@ def test_further_services_are_as_the_first() -> None:
         assert replay == {k: v for k, v in plain["replay"].items() if k not in ("environment", "depends_on", "build")}
 
 
+def test_backups_have_the_redis_of_each() -> None:
+    backup = compose("compose.shards.yaml")["services"]["backup"]
+    names = [f"redis-{number}" for number in NUMBERS]
+    assert backup["environment"]["NEWT_BACKUP_SHARDS"].split(",") == [f"redis://{name}:6379/0" for name in names]
+    assert backup["depends_on"] == {name: {"condition": "service_healthy"} for name in names}
+
+
 def test_the_learner_and_prometheus_know_all_of_them() -> None:
     learner = compose("compose.shards.yaml")["services"]["learner"]
     names = ["replay", *(f"replay-{number}" for number in NUMBERS)]
@@ -57,5 +64,7 @@ def test_further_services_are_secured_as_the_first() -> None:
             **replay,
             "environment": {**replay["environment"], "NEWT_REPLAY_REDIS_URL": address},
         }
+    addresses = compose("compose.shards.yaml")["services"]["backup"]["environment"]["NEWT_BACKUP_SHARDS"]
+    expected["backup"] = {"environment": {"NEWT_BACKUP_SHARDS": addresses.replace("://", "://newt@")}}
     assert shards["services"] == expected
     assert "secrets" not in shards  # those of compose.secure.yaml
