@@ -53,7 +53,8 @@ class PackedRows:
 
     def reward(self) -> Floats:
         """Rewards: float32[H, B]."""
-        return self.values[self._rows()[:-1] + self.obs_dims + self.action_dims]
+        rewards: Floats = self.values[self._rows()[:-1] + self.obs_dims + self.action_dims]
+        return rewards
 
     def _rows(self) -> Ints:
         """Where each row begins, int64[H+1, B]."""
