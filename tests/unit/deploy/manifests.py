@@ -39,6 +39,9 @@ COMPONENTS = (
     "jobset",
 )
 
+# At the end of a name: kustomize's letters and digits.
+HASH = re.compile(r"-[2456789bcdfghkmt]{10}$")
+
 Manifest = dict[str, Any]
 
 
@@ -66,6 +69,15 @@ def combined(*names: str) -> list[Manifest]:
 
 
 def kustomized(folder: Path) -> list[Manifest]:
+    """What `kubectl apply -k FOLDER` sends, but for the hashes in names of ConfigMaps."""
+    manifests = hashed(folder)
+    text = yaml.safe_dump_all(manifests)
+    for name in of_kind(manifests, "ConfigMap"):
+        text = text.replace(name, re.sub(HASH, "", name))
+    return list(yaml.safe_load_all(text))
+
+
+def hashed(folder: Path) -> list[Manifest]:
     """What `kubectl apply -k FOLDER` sends."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
@@ -81,13 +93,12 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 
 def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """Whatever makes pods; for a CronJob and a JobSet of one the Job that it makes."""
+    """Whatever makes pods; for a CronJob the Job that it makes, and for a PodTemplate one of its pods."""
     found = of_kind(manifests, "Deployment", "StatefulSet", "Job")
     for name, cron in of_kind(manifests, "CronJob").items():
         found[name] = {"kind": "Job", "metadata": cron["metadata"], **cron["spec"]["jobTemplate"]}
-    for name, group in of_kind(manifests, "JobSet").items():
-        (job,) = group["spec"]["replicatedJobs"]
-        found[name] = {"kind": "Job", "metadata": group["metadata"], **job["template"]}
+    for name, pods in of_kind(manifests, "PodTemplate").items():
+        found[name] = {"kind": "Job", "metadata": pods["metadata"], "spec": {"template": pods["template"]}}
     return found
 
 
