@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy import dashboards, rules, sims
+from deploy import config, dashboards, rules, sims
 from deploy.helm import chart
 
 
@@ -34,4 +34,6 @@ def bring(files: Mapping[Path, str], command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(bring(sims.files() | rules.files() | dashboards.files() | chart.files(), "make manifests"))
+    sys.exit(
+        bring(config.files() | sims.files() | rules.files() | dashboards.files() | chart.files(), "make manifests")
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def files() -> dict[Path, str]:
     documents = _documents()
     defaults = _parametrised(documents)
     _placed(documents)
+    _summed(documents)
     templates = {TARGET / "templates" / name: template(group) for name, group in documents.items()}
     return {
         TARGET / "Chart.yaml": CHART,
@@ -63,9 +65,11 @@ def files() -> dict[Path, str]:
 
 def _documents() -> dict[str, list[Document]]:
     """What deploy/k8s and the components have, by the file of templates."""
-    base = yaml.safe_load((DEPLOY / "k8s" / "Kustomization").read_text())["resources"]
+    base = yaml.safe_load((DEPLOY / "k8s" / "Kustomization").read_text())
     # The namespace is that of the release, which is there before it.
-    documents = {name: kustomizations.read(DEPLOY / "k8s" / name) for name in base if "namespace" not in name}
+    names = [name for name in base["resources"] if "namespace" not in name]
+    documents = {name: kustomizations.read(DEPLOY / "k8s" / name) for name in names}
+    kustomizations.add_config(DEPLOY / "k8s", base, documents)
     for document in documents["sims.yaml"]:
         domain = document.manifest["metadata"]["labels"]["newt.dev/domain"]
         document.conditions.append(ref(f"domains.{domain}.enabled"))
@@ -142,7 +146,34 @@ def _placed(documents: dict[str, list[Document]]) -> None:
             if name == component:
                 reference = {"configMapRef": {"name": f"{name}-settings"}}  # last, so that it wins
                 pod["containers"][0]["envFrom"].append(Maybe(f".Values.{value}.settings", [reference]))
-    documents["settings.yaml"] = [_settings(value, name) for value, name in SERVICES.items()]
+    for value, name in SERVICES.items():
+        documents[f"config-{name}-settings.yaml"] = [_settings(value, name)]
+
+
+def _summed(documents: dict[str, list[Document]]) -> None:
+    """Gives pods a sum of the ConfigMaps that they read: what has changed there starts them anew."""
+    files = {document.name: name for name, group in documents.items() for document in group}
+    for document in [document for group in documents.values() for document in group]:
+        pod = _pod(document.manifest)
+        if pod is None or document.manifest["kind"] == "CronJob":
+            continue
+        read = [files[f"ConfigMap/{name}"] for name in dict.fromkeys(_config_names(pod))]
+        texts = [f'(include (print $.Template.BasePath "/{name}") .)' for name in read]
+        annotations = document.manifest["spec"]["template"]["metadata"].setdefault("annotations", {})
+        annotations["newt.dev/config"] = Raw(f"{{{{ print {' '.join(texts)} | sha256sum }}}}")
+
+
+def _config_names(tree: Any) -> Iterator[str]:
+    """Names of the ConfigMaps that a part of a pod refers to, whatever the conditions."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key in ("configMapRef", "configMap"):
+                yield value["name"]
+            else:
+                yield from _config_names(value)
+    elif isinstance(tree, list | Maybe):
+        for item in tree.items if isinstance(tree, Maybe) else tree:
+            yield from _config_names(item)
 
 
 def _pod(manifest: Any) -> Any:

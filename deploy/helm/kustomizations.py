@@ -1,7 +1,7 @@
 """What kustomize's components change, under conditions of a chart.
 
-Knows as much of kustomize as the chart's components need: resources, images with a tag, JSON patches and removed
-objects. A test compares what Helm makes of it with what kustomize itself makes.
+Knows as much of kustomize as the chart's components need: resources, generated ConfigMaps, images with a tag, JSON
+patches and removed objects. A test compares what Helm makes of it with what kustomize itself makes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from deploy import config
 from deploy.helm.trees import Document, Either, Maybe, Tree, When, changed
 
 
@@ -37,16 +38,32 @@ def add(component: Path, condition: str, documents: dict[str, list[Document]]) -
         ComponentError: It has what this module does not know.
     """
     content = yaml.safe_load((component / "kustomization.yaml").read_text())
-    unknown = content.keys() - {"apiVersion", "kind", "resources", "patches", "images"}
+    unknown = content.keys() - {"apiVersion", "kind", "resources", "configMapGenerator", "patches", "images"}
     if unknown:
         raise ComponentError(f"{component.name}: {sorted(unknown)}")
     for resource in content.get("resources", []):
         documents[f"{component.name}-{resource}"] = read(component / resource, condition)
+    add_config(component, content, documents, condition)
     present = [document for group in documents.values() for document in group]
     for image in content.get("images", []):
         _tag(present, image["name"], image["newTag"], condition)
     for patch in content.get("patches", []):
         _patch(present, patch, condition, component.name)
+
+
+def add_config(
+    folder: Path, kustomization: dict[str, Any], documents: dict[str, list[Document]], *conditions: str
+) -> None:
+    """Adds the ConfigMaps that a kustomization generates, each in a file of its own, by whose text pods know a change.
+
+    Args:
+        folder: Where the kustomization lies.
+        kustomization: Its content.
+        documents: As in `add`.
+        conditions: Expressions of Helm's.
+    """
+    for manifest in config.generated(kustomization, folder):
+        documents[f"config-{manifest['metadata']['name']}.yaml"] = [Document(manifest, list(conditions))]
 
 
 def _tag(documents: list[Document], name: str, tag: str, condition: str) -> None:

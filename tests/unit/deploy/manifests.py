@@ -39,6 +39,9 @@ COMPONENTS = (
     "jobset",
 )
 
+# At the end of a name: kustomize's letters and digits.
+HASH = re.compile(r"-[2456789bcdfghkmt]{10}$")
+
 Manifest = dict[str, Any]
 
 
@@ -66,6 +69,15 @@ def combined(*names: str) -> list[Manifest]:
 
 
 def kustomized(folder: Path) -> list[Manifest]:
+    """What `kubectl apply -k FOLDER` sends, but for the hashes in names of ConfigMaps."""
+    manifests = hashed(folder)
+    text = yaml.safe_dump_all(manifests)
+    for name in of_kind(manifests, "ConfigMap"):
+        text = text.replace(name, re.sub(HASH, "", name))
+    return list(yaml.safe_load_all(text))
+
+
+def hashed(folder: Path) -> list[Manifest]:
     """What `kubectl apply -k FOLDER` sends."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")

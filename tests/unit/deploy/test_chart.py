@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tarfile
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from test_manifest_schemas import VERSIONS, validate
 import newt
 from deploy.helm import chart
 from deploy.helm.values import SWITCHES
+from newt.tasks.domains import DOMAINS
 
 CHART = DEPLOY / "chart"
 LAPTOP = yaml.safe_load((CHART / "values-laptop.yaml").read_text())
 HOST = "newt.example.com"
+SUM = "newt.dev/config"
 # As the components of deploy/components are written: whoever uses those has to change them.
 NAMES = {"ingress": {"host": HOST}, "gateway": {"host": HOST}}
 
@@ -92,6 +95,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
             "values": {"sims": {"settings": {"NEWT_SIM_DRAIN_S": "30"}}},
             "upgrade": {"planner": {"replicas": {"max": 9}}, "domains": {"atari": {"enabled": False}}},
         },
+        "reconfigured": {**install, "values": {}, "upgrade": {"redis": {"maxmemory": "4gb"}}},
         "documented": {**install, "values": yaml.safe_load(DOCUMENTED)},
         "elsewhere": {**install, "values": switched_on(*EVERYTHING), "namespace": "elsewhere"},
         **{name: {**install, "values": values} for name, (values, _) in INSTALLED.items()},
@@ -111,14 +115,18 @@ def plain(objects: list[Manifest]) -> dict[str, Manifest]:
         assert metadata["labels"].pop("app.kubernetes.io/managed-by", "Helm") == "Helm"
         for mark in ("meta.helm.sh/release-name", "meta.helm.sh/release-namespace"):
             metadata.get("annotations", {}).pop(mark, None)
-        if not metadata.get("annotations", True):
-            del metadata["annotations"]
+        # Kustomize has a hash in the names of ConfigMaps instead.
+        template = manifest.get("spec", {}).get("template", {})
+        template.get("metadata", {}).get("annotations", {}).pop(SUM, None)
+        for annotated in (metadata, template.get("metadata", {})):
+            if not annotated.get("annotations", True):
+                del annotated["annotations"]
     return by_name(objects)
 
 
 def installed(done: dict[str, dict[str, Any]], name: str) -> dict[str, Manifest]:
     assert "error" not in done[name], done[name]["error"]
-    return plain(done[name]["objects"])
+    return plain(copy.deepcopy(done[name]["objects"]))
 
 
 def test_helm_finds_no_fault(done: dict[str, dict[str, Any]]) -> None:
@@ -201,6 +209,19 @@ def test_an_upgrade_changes_what_has_changed(done: dict[str, dict[str, Any]]) ->
     removed = {path.rpartition("/")[2] for path in done["upgraded"]["removed"]}
     assert removed == {"sim-atari", "sim-settings"}
     assert not [name for name in objects if "atari" in name]
+
+
+def test_what_a_config_map_says_reaches_the_pods_that_read_it(done: dict[str, dict[str, Any]]) -> None:
+    patches = {
+        path.rpartition("/v1/namespaces/newt/")[2]: patch for path, patch in done["reconfigured"]["patches"].items()
+    }
+    changed = {path: patch for path, patch in patches.items() if "poddisruptionbudgets" not in path}
+    assert set(changed) == {"configmaps/redis", "statefulsets/redis"}
+    assert set(changed["statefulsets/redis"]["spec"]["template"]["metadata"]["annotations"]) == {SUM}
+    every = of_kind(done["everything"]["objects"], "Deployment", "StatefulSet")
+    assert len(every) == len(DOMAINS) + 3
+    for name, workload in every.items():
+        assert len(workload["spec"]["template"]["metadata"]["annotations"][SUM]) == 64, name
 
 
 def test_another_namespace(done: dict[str, dict[str, Any]]) -> None:

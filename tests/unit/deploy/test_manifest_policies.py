@@ -64,6 +64,13 @@ def containers(manifests: list[Manifest]) -> list[tuple[str, Manifest, Manifest]
     return found
 
 
+def restore(component: str) -> Manifest:
+    """The Job that restores a backup, with the name that `kubectl apply -f` gives the learner's ConfigMap."""
+    text = (DEPLOY / "components" / component / "restore.yaml").read_text()
+    manifest: Manifest = yaml.safe_load(re.sub(r"\bCONFIG\b", "learner", text))
+    return manifest
+
+
 def environment(manifests: list[Manifest], container: Manifest) -> dict[str, str]:
     """Variables of a container; those that the cluster fills in are a number."""
     maps = of_kind(manifests, "ConfigMap")
@@ -381,7 +388,7 @@ def test_the_backup_overlay_reads_what_the_learner_has_and_no_more() -> None:
     reads = ("backup", "redis", 6379)
     assert arrows(built, "Ingress") == ARROWS | SCRAPED | {reads}
     assert arrows(built, "Egress") == ARROWS | NAMES | {reads, ("backup", "kube-system", 53)}
-    restoring = yaml.safe_load((DEPLOY / "components" / "backup" / "restore.yaml").read_text())
+    restoring = restore("backup")
     test_pods_meet_the_restricted_profile([restoring])
     (claim,) = workloads(built)["learner"]["spec"]["volumeClaimTemplates"]
     read_only = []
@@ -405,9 +412,7 @@ def test_the_backup_overlay_reads_what_the_learner_has_and_no_more() -> None:
 
 def test_a_backup_in_a_bucket_needs_keys_and_no_volume() -> None:
     built = overlay("backup-s3")
-    plain, restoring = (
-        yaml.safe_load((DEPLOY / "components" / name / "restore.yaml").read_text()) for name in ("backup", "backup-s3")
-    )
+    plain, restoring = restore("backup"), restore("backup-s3")
     test_pods_meet_the_restricted_profile([restoring])
     job = workloads(built)["backup"]
     places = []
