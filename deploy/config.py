@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent / "k8s"
 TARGET = FOLDER / "config.yaml"
 
 HEADER = """\
-# Everything that is not secret. Written by `make manifests` from config/ and Kustomization: change those, not this file.
+# Everything that is not secret. Written by `make manifests` from config/ and Kustomization: change those, not this one.
 """
 
 

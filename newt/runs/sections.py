@@ -287,7 +287,7 @@ class ResourcesSpec(Section):
         ge=1,
         le=64,
         description="Machines that the processes are spread over, the learner's included; must divide processes. "
-        "On each of the others a training node must run (docs/deployment.md).",
+        "In Kubernetes the learner makes the others; elsewhere a training node must run on each (docs/deployment.md).",
     )
     compile: bool | None = Field(
         None,

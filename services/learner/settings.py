@@ -79,6 +79,15 @@ class LearnerSettings(ServiceSettings):
         description="host:port of this learner at which the training processes of a run over several nodes meet. It "
         "has no authentication: open it to training nodes alone.",
     )
+    node_template: str = Field(
+        "",
+        description="PodTemplate of Kubernetes by which the learner makes the further nodes of a run, as a JobSet; "
+        "empty: somebody else starts them. Needs the extra kubernetes. See docs/deployment.md.",
+    )
+    node_queue: str = Field(
+        "", description="LocalQueue of Kueue in which these JobSets wait for their turn; empty: none."
+    )
+    node_namespace: str = Field("newt", description="Namespace of the PodTemplate, the queue and the JobSets.")
     rank_timeout_s: float = Field(
         180.0,
         gt=0,

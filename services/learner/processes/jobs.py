@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -105,6 +105,7 @@ class JobKeeper(ABC):
         self._held: dict[str, _Held] = {}
         self._unsettled: set[str] = set()
         self._delays: dict[str, _Delay] = {}
+        self._waiting: set[str] = set()  # their turn has come, but something is not there yet
         self._changed = threading.Condition()
         self._woken = self._stopping = self._repaired = False
         self._begun = self._finished = 0  # looks
@@ -186,7 +187,7 @@ class JobKeeper(ABC):
 
     @abstractmethod
     def blocked(self, job_id: str, reason: str) -> None:
-        """Says in the record of an open job why it is not going on."""
+        """Says in the record of an open job why it is not going on; empty: it is."""
 
     @abstractmethod
     def repair(self) -> None:
@@ -195,6 +196,10 @@ class JobKeeper(ABC):
     @abstractmethod
     def audit(self) -> None:
         """Reads all records, so that those are known that cannot be read."""
+
+    def waits_for(self, job_id: str, role: str) -> str | None:
+        """What must be there before a process of a job starts, and is not; the job keeps its place meanwhile."""
+        return None
 
     def settle(self, job_id: str) -> None:  # noqa: B027 - nothing to do for many
         """Clears up after an ended job without processes; is repeated until it succeeds."""
@@ -237,6 +242,7 @@ class JobKeeper(ABC):
             self.repair()
             self._repaired = True
         phases = self.open_jobs()
+        self._waiting &= {job_id for job_id, phase in phases.items() if phase is not Phase.ENDED}
         for job_id, held in list(self._held.items()):
             with self._alone(job_id, phases):
                 if phases.get(job_id) is Phase.ACTIVE and held.stopping_since is None:
@@ -246,7 +252,7 @@ class JobKeeper(ABC):
         # Jobs that were active before come first: their work is under way.
         for wanted in (Phase.ACTIVE, Phase.QUEUED):
             for job_id, phase in phases.items():
-                room = len(self._held) < self._limit
+                room = len(self._held) + len(self._waiting - {job_id}) < self._limit
                 if room and phase is wanted and job_id not in self._held and self._due(job_id):
                     with self._alone(job_id, phases):
                         self._launch(job_id)
@@ -301,6 +307,10 @@ class JobKeeper(ABC):
             path = self.log_path(job_id, role)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("ab").close()
+        if self._must_wait(job_id, roles):
+            self._waiting.add(job_id)
+            return
+        self._waiting.discard(job_id)
         request_id = self.request_id(job_id)
         attempt = self.begin(job_id)
         if attempt is None:
@@ -317,6 +327,19 @@ class JobKeeper(ABC):
         self._held[job_id] = _Held(attempt, request_id, children, budget)
         self._delays.pop(job_id, None)
         self._log(job_id).info("job_started", attempt=attempt, request_id=request_id)
+
+    def _must_wait(self, job_id: str, roles: Iterable[str]) -> bool:
+        """Whether something is not there yet; says so in the record."""
+        reasons = (self.waits_for(job_id, role) for role in roles)
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is None:
+            return False
+        before = self._delays.get(job_id)
+        if before is None or before.reason != reason:
+            self._log(job_id).info("job_waits", reason=reason)
+            self.blocked(job_id, reason)
+        self._delays[job_id] = _Delay(time.monotonic() + RETRY_S, RETRY_S, reason)
+        return True
 
     def _spawn(self, job_id: str, attempt: int, role: str) -> Child:
         module, *arguments = self.command(job_id, attempt, role)
@@ -349,10 +372,11 @@ class JobKeeper(ABC):
             self.fail(job_id, held.attempt, f"the {' and the '.join(held.children)} ended without a result")
             self._again()
         for role in sorted(held.crashed):
-            if self._due(job_id):
+            if self._due(job_id) and not self._must_wait(job_id, [role]):
                 held.children[role] = self._spawn(job_id, held.attempt, role)
                 held.crashed.discard(role)
-                self._delays.pop(job_id, None)
+                if self._delays.pop(job_id, None) is not None:
+                    self.blocked(job_id, "")
 
     def _wind_down(self, job_id: str, held: _Held) -> None:
         """Stops the processes of an ended job."""

@@ -17,6 +17,7 @@ from services.learner import metrics
 from services.learner.checkpoints.folder import CheckpointFolder
 from services.learner.processes.jobs import JobKeeper, Phase
 from services.learner.processes.needed_sims import needed_domains, needed_hosts
+from services.learner.processes.node_sets import NodeSets
 from services.learner.records.broken import BrokenRecordError
 from services.learner.records.runs import BLOCKED, TRAINERS_LIFE
 from services.learner.records.store import Records
@@ -61,7 +62,22 @@ class RunKeeper(JobKeeper):
         )
         self._records, self._runs, self._history = records, records.runs, records.history
         self._on_ended = on_ended
+        self._nodes: NodeSets | None = None
+        if settings.node_template:
+            self._nodes = NodeSets(settings, lambda: self._runs.states(unfinished=True), self.wake)
         self._shown = 0.0
+
+    def start(self) -> None:
+        """Begins, with the runs, and their nodes, that an earlier learner left."""
+        super().start()
+        if self._nodes is not None:
+            self._nodes.start()
+
+    def stop(self) -> None:
+        """Stops all processes; nodes wait for the next learner."""
+        if self._nodes is not None:
+            self._nodes.stop()
+        super().stop()
 
     def open_jobs(self) -> dict[str, Phase]:
         """Phases of the runs that have not ended."""
@@ -83,6 +99,13 @@ class RunKeeper(JobKeeper):
     def roles_of(self, job_id: str) -> tuple[str, ...]:
         """One process for an algorithm that learns where the simulators are stepped, else trainer and collector."""
         return ONE_PROCESS if self._runs.get(job_id).spec.model_free() else TWO_PROCESSES
+
+    def waits_for(self, job_id: str, role: str) -> str | None:
+        """The further nodes, without which trainers would wait in vain and crash."""
+        if self._nodes is None or role != "trainer":
+            return None
+        nodes = self._runs.get(job_id).spec.resources.nodes
+        return self._nodes.waits_for(job_id, nodes - 1) if nodes > 1 else None
 
     def request_id(self, job_id: str) -> str | None:
         """The request that started a run, or resumed it last."""

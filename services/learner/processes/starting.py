@@ -18,6 +18,7 @@ from services.learner import acting
 from services.learner.checkpoints.fine_tuning import adopt
 from services.learner.checkpoints.library import hold
 from services.learner.processes.learner import Learner
+from services.learner.processes.node_sets import require_nodes
 from services.learner.processes.quotas import within_quotas
 from services.learner.records.runs import new_id
 
@@ -32,7 +33,7 @@ def start_run(learner: Learner, spec: RunSpec) -> Run:
         spec: As asked for.
 
     Raises:
-        InvalidInputError: Simulators, demonstrations or weights that it needs are not there; names the field.
+        InvalidInputError: Simulators, nodes, demonstrations or weights that it needs are not there; names the field.
         NotFoundError: The checkpoint that it starts from is not there.
         PreconditionError: That checkpoint's agent cannot act here.
         ExhaustedError: It would exceed a quota of whoever asks.
@@ -41,6 +42,8 @@ def start_run(learner: Learner, spec: RunSpec) -> Run:
     """
     settings, records = learner.settings, learner.records
     settings.require_sims({task.domain for task in spec.task_list()})
+    if spec.resources.nodes > 1:
+        require_nodes(settings)
     learner.demo_sets.require_usable(spec.demos.sets)
     source = learner.library.resolve(spec.init_from, "init_from") if spec.init_from is not None else None
     if source is not None:

@@ -93,13 +93,12 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 
 def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """Whatever makes pods; for a CronJob and a JobSet of one the Job that it makes."""
+    """Whatever makes pods; for a CronJob the Job that it makes, and for a PodTemplate one of its pods."""
     found = of_kind(manifests, "Deployment", "StatefulSet", "Job")
     for name, cron in of_kind(manifests, "CronJob").items():
         found[name] = {"kind": "Job", "metadata": cron["metadata"], **cron["spec"]["jobTemplate"]}
-    for name, group in of_kind(manifests, "JobSet").items():
-        (job,) = group["spec"]["replicatedJobs"]
-        found[name] = {"kind": "Job", "metadata": group["metadata"], **job["template"]}
+    for name, pods in of_kind(manifests, "PodTemplate").items():
+        found[name] = {"kind": "Job", "metadata": pods["metadata"], "spec": {"template": pods["template"]}}
     return found
 
 

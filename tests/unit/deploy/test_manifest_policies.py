@@ -97,11 +97,14 @@ def test_pods_meet_the_restricted_profile(manifests: list[Manifest]) -> None:
 
 
 def test_pods_have_no_rights_in_the_cluster(manifests: list[Manifest]) -> None:
+    """But for the learner with the component `jobset`; test_jobset.py says which."""
+    makes_nodes = bool(of_kind(manifests, "PodTemplate"))
     accounts = of_kind(manifests, "ServiceAccount")
     for name, pod, _ in containers(manifests):
-        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["automountServiceAccountToken"] is (makes_nodes and name == "learner"), name
         assert accounts[pod["serviceAccountName"]]["automountServiceAccountToken"] is False, name
-    assert not of_kind(manifests, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+    rights = of_kind(manifests, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+    assert set(rights) == ({"nodes"} if makes_nodes else set())
 
 
 def test_images_are_of_one_version(manifests: list[Manifest]) -> None:

@@ -12,7 +12,7 @@ from manifests import COMPONENTS, DEPLOY, OVERLAYS, Manifest, base, combined, ov
 VERSIONS = ("1.29.0", "1.34.0")
 # Their schemas come with their operators.
 FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1", "keda.sh/v1alpha1"}
-FOREIGN |= {"jobset.x-k8s.io/v1alpha2", "kueue.x-k8s.io/v1beta1"}
+FOREIGN |= {"kueue.x-k8s.io/v1beta1"}
 
 
 def validate(manifests: list[Manifest], version: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kubernetes_api import Cluster
 from learner_stack import wait_until
 
 from newt.local.redis_server import RedisServer
@@ -96,6 +97,47 @@ def test_a_cancelled_run_loses_its_processes_and_makes_room(
     wait_until(lambda: records.runs.get(second).state.active, "the next run")
     assert records.runs.get(first).state is RunState.CANCELLED
     records.runs.cancel(second)
+
+
+def test_a_run_has_processes_when_its_nodes_run_and_keeps_its_place_until_then(
+    records: Records, settings: LearnerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster()
+    (tmp_path / "kubeconfig").write_text(cluster.kubeconfig())
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    template = {"spec": {"containers": [{"name": "node", "command": ["node"]}]}}
+    cluster.objects["/api/v1/namespaces/newt/podtemplates/node"] = {"template": template}
+    keeper = RunKeeper(records, settings.model_copy(update={"node_template": "node", "node_queue": "newt"}))
+    resources = SPEC.resources.model_copy(update={"processes": 2, "nodes": 2})
+    run_id = new_id(SPEC)
+    records.runs.create(run_id, SPEC.model_copy(update={"resources": resources}), settings.folder.run(run_id))
+    later = _submit(keeper, settings)
+    keeper.start()
+    try:
+        wait_until(lambda: "JobSet" in (records.runs.get(run_id).progress.waiting_on or ""), "waiting is told")
+        ((path, found),) = [item for item in cluster.objects.items() if "/jobsets/" in item[0]]
+        assert records.runs.get(run_id).state is records.runs.get(later).state is RunState.QUEUED
+        found["status"] = {"replicatedJobsStatus": [{"name": "node", "ready": 1}]}
+        wait_until(lambda: set(keeper.pids(run_id)) == set(TWO_PROCESSES), "both processes")
+        wait_until(lambda: "JobSet" not in (records.runs.get(run_id).progress.waiting_on or ""), "no more waiting")
+        # A trainer that died because its nodes did waits for them; the collector goes on.
+        found["status"] = {}
+        first = keeper.pids(run_id)
+        os.kill(first["trainer"], signal.SIGKILL)
+        wait_until(lambda: "not all pods" in (records.runs.get(run_id).progress.waiting_on or ""), "waiting is told")
+        assert _alive(first["collector"])
+        found["status"] = {"replicatedJobsStatus": [{"name": "node", "ready": 1}]}
+        wait_until(lambda: keeper.pids(run_id)["trainer"] != first["trainer"], "a new trainer")
+        wait_until(lambda: "JobSet" not in (records.runs.get(run_id).progress.waiting_on or ""), "no more waiting")
+        records.runs.cancel(run_id)
+        keeper.wake()
+        wait_until(lambda: path in cluster.removed, "the end of the nodes")
+        wait_until(lambda: records.runs.get(later).state.active, "the next run")
+    finally:
+        records.runs.cancel(later)
+        keeper.stop()
+        cluster.shutdown()
+        cluster.server_close()
 
 
 def test_processes_end_with_their_keeper_and_the_next_one_goes_on(records: Records, settings: LearnerSettings) -> None:
