@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes /opt/newt, the virtual environment of one image: ours and what it needs, in the versions of constraints/.
 #   EXTRA            the extra of pyproject.toml that the image is for
-#   EXTRAS           more extras, separated by commas: otel
+#   EXTRAS           more extras, separated by commas: otel, kubernetes
 #   TORCH            "cpu" or "cuda" insists on that build of torch, "cu126" and the like on one for a CUDA version, from
 #                    an index that has it; empty takes what the package index has
 #   TORCH_INDEX_URL  another index to look for torch in

@@ -76,13 +76,17 @@ class NodeSets:
         self._asked: dict[str, int] = {}
         self._waits_for: dict[str, str | None] = {}
         self._client: ApiClient | None = None
+        self._missing = missing("kubernetes", "kubernetes")
         self._told = ""
         self._over, self._look = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="node-sets", daemon=True)
 
     def start(self) -> None:
         """Begins to look after the JobSets."""
-        self._thread.start()
+        if self._missing is None:
+            self._thread.start()
+        else:
+            log.warning("node_sets_wait", reason=self._missing)
 
     def stop(self) -> None:
         """Ends that; the JobSets stay as they are."""
@@ -98,6 +102,8 @@ class NodeSets:
             run_id: Whose nodes; they are made if there are none.
             nodes: How many, without the learner's.
         """
+        if self._missing is not None:
+            return f"{nodes} further nodes: {self._missing}"
         with self._lock:
             if run_id not in self._asked:
                 self._asked[run_id] = nodes

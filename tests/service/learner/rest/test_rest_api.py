@@ -41,6 +41,7 @@ def test_openapi_describes_every_field(alone: LearnerStack) -> None:
         ({"tasks": ["mujoco-ant"], "algorithm": {"pretraining": True}}, "algorithm.pretraining"),  # it has no expert
         ({**RUN, "batch": 1}, "batch"),
         ({"tasks": ["walker-walk"]}, "tasks"),  # its domain has no simulator here
+        ({**RUN, "resources": {"processes": 2, "nodes": 2}}, "resources.nodes"),  # none could join
     ],
 )
 def test_bad_requests_name_the_field(alone: LearnerStack, request_body: dict[str, Any], field: str) -> None:

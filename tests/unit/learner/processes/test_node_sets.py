@@ -198,3 +198,8 @@ def test_a_run_that_no_node_could_join_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(extras.util, "find_spec", lambda module: None)
     with pytest.raises(InvalidInputError, match=r"resources\.nodes: .* pip install 'newt\[kubernetes\]'"):
         require_nodes(SETTINGS)
+    # One of before, when the library was there, waits.
+    nodes = Nodes()
+    nodes.sets.start()
+    assert "pip install 'newt[kubernetes]'" in str(nodes.sets.waits_for(RUN, 1))
+    nodes.sets.stop()
