@@ -287,7 +287,8 @@ class ResourcesSpec(Section):
         ge=1,
         le=64,
         description="Machines that the processes are spread over, the learner's included; must divide processes. "
-        "In Kubernetes the learner makes the others; elsewhere a training node must run on each (docs/deployment.md).",
+        "On each of the others runs a training node, which you start, or in Kubernetes the learner "
+        "(docs/deployment.md).",
     )
     compile: bool | None = Field(
         None,
