@@ -1,8 +1,14 @@
-"""A run whose updates are compiled: begun without code, gone on with it, also after a death."""
+"""A run whose updates are compiled: begun without code, gone on with it, also after a death.
+
+The trainers trace without generating code, which takes minutes, and not at a low priority: what is tested is when they
+change.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +20,14 @@ from newt.agent.checkpoints import load_checkpoint
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 MANY = 1_000_000  # more than it makes before it is cancelled
+TRACED = """
+import sys
+if "services.learner.training.trainer" in sys.orig_argv:
+    from newt.agent import code_maker
+    from services.learner.training.update_code import UpdateCode
+    code_maker.NICENESS = 0
+    UpdateCode.backend = "aot_eager"
+"""
 
 
 def events(directory: Path, name: str) -> list[dict[str, object]]:
@@ -28,9 +42,11 @@ def compiled(stack: LearnerStack, run_id: str) -> list[bool]:
     return [load_checkpoint(folder / f"{name}.safetensors").info["compiled"] for name in names]
 
 
-def test_code_comes_at_a_checkpoint_and_is_kept(tmp_path: Path) -> None:
+def test_code_comes_at_a_checkpoint_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(TRACED)  # which Python imports when it starts
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     with stored_stack(tmp_path) as stack:
-        run_id = submit(stack, MANY, 0, compile=True)
+        run_id = submit(stack, MANY, 80, compile=True)
         directory = Path(stack.get(f"/runs/{run_id}")["directory"])
         wait_until(lambda: bool(stack.get(f"/runs/{run_id}/checkpoints")["checkpoints"]), "a checkpoint", 300)
         assert compiled(stack, run_id)[0] is False  # made before there was code
