@@ -17,6 +17,7 @@ import numpy as np
 
 from bench import agents, processes
 from bench.baselines.padded_groups import padded
+from bench.episodes import noise
 from bench.figures import Figure, Spread, Value
 from bench.load.meters import cpu_seconds
 from bench.measure import Candidate, Effort, duration_ratio, interleaved
@@ -58,14 +59,7 @@ def _episodes(tasks: list[Task], rows: int) -> Iterator[Episode]:
     rng = np.random.default_rng(0)
     for number in range(max(2, rows // sum(task.episode_length for task in tasks))):
         for task in tasks:
-            T = task.episode_length
-            yield Episode(
-                f"{task.name}-{number}",
-                task.name,
-                rng.standard_normal((T + 1, task.obs_dim), np.float32),
-                rng.uniform(-1, 1, (T, task.action_dim)).astype(np.float32),
-                rng.random(T, np.float32),
-            )
+            yield noise(task, number, rng)
 
 
 def _in_process(

@@ -21,6 +21,7 @@ import numpy as np
 import redis as redis_client
 
 from bench import agents, machine, memory, processes
+from bench.episodes import noise
 from bench.load.meters import cpu_seconds, gauge
 from bench.load.traffic import HORIZON, RUN
 from newt import logs
@@ -43,14 +44,7 @@ def episodes(rows: int) -> Iterator[Episode]:
         for task in tasks:
             if left[task.name]:
                 left[task.name] -= 1
-                T = task.episode_length
-                yield Episode(
-                    f"{task.name}-{left[task.name]}",
-                    task.name,
-                    rng.standard_normal((T + 1, task.obs_dim), np.float32),
-                    rng.uniform(-1, 1, (T, task.action_dim)).astype(np.float32),
-                    rng.random(T, np.float32),
-                )
+                yield noise(task, left[task.name], rng)
 
 
 def measure(rows: int, home: Path) -> dict[str, Any]:
