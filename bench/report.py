@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 _BEGIN, _END = "<!-- figures: begin (written by python -m bench) -->", "<!-- figures: end -->"
 
 _NAMED = ("python", "torch", "grpcio", "gymnasium", "torchrl")  # Versions named on the page; the file has more.
+# Files of before told these once, of whatever was measured last: of the other subjects that says nothing.
+_TOLD_ONCE = ("commit", "date", "machine.", "versions.")
 
 
 def store(path: Path, subject: str, figures: Sequence[Figure], effort: Effort, load_before: float) -> None:
-    """Replaces one subject's keys in the results file; other subjects keep theirs, with their own commit and date.
+    """Replaces one subject's keys in the results file; others keep theirs, with their own machine, commit and load.
 
     Args:
         path: File to create or update.
@@ -31,16 +34,9 @@ def store(path: Path, subject: str, figures: Sequence[Figure], effort: Effort, l
         effort: How thoroughly they were taken.
         load_before: Load of the machine before the subject ran.
     """
-    values = read(path)
-    kept = {key: value for key, value in values.items() if not key.startswith(f"{subject}.")}
-    about = machine.describe()
-    kept |= about
-    kept |= {
-        f"{subject}.commit": about["commit"],
-        f"{subject}.date": about["date"],
-        f"{subject}.effort": effort.level,
-        f"{subject}.load_before": round(load_before, 2),
-    }
+    kept = {key: value for key, value in read(path).items() if not key.startswith((f"{subject}.", *_TOLD_ONCE))}
+    about = {**machine.describe(), "effort": effort.level, "load_before": round(load_before, 2)}
+    kept |= {f"{subject}.{key}": value for key, value in about.items()}
     for figure in figures:
         kept |= figure.flat()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,18 +67,20 @@ def update_page(page: Path, values: Mapping[str, Any]) -> None:
 
 
 def _markdown(values: Mapping[str, Any]) -> str:
-    packages = ", ".join(f"{name} {values[f'versions.{name}']}" for name in _NAMED)
+    subjects = [key.removesuffix(".effort") for key in values if key.endswith(".effort")]
+    machines = {subject: _machine(values, subject) for subject in subjects}
+    letters = dict(zip(dict.fromkeys(filter(None, machines.values())), string.ascii_uppercase, strict=False))
+    letter = {subject: letters.get(described, "unknown") for subject, described in machines.items()}
     lines = [
-        f"{values['machine.processor']}, {values['machine.cores']} cores, {values['machine.memory_gb']} GB"
-        f"; {packages}.",
+        *(f"- **{letter}**: {described}." for described, letter in letters.items()),
         "",
-        "| Subject | Commit | Date | Effort | Load before |",
-        "|---|---|---|---|---|",
+        "| Subject | Machine | Commit | Date | Effort | Load before |",
+        "|---|---|---|---|---|---|",
     ]
-    for subject in (key.removesuffix(".effort") for key in values if key.endswith(".effort")):
+    for subject in subjects:
         about = [values[f"{subject}.{name}"] for name in ("commit", "date", "effort", "load_before")]
-        lines.append(f"| {subject} | {' | '.join(map(str, about))} |")
-    lines += ["", "| Figure | Ours | Plain | Ratio (quartiles) | Goal | |", "|---|---|---|---|---|---|"]
+        lines.append(f"| {subject} | {letter[subject]} | {' | '.join(map(str, about))} |")
+    lines += ["", "| Figure | Ours | Plain | Ratio (quartiles) | Goal | | Machine |", "|---|---|---|---|---|---|---|"]
     for key in (name.removesuffix(".unit") for name in values if name.endswith(".unit")):
         if key.startswith(domain_table.PREFIX):
             continue
@@ -95,8 +93,18 @@ def _markdown(values: Mapping[str, Any]) -> str:
             ours, plain = (f"{values[f'{key}.{side}']:g} {unit}" for side in ("ours", "plain"))
         else:
             ours, plain, ratio = f"{values[key]:g} {unit}", "", ""
-        lines.append(f"| `{key}` | {ours} | {plain} | {ratio} | {goal} | {met} |")
+        cells = (f"`{key}`", ours, plain, ratio, goal, met, letter[key.partition(".")[0]])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n" + domain_table.markdown(values)
+
+
+def _machine(values: Mapping[str, Any], subject: str) -> str:
+    """Where a subject was measured, and with what; empty where it was stored before files told that of each."""
+    if f"{subject}.machine.processor" not in values:
+        return ""
+    processor, cores, memory_gb = (values[f"{subject}.machine.{name}"] for name in ("processor", "cores", "memory_gb"))
+    packages = ", ".join(f"{name} {values[f'{subject}.versions.{name}']}" for name in _NAMED)
+    return f"{processor}, {cores} cores, {memory_gb} GB; {packages}"
 
 
 def show(figures: Sequence[Figure], console: Console) -> None:

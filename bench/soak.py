@@ -1,4 +1,4 @@
-"""More than an hour of one run on a whole local stack, and what its processes hold on to: `python -m bench.soak --help`.
+"""More than an hour of one run on a whole local stack, and what its processes hold on to (python -m bench.soak --help).
 
 Four cheap tasks with a small ring: it is full after some minutes, and from then on nothing has a reason to grow. What
 grows all the same is the slope of the table, which goes to docs/reliability.md.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from bench import registry, report
+from bench import machine, registry, report
 from bench.figures import Spread, Value
 from bench.measure import Candidate, Effort, duration_ratio, interleaved, rate_ratio
 
@@ -35,8 +36,53 @@ def test_a_subject_replaces_its_own_keys_only(tmp_path: Path) -> None:
     values = report.read(path)
     assert "a.old" not in values
     assert (values["a.new"], values["b.x"], values["b.x.met"], values["a.load_before"]) == (5.0, 2.0, False, 0.25)
-    assert values["commit"]
-    assert values["machine.cores"] >= 1
+    assert values["a.commit"]
+    assert values["b.machine.cores"] >= 1
+
+
+def test_each_subject_keeps_the_machine_that_it_was_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, effort, here = tmp_path / "latest.json", Effort("full"), machine.describe()
+    figure = {name: Value(f"{name}.x", "", "s", Spread.of([1.0])) for name in "abcd"}
+    for subject, processor, commit in (("a", "First", "1"), ("b", "Second", "2"), ("c", "First", "3")):
+        about = here | {"machine.processor": processor, "machine.cores": 8, "machine.memory_gb": 16.0, "commit": commit}
+        monkeypatch.setattr(machine, "describe", about.copy)
+        report.store(results, subject, [figure[subject]], effort, 0.5)
+    values = report.read(results)
+    assert [values[f"{subject}.machine.processor"] for subject in "abc"] == ["First", "Second", "First"]
+    assert [values[f"{subject}.commit"] for subject in "abc"] == ["1", "2", "3"]
+    text = _page(tmp_path, results)
+    assert "- **A**: First, 8 cores, 16.0 GB; python" in text
+    assert "- **B**: Second, 8 cores, 16.0 GB; python" in text
+    assert "**C**" not in text
+    assert [_cells(text, f"`{subject}.x`")[-1] for subject in "abc"] == ["A", "B", "A"]
+    assert [_cells(text, subject)[1:3] for subject in "abc"] == [["A", "1"], ["B", "2"], ["A", "3"]]
+
+
+def test_a_file_that_told_the_machine_once_is_read_and_claims_no_machine_for_its_other_subjects(
+    tmp_path: Path,
+) -> None:
+    results = tmp_path / "latest.json"
+    old = {"machine.processor": "Old", "machine.cores": 2, "machine.memory_gb": 8.0, "versions.python": "3.11.0"}
+    of_a = {"a.commit": "1", "a.date": "2026-01-01", "a.effort": "full", "a.load_before": 0.0, "a.x": 2.0}
+    results.write_text(json.dumps({**old, **of_a, "a.x.unit": "s", "commit": "2", "date": "2026-02-01"}))
+    assert _cells(_page(tmp_path, results), "`a.x`")[-1] == "unknown"
+    report.store(results, "b", [Value("b.x", "", "s", Spread.of([1.0]))], Effort("full"), 0.0)
+    values = report.read(results)
+    assert not {*old, "commit", "date"} & set(values)
+    text = _page(tmp_path, results)
+    assert (_cells(text, "a")[1:3], _cells(text, "`a.x`")[-1]) == (["unknown", "1"], "unknown")
+    assert (_cells(text, "b")[1], _cells(text, "`b.x`")[-1]) == ("A", "A")
+    assert "Old" not in text
+
+
+def test_every_stored_figure_tells_its_machine() -> None:
+    values = report.read(report.RESULTS)
+    subjects = {key.partition(".")[0] for key in values}
+    assert subjects <= set(registry.SUBJECTS)
+    for name in ("commit", "date", "load_before", "machine.processor", "machine.cores", "versions.torch"):
+        assert {subject for subject in subjects if f"{subject}.{name}" not in values} == set()
 
 
 def test_unknown_subjects_are_refused() -> None:
@@ -56,8 +102,8 @@ def test_the_page_gets_the_table_of_the_results(tmp_path: Path) -> None:
     for _ in range(2):  # Writing it again changes nothing.
         report.update_page(page, report.read(results))
         text = page.read_text()
-        assert "| `a.x` | 10 steps/s | 2.5 steps/s | 4.00 (4 to 4) | >= 5 | **missed** |" in text
-        assert "| `a.y` | 1 s |  |  | <= 1.5 | met |" in text
+        assert "| `a.x` | 10 steps/s | 2.5 steps/s | 4.00 (4 to 4) | >= 5 | **missed** | A |" in text
+        assert "| `a.y` | 1 s |  |  | <= 1.5 | met | A |" in text
         assert "old" not in text
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
@@ -65,3 +111,16 @@ def test_the_page_gets_the_table_of_the_results(tmp_path: Path) -> None:
     page.write_text("no marks")
     with pytest.raises(ValueError, match="must contain the lines"):
         report.update_page(page, report.read(results))
+
+
+def _page(folder: Path, results: Path) -> str:
+    page = folder / "page.md"
+    page.write_text("<!-- figures: begin (written by python -m bench) -->\n<!-- figures: end -->\n")
+    report.update_page(page, report.read(results))
+    return page.read_text()
+
+
+def _cells(text: str, first: str) -> list[str]:
+    """The cells of the row that begins with `first`."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return next(row for row in rows if row[0] == first)
