@@ -15,21 +15,27 @@ _M_ARENA_MAX = -8
 # Below it are the batches and messages of ordinary runs, which come again at once: they are kept and reused.
 LARGE_BYTES = 4 << 20
 KEPT_BYTES = 32 << 20
+# Of a process that has no batches, and weights now and then, in chunks of 1 MiB.
+SMALL_BYTES = 256 << 10
 # Heaps that the threads share: each keeps the most that it ever held, and a gRPC server has dozens of threads.
 ARENAS = 2
 
 
-def return_large_blocks() -> None:
-    """Has blocks of more than LARGE_BYTES go back to the system when they are freed; call once, before threads start.
+def return_large_blocks(large_bytes: int = LARGE_BYTES, kept_bytes: int = KEPT_BYTES) -> None:
+    """Has large blocks go back to the system when they are freed; call once, before threads start.
 
     By default glibc raises that threshold to whatever was freed last, up to 32 MiB, so that one batch of 100 MB leaves
     the heap, and each thread's own, larger for as long as the process lives. Threads share ARENAS heaps from now on.
     Other C libraries are left as they are.
+
+    Args:
+        large_bytes: Blocks of more than that are large.
+        kept_bytes: How much of what is free at a heap's end stays there.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, large_bytes)
+        mallopt(_M_TRIM_THRESHOLD, kept_bytes)
         mallopt(_M_ARENA_MAX, ARENAS)
 
 

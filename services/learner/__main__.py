@@ -13,7 +13,7 @@ import structlog
 
 from newt import __version__, logs, spans
 from newt.errors import NewtError
-from newt.memory import return_large_blocks
+from newt.memory import SMALL_BYTES, return_large_blocks
 from newt.security import SecurityError, SecuritySettings, redis_address
 from newt.wire.addresses import bare_host, host_port
 from newt.wire.metrics import BUILD
@@ -44,7 +44,7 @@ def main() -> int:
         return 2
     logs.configure("learner", settings.log_level)
     spans.export("learner")
-    return_large_blocks()
+    return_large_blocks(SMALL_BYTES, SMALL_BYTES)
     try:
         lock = _lock(settings)
         rest = _bind(settings.host, settings.port)
