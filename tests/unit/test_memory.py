@@ -33,6 +33,31 @@ with tempfile.NamedTemporaryFile() as told:
     print(len(re.findall("<heap nr", told.read().decode())))
 """
 
+# Chunks of weights that come and go in a thread, and something small behind them that stays.
+CHUNKS = """
+import sys, threading
+from newt.memory import SMALL_BYTES, resident_bytes, return_large_blocks
+return_large_blocks(*[SMALL_BYTES] * 2 if sys.argv[1] == "small" else [])
+stays = []
+def work():
+    chunks = [b"x" * (1 << 20) for _ in range(24)]
+    stays.extend(b"y" * 2000 for _ in range(100))
+before = resident_bytes()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print((resident_bytes() - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_what_lies_behind_chunks_of_weights_does_not_keep_their_memory() -> None:
+    def kept_mib(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", CHUNKS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert kept_mib("small") < 4 < 16 < kept_mib("as for batches")
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_threads_share_few_heaps() -> None:
