@@ -10,7 +10,7 @@
 #
 # Images made here (all from the machine's own package mirror, none pulled):
 #   debian:bookworm-slim  python:3.11-slim-bookworm  redis:7-bookworm (also redis:7)
-#   prom/prometheus:v2.42.0 (also :latest)  haproxy:2.6-bookworm (if asked for)
+#   prom/prometheus:v2.42.0 (also :latest)  haproxy:2.6-bookworm and prom/alertmanager:v0.25.0 (if asked for)
 # They are STAND-INS with the layout of the public images, not the public images.
 #
 # No registry host is written in this file.  The package mirror, pip settings and CA certificates
@@ -20,8 +20,8 @@
 #
 # Environment (all optional):
 #   LOCAL_DOCKER_STATE    where everything lives                     [/var/lib/local-docker]
-#   LOCAL_DOCKER_IMAGES   what to build   ["python redis prometheus"; "" builds none]; also "haproxy" and "wheels":
-#                         newt/python-wheels, Python with LOCAL_DOCKER_WHEELS for pip to find, to build our images in
+#   LOCAL_DOCKER_IMAGES   what to build   ["python redis prometheus"; "" builds none]; also "haproxy", "alertmanager" and
+#                         "wheels": newt/python-wheels, Python with LOCAL_DOCKER_WHEELS for pip to find, to build our images in
 #   LOCAL_DOCKER_WHEELS   folder of wheels that the package index does not have: torch for the CPU      [none]
 #   LOCAL_DOCKER_COMPOSE2 1: also install compose v2 as a CLI plugin, 0: do not          [1]
 set -euo pipefail
@@ -254,6 +254,25 @@ DOCKERFILE
   say "image prom/prometheus:v2.42.0"
 }
 
+make_alertmanager() {
+  have_image prom/alertmanager:v0.25.0 && return 0
+  # Only the binaries, under their public names, and their templates of messages; the web UI is not in the package.
+  build -t prom/alertmanager:v0.25.0 - <<DOCKERFILE || die "alertmanager image failed"
+FROM $BASE
+RUN cd /tmp && apt-get update -qq && apt-get download -qq prometheus-alertmanager && dpkg-deb -x prometheus-alertmanager_*.deb x \\
+ && mv x/usr/bin/prometheus-alertmanager /usr/bin/alertmanager && mv x/usr/bin/amtool /usr/bin/ \\
+ && mkdir -p /usr/share/prometheus && mv x/usr/share/prometheus/alertmanager /usr/share/prometheus/ \\
+ && rm -rf /tmp/* /var/lib/apt/lists/* && mkdir -p /alertmanager && chown 65534:65534 /alertmanager
+USER 65534:65534
+WORKDIR /alertmanager
+VOLUME /alertmanager
+EXPOSE 9093
+ENTRYPOINT ["/bin/alertmanager"]
+CMD ["--config.file=/etc/alertmanager/alertmanager.yml","--storage.path=/alertmanager"]
+DOCKERFILE
+  say "image prom/alertmanager:v0.25.0"
+}
+
 make_haproxy() {
   have_image haproxy:2.6-bookworm && return 0
   build -t haproxy:2.6-bookworm - <<DOCKERFILE || die "haproxy image failed"
@@ -300,7 +319,7 @@ case ${1:-start} in
   rebuild)
     start_engine
     docker image rm -f prom/prometheus:v2.42.0 prom/prometheus:latest redis:7-bookworm redis:7 \
-      python:3.11-slim-bookworm "$BASE" >/dev/null 2>&1 || true
+      prom/alertmanager:v0.25.0 haproxy:2.6-bookworm python:3.11-slim-bookworm "$BASE" >/dev/null 2>&1 || true
     rm -rf "$CACHE"; start ;;
   purge)
     stop

@@ -1,27 +1,44 @@
-"""compose.yaml on a real Docker engine: builds the images, brings the stack up, trains, stops.
+"""compose.yaml on a real Docker engine: builds the images, brings the stack up, trains, alerts, backs up, stops.
 
 Skipped without an engine. The first build takes many minutes; tests/support/compose_stack.py says what it needs.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from compose_stack import (
+    ALERTMANAGER,
     BUILD_TIMEOUT_S,
     OURS,
     ROOT,
     TASKS,
     TINY_RUN,
     ComposeStack,
+    require,
     running_stack,
     wait_for,
 )
 
 import newt
+from newt.local.ports import free_port
+
+RECEIVER = """
+import http.server
+
+class Posts(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        print(self.rfile.read(int(self.headers["Content-Length"])).decode().strip(), flush=True)
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("", 8080), Posts).serve_forever()
+"""
 
 
 def normal(name: str) -> str:
@@ -118,6 +135,58 @@ def test_a_run_trains_shows_its_metrics_and_leaves_a_checkpoint(stack: ComposeSt
     assert newest["updates"] >= 20
     listing = stack.container("learner").exec_run(["find", f"/data/runs/{run_id}", "-size", "+100k"])
     assert newest["name"] in listing.output.decode()
+
+
+def test_a_backup_is_restored_into_another_stack(stack: ComposeStack, tmp_path: Path) -> None:
+    """By the commands of docs/compose.md."""
+    os.chown(tmp_path, 10001, 10001)
+    settings = {"NEWT_COMPOSE_BACKUPS": str(tmp_path)}
+    made = stack.compose("run", "--rm", "backup", timeout_s=120, **settings)
+    (backup,) = tmp_path.iterdir()
+    place, _, held = made.strip().partition(": ")
+    assert place == f"/backups/{backup.name}"
+    assert held.startswith("1 runs, ")
+    (run,) = stack.rest.get("/runs").raise_for_status().json()["runs"]
+    with running_stack(["redis"], settings=settings, suffix="-other") as other:
+        restored = other.compose("run", "--rm", "backup", "restore", place, timeout_s=120)
+        assert restored.strip() == f"restored {place}: {held}"
+        other.compose("up", "--no-build", "--detach", "--wait", "replay", "learner", timeout_s=300)
+        there, here = ({**each.run(run["id"]), "links": None} for each in (other, stack))
+        assert there == here
+        (*_, newest) = here_all = (
+            stack.rest.get(f"/runs/{run['id']}/checkpoints").raise_for_status().json()["checkpoints"]
+        )
+        assert other.rest.get(f"/runs/{run['id']}/checkpoints").raise_for_status().json()["checkpoints"] == here_all
+        file = f"/runs/{run['id']}/checkpoints/{newest['name']}"
+        assert other.rest.get(file).raise_for_status().content == stack.rest.get(file).raise_for_status().content
+
+
+def test_an_alert_reaches_a_receiver(stack: ComposeStack) -> None:
+    """From a record in Redis that nobody can read, by way of replay, Prometheus and the profile `alerts`."""
+    require(stack.client, ALERTMANAGER)
+    settings = {"NEWT_COMPOSE_ALERT_WEBHOOK": "http://receiver:8080/alerts"}
+    settings["NEWT_COMPOSE_ALERTMANAGER_PORT"] = str(free_port())
+
+    def redis(*command: str) -> str:
+        output: bytes = stack.container("redis").exec_run(["redis-cli", *command]).output
+        return output.decode().strip()
+
+    with stack.beside("receiver", RECEIVER) as receiver:
+
+        def fired() -> list[dict[str, str]]:
+            posts = [json.loads(line) for line in receiver.logs(stderr=False).decode().splitlines()]
+            alerts = [alert["labels"] for post in posts for alert in post["alerts"] if alert["status"] == "firing"]
+            return [labels for labels in alerts if labels["alertname"] == "NewtReplayBrokenRecords"]
+
+        stack.compose("--profile", "alerts", "up", "--detach", "--wait", "alertmanager", timeout_s=60, **settings)
+        try:
+            assert redis("hset", "newt:replay:1:buffer:broken:meta", "incarnation", "1", "next", "nonsense") == "2"
+            assert redis("sadd", "newt:replay:1:spaces", "buffer:broken") == "1"
+            assert {labels["job"] for labels in wait_for(fired, "the alert at the receiver", 90)} == {"replay"}
+        finally:
+            redis("srem", "newt:replay:1:spaces", "buffer:broken")
+            redis("del", "newt:replay:1:buffer:broken:meta")
+    assert stack.container("alertmanager").attrs["RestartCount"] == 0
 
 
 def test_a_service_that_dies_comes_back(stack: ComposeStack) -> None:

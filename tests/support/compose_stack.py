@@ -33,6 +33,7 @@ BASES = {  # as in .env.example
     "NEWT_REDIS_IMAGE": "redis:7.2.11-bookworm",
     "NEWT_PROMETHEUS_IMAGE": "prom/prometheus:v2.53.1",
 }
+ALERTMANAGER = os.environ.get("NEWT_ALERTMANAGER_IMAGE", "prom/alertmanager:v0.28.1")
 TASKS = ("mujoco-reacher", "pygame-coinrun")  # the score of both differs from episode to episode in the worst of hands
 # A model that two cores train and plan with while nine containers run.
 TINY_MODEL = {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32}
@@ -109,12 +110,18 @@ class ComposeStack:
         project: Compose's name of the stack.
         rest: The learner's REST API.
         prometheus: Prometheus' API.
+        environment: What compose is told.
     """
 
     client: docker.DockerClient
     project: str
     rest: httpx.Client
     prometheus: httpx.Client
+    environment: dict[str, str]
+
+    def compose(self, *arguments: str, timeout_s: float, **settings: str) -> str:
+        """What docker compose prints, asked about this stack; with more settings of .env.example."""
+        return compose(*arguments, environment={**self.environment, **settings}, timeout_s=timeout_s)
 
     def container(self, service: str) -> Container:
         """The one container of a service."""
@@ -183,6 +190,23 @@ class ComposeStack:
         state = self.container(service).attrs["State"]
         return bool(state["Running"] and state.get("Health", {"Status": "healthy"})["Status"] == "healthy")
 
+    @contextmanager
+    def beside(self, name: str, program: str) -> Iterator[Container]:
+        """A Python program in a container that the others reach by a name."""
+        container = self.client.containers.run(
+            self.container("replay").image.id,
+            ["-c", program],
+            entrypoint=["python"],
+            name=f"{self.project}-{name}",
+            detach=True,
+            init=True,
+        )
+        try:
+            self._network().connect(container.id, aliases=[name])
+            yield container
+        finally:
+            container.remove(force=True, v=True)
+
     def _network(self) -> Any:
         return self.client.networks.get(f"{self.project}_default")
 
@@ -194,6 +218,7 @@ def running_stack(
     stopped: Sequence[str] = (),
     files: Sequence[Path] = (),
     settings: dict[str, str] | None = None,
+    suffix: str = "",
 ) -> Iterator[ComposeStack]:
     """A stack of its own, which leaves nothing behind.
 
@@ -202,10 +227,11 @@ def running_stack(
         stopped: Which to make without starting them.
         files: Compose files on top of compose.yaml.
         settings: More settings of .env.example.
+        suffix: Tells a second stack from the first, at the same time.
     """
     client = engine()
     require(client, *(os.environ.get(variable, image) for variable, image in BASES.items()))
-    project = f"newt-test-{os.getpid()}"
+    project = f"newt-test-{os.getpid()}{suffix}"
     rest, prometheus = free_port(), free_port()
     environment = {
         "COMPOSE_PROJECT_NAME": project,
@@ -231,9 +257,10 @@ def running_stack(
             httpx.Client(base_url=f"http://127.0.0.1:{rest}", timeout=30) as rest_client,
             httpx.Client(base_url=f"http://127.0.0.1:{prometheus}", timeout=30) as prometheus_client,
         ):
-            yield ComposeStack(client, project, rest_client, prometheus_client)
+            yield ComposeStack(client, project, rest_client, prometheus_client, environment)
     finally:
-        compose("--profile", "all", "down", "--volumes", "--timeout", "20", environment=environment, timeout_s=200)
+        profiles = ("--profile", "all", "--profile", "alerts")
+        compose(*profiles, "down", "--volumes", "--timeout", "20", environment=environment, timeout_s=200)
 
 
 if __name__ == "__main__":  # CI builds while other tests run; what fails here, the tests of images show
