@@ -5,7 +5,7 @@
 #   docker build --target sim --build-arg EXTRA=sim-metaworld --build-arg DOMAINS=metaworld --build-arg PACKAGES=libosmesa6 .
 #
 # compose.yaml has the arguments of every image: `docker compose build sim-metaworld`. Needs BuildKit.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 # The image to build in; another one than to run in may bring package caches or an index's settings.
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from compose_stack import (
-    ALERTMANAGER,
     BUILD_TIMEOUT_S,
+    IMAGES,
     OURS,
     ROOT,
     TASKS,
@@ -163,7 +163,7 @@ def test_a_backup_is_restored_into_another_stack(stack: ComposeStack, tmp_path: 
 
 def test_an_alert_reaches_a_receiver(stack: ComposeStack) -> None:
     """From a record in Redis that nobody can read, by way of replay, Prometheus and the profile `alerts`."""
-    require(stack.client, ALERTMANAGER)
+    require(stack.client, IMAGES["NEWT_ALERTMANAGER_IMAGE"])
     settings = {"NEWT_COMPOSE_ALERT_WEBHOOK": "http://receiver:8080/alerts"}
     settings["NEWT_COMPOSE_ALERTMANAGER_PORT"] = str(free_port())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from compose_stack import BASES, BUILD_TIMEOUT_S, build, engine, require, wait_for
+from compose_stack import BUILD_TIMEOUT_S, IMAGES, build, engine, require, wait_for
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 from docker.models.images import Image
@@ -37,7 +37,7 @@ def client() -> docker.DockerClient:
     client = engine()
     wanted = [service for service in sizes.services() if not has_meshes(client, service)]
     if os.environ.get("NEWT_TEST_BUILD") != "0":
-        require(client, *(os.environ.get(name, BASES[name]) for name in ("NEWT_BUILD_IMAGE", "NEWT_PYTHON_IMAGE")))
+        require(client, IMAGES["NEWT_BUILD_IMAGE"], IMAGES["NEWT_PYTHON_IMAGE"])
         root = Path(client.info()["DockerRootDir"])  # elsewhere, if the engine has a machine of its own
         free_gb = shutil.disk_usage(root if root.exists() else "/").free / 1e9
         if free_gb < DISK_GB:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from compose_stack import (
     BUILD_TIMEOUT_S,
+    IMAGES,
     ROOT,
     TINY_RUN,
     ComposeStack,
@@ -26,7 +26,6 @@ from services.learner.processes.sim_containers import ON_DEMAND, SimContainers
 from services.learner.settings import LearnerSettings
 
 IDLE_S = 3.0
-HAPROXY = os.environ.get("NEWT_HAPROXY_IMAGE", "haproxy:2.8.10")
 RUN = {**TINY_RUN, "evaluation": {"episodes_per_task": 0, "videos": False}}
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(BUILD_TIMEOUT_S + 600)]
@@ -103,7 +102,7 @@ def test_a_container_that_does_not_exist_is_named_with_its_profile(
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
-    require(engine(), HAPROXY)
+    require(engine(), IMAGES["NEWT_HAPROXY_IMAGE"])
     impatient = tmp_path_factory.mktemp("compose") / "impatient.yaml"
     impatient.write_text('services: {learner: {environment: {NEWT_LEARNER_DEPENDENCY_TIMEOUT_S: "20"}}}\n')
     with running_stack(

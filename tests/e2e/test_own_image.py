@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from compose_stack import BASES, BUILD_TIMEOUT_S, ROOT, build, compose, engine, require
+from compose_stack import BUILD_TIMEOUT_S, IMAGES, ROOT, build, compose, engine, require
 from docker.errors import ImageNotFound
 
 from newt.own.images import BASE_IMAGE
@@ -64,7 +64,7 @@ def newt(folder: Path, *arguments: str) -> str:
 def test_a_task_of_ones_own_is_served_by_its_image(tmp_path: Path) -> None:
     client = engine()
     if os.environ.get("NEWT_TEST_BUILD") != "0":
-        require(client, *(os.environ.get(name, BASES[name]) for name in ("NEWT_BUILD_IMAGE", "NEWT_PYTHON_IMAGE")))
+        require(client, IMAGES["NEWT_BUILD_IMAGE"], IMAGES["NEWT_PYTHON_IMAGE"])
         build("sim-mujoco", environment={})
     try:
         client.images.get(BASE_IMAGE)

@@ -1,12 +1,13 @@
 """compose.yaml on a real Docker engine, for tests: images, a stack of their own, faults.
 
 The base images of the Dockerfile and compose.yaml must be there, or a registry to get them from; NEWT_BUILD_IMAGE and
-the like (.env.example) name others. With NEWT_TEST_BUILD=0 our images are taken as they are.
+the like (.env.example) name others, such as stand-ins. With NEWT_TEST_BUILD=0 our images are taken as they are.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,12 @@ from newt.local.ports import free_port
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("replay", "learner", "planner", "sim-mujoco", "sim-miniarcade")
 SERVICES = ("redis", *OURS, "prometheus")
-BASES = {  # as in .env.example
-    "NEWT_BUILD_IMAGE": "python:3.11-slim-bookworm",
-    "NEWT_PYTHON_IMAGE": "python:3.11-slim-bookworm",
-    "NEWT_REDIS_IMAGE": "redis:7.2.11-bookworm",
-    "NEWT_PROMETHEUS_IMAGE": "prom/prometheus:v2.53.1",
+# Images of others, by their setting: as the environment says, or .env.example, with digest.
+IMAGES = {
+    name: os.environ.get(name, image)
+    for name, image in re.findall(r"^(NEWT_\w+_IMAGE)=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
 }
-ALERTMANAGER = os.environ.get("NEWT_ALERTMANAGER_IMAGE", "prom/alertmanager:v0.28.1")
+BASES = tuple(f"NEWT_{name}_IMAGE" for name in ("BUILD", "PYTHON", "REDIS", "PROMETHEUS"))
 TASKS = ("mujoco-reacher", "pygame-coinrun")  # the score of both differs from episode to episode in the worst of hands
 # A model that two cores train and plan with while nine containers run.
 TINY_MODEL = {"size": "XS", "latent_dim": 32, "encoder_dim": 32, "mlp_dim": 32}
@@ -230,7 +230,7 @@ def running_stack(
         suffix: Tells a second stack from the first, at the same time.
     """
     client = engine()
-    require(client, *(os.environ.get(variable, image) for variable, image in BASES.items()))
+    require(client, *(IMAGES[name] for name in BASES))
     project = f"newt-test-{os.getpid()}{suffix}"
     rest, prometheus = free_port(), free_port()
     environment = {
