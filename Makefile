@@ -79,7 +79,7 @@ fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff check --fix .
 
 ##@ Supply chain
-.PHONY: sbom audit hashes
+.PHONY: sbom audit audit-images hashes
 TOOLS := .venv-supply
 $(TOOLS)/.made: constraints/supply.txt | $(PYTHON)
 	$(PYTHON) -m venv $(TOOLS)
@@ -90,6 +90,8 @@ sbom: $(VENV)/.dev $(TOOLS)/.made ## What is installed in .venv as CycloneDX: bu
 	$(TOOLS)/bin/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json
 audit: $(TOOLS)/.made ## Known vulnerabilities of the versions in constraints.txt; asks PyPI
 	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+audit-images: ## Known vulnerabilities in the built images and those of others; needs Trivy or Grype
+	scripts/audit-images.sh
 hashes: $(TOOLS)/.made ## Hashes of all files of the pinned versions, from the package index: constraints/hashes.txt
 	UV=$(TOOLS)/bin/uv scripts/hashes.sh
 
