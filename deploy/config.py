@@ -41,7 +41,9 @@ def generated(kustomization: dict[str, Any], folder: Path) -> list[dict[str, Any
     """
     found = []
     for generator in kustomization.get("configMapGenerator", []):
+        options = generator["options"]
         unknown = generator.keys() - {"name", "namespace", "literals", "envs", "files", "options"}
+        unknown |= options.keys() - {"labels", "disableNameSuffixHash"}
         if unknown:
             raise GeneratorError(f"{folder}: a ConfigMap by {sorted(unknown)}")
         lines = list(generator.get("literals", []))
@@ -51,7 +53,7 @@ def generated(kustomization: dict[str, Any], folder: Path) -> list[dict[str, Any
         for entry in generator.get("files", []):
             key, _, name = entry.rpartition("=")
             data[key or Path(name).name] = (folder / name).read_text()
-        metadata = {"name": generator["name"], "namespace": generator["namespace"], **generator["options"]}
+        metadata = {"name": generator["name"], "namespace": generator["namespace"], "labels": options["labels"]}
         found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     return found
 

@@ -13,8 +13,8 @@ import yaml
 
 import newt
 from deploy.helm import kustomizations
-from deploy.helm.trees import Document, Maybe, Raw, When, changed, template
-from deploy.helm.values import SWITCHES, Value, ref, schema, values
+from deploy.helm.trees import Document, Each, Maybe, Raw, When, changed, template
+from deploy.helm.values import EXCLUSIVE, NEEDS, SWITCHES, Value, ref, schema, values
 
 DEPLOY = Path(__file__).resolve().parents[1]
 TARGET = DEPLOY / "chart"
@@ -26,8 +26,20 @@ PULL_SECRETS = (
 )
 IMAGES = "localhost/newt/"
 NAMESPACE = "newt"
-# Services of ours by the name that their values have, and the component of their pods.
-SERVICES = {"learner": "learner", "planner": "planner", "replay": "replay", "sims": "sim"}
+# Ends of the paths of fields that hold it; names of hosts have it as well.
+NAMESPACES = ("metadata/namespace", "RoleBinding/nodes/subjects/0/namespace", "data/NEWT_LEARNER_NODE_NAMESPACE")
+# The value of the nodes that pods may run on, by their component.
+NODES = {
+    "learner": "learner",
+    "node": "multiNode",
+    "planner": "planner",
+    "redis": "redis",
+    "replay": "replay",
+    "sim": "sims",
+}
+# The value with further settings of whoever reads a ConfigMap, by its name.
+SETTINGS = {"learner": "learner", "planner": "planner", "replay": "replay", "sim": "sims"}
+SHARDS = "(int .Values.replayShards.count)"
 
 CHART = f"""\
 # {WRITTEN}
@@ -51,6 +63,7 @@ def files() -> dict[Path, str]:
     """All of them but for values-laptop.yaml and NOTES.txt, which are written by hand."""
     documents = _documents()
     defaults = _parametrised(documents)
+    _certified(documents)
     _placed(documents)
     _summed(documents)
     templates = {TARGET / "templates" / name: template(group) for name, group in documents.items()}
@@ -111,13 +124,34 @@ def _own(path: str, leaf: Any) -> Any:
         name, _, tag = leaf.removeprefix(IMAGES).partition(":")
         chosen = "{{ .Values.image.tag | default .Chart.AppVersion }}"
         return Raw(f'"{{{{ .Values.image.registry }}}}/{name}:{tag.replace(newt.__version__, chosen)}"')
+    if path.startswith("ConfigMap/learner/data/") and re.search(r"-\d+\..*,", leaf):
+        return _numbered(leaf)
     if path == "ConfigMap/redis/data/redis.conf":
         return Raw(re.sub(r"(?<=\\nmaxmemory )\w+", "{{ .Values.redis.maxmemory }}", json.dumps(leaf)))
-    if path.endswith("metadata/namespace") and leaf == NAMESPACE:
+    if path.endswith(NAMESPACES) and leaf == NAMESPACE:
         return Raw("{{ .Release.Namespace }}")
-    hosts = re.sub(rf'(?<=[a-z])\.{NAMESPACE}(?=$|"|\.svc)', ".{{ .Release.Namespace }}", json.dumps(leaf))
+    hosts = re.sub(rf'(?<=[a-z])\.{NAMESPACE}(?=$|\\*"|\.svc)', ".{{ .Release.Namespace }}", json.dumps(leaf))
     queries = re.sub(rf'namespace=\\"{NAMESPACE}\\"', r'namespace=\\"{{ .Release.Namespace }}\\"', hosts)
     return leaf if queries == json.dumps(leaf) else Raw(queries)
+
+
+def _numbered(text: str) -> Raw:
+    """Addresses by number, as `replay-0.replay:50061,replay-1.replay:50061`: as many as there are replay services."""
+    first, *_ = text.split(",")
+    before, number, after = re.split(r"(?<=-)(\d+)(?=\.)", first)
+    numbers = f"untilStep {number} {SHARDS} 1"
+    comma = f"{{{{ if gt $n {number} }}}},{{{{ end }}}}"
+    return Raw(f'"{{{{ range $n := {numbers} }}}}{comma}{before}{{{{ $n }}}}{after}{{{{ end }}}}"')
+
+
+def _certified(documents: dict[str, list[Document]]) -> None:
+    """The certificate of the replay services names as many as there are."""
+    (certificate,) = (
+        document.manifest for group in documents.values() for document in group if document.name == "Certificate/replay"
+    )
+    names = certificate["spec"]["dnsNames"]
+    others = [name for name in names if not re.fullmatch(r"replay-\d+\.replay", str(name))]
+    certificate["spec"]["dnsNames"] = [*others, Each(f"until {SHARDS}", "replay-{{ $n }}.replay")]
 
 
 def _placed(documents: dict[str, list[Document]]) -> None:
@@ -132,21 +166,21 @@ def _placed(documents: dict[str, list[Document]]) -> None:
             if ".Values.image.registry" in str(container["image"]):
                 policy = Raw("{{ .Values.image.pullPolicy }}")
                 container[When(".Values.image.pullPolicy")] = {"imagePullPolicy": policy}
-        component = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
-        for value, name in {**SERVICES, "redis": "redis"}.items():
-            if name == component:
-                nodes = f".Values.{value}.nodeSelector"
-                if domain := manifest["metadata"]["labels"].get("newt.dev/domain"):
-                    nodes = f"(merge (dict) {ref(f'domains.{domain}.nodeSelector')} {nodes})"
-                pod[When(nodes)] = {"nodeSelector": Raw(f"{{{{ toJson {nodes} }}}}")}
-                for claim in manifest["spec"].get("volumeClaimTemplates", []):
-                    kind = f".Values.{value}.storage.class"
-                    claim["spec"][When(kind)] = {"storageClassName": Raw(f"{{{{ {kind} | quote }}}}")}
-        for value, name in SERVICES.items():
-            if name == component:
-                reference = {"configMapRef": {"name": f"{name}-settings"}}  # last, so that it wins
-                pod["containers"][0]["envFrom"].append(Maybe(f".Values.{value}.settings", [reference]))
-    for value, name in SERVICES.items():
+            for name, value in SETTINGS.items():
+                if {"configMapRef": {"name": name}} in container.get("envFrom", []):
+                    reference = {"configMapRef": {"name": f"{name}-settings"}}  # last, so that it wins
+                    container["envFrom"].append(Maybe(f".Values.{value}.settings", [reference]))
+        owner = NODES.get(manifest["metadata"]["labels"]["app.kubernetes.io/component"])
+        if owner is None:  # a backup runs on the learner's node
+            continue
+        nodes = f".Values.{owner}.nodeSelector"
+        if domain := manifest["metadata"]["labels"].get("newt.dev/domain"):
+            nodes = f"(merge (dict) {ref(f'domains.{domain}.nodeSelector')} {nodes})"
+        pod[When(nodes)] = {"nodeSelector": Raw(f"{{{{ toJson {nodes} }}}}")}
+        for claim in manifest.get("spec", {}).get("volumeClaimTemplates", []):
+            kind = f".Values.{owner}.storage.class"
+            claim["spec"][When(kind)] = {"storageClassName": Raw(f"{{{{ {kind} | quote }}}}")}
+    for name, value in SETTINGS.items():
         documents[f"config-{name}-settings.yaml"] = [_settings(value, name)]
 
 
@@ -155,7 +189,8 @@ def _summed(documents: dict[str, list[Document]]) -> None:
     files = {document.name: name for name, group in documents.items() for document in group}
     for document in [document for group in documents.values() for document in group]:
         pod = _pod(document.manifest)
-        if pod is None or document.manifest["kind"] == "CronJob":
+        # Others begin with what there is, and the pods of a Job may not be changed.
+        if pod is None or document.manifest["kind"] not in ("Deployment", "StatefulSet"):
             continue
         read = [files[f"ConfigMap/{name}"] for name in dict.fromkeys(_config_names(pod))]
         texts = [f'(include (print $.Template.BasePath "/{name}") .)' for name in read]
@@ -178,6 +213,8 @@ def _config_names(tree: Any) -> Iterator[str]:
 
 def _pod(manifest: Any) -> Any:
     """What a workload's pods are to be; None: it makes none."""
+    if manifest["kind"] == "PodTemplate":
+        return manifest["template"]["spec"]
     spec = manifest.get("spec", {})
     if manifest["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
@@ -209,11 +246,19 @@ def _checks() -> str:
             f'{{{{- fail "{path} is above {most}" }}}}',
             "{{- end }}",
         ]
-    lines += [
-        "{{- if and .Values.ingress.tls.enabled (not .Values.ingress.enabled) }}",
-        '{{- fail "ingress.tls.enabled needs ingress.enabled" }}',
-        "{{- end }}",
-    ]
+    for component, needed in NEEDS.items():
+        path, other = SWITCHES[component][0], SWITCHES[needed][0]
+        lines += [
+            f"{{{{- if and {ref(path)} (not {ref(other)}) }}}}",
+            f'{{{{- fail "{path} needs {other}" }}}}',
+            "{{- end }}",
+        ]
+    for path, other in ((SWITCHES[first][0], SWITCHES[second][0]) for first, second in EXCLUSIVE):
+        lines += [
+            f"{{{{- if and {ref(path)} {ref(other)} }}}}",
+            f'{{{{- fail "{path} and {other} exclude each other" }}}}',
+            "{{- end }}",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """What kustomize's components change, under conditions of a chart.
 
-Knows as much of kustomize as the chart's components need: resources, generated ConfigMaps, images with a tag, JSON
-patches and removed objects. A test compares what Helm makes of it with what kustomize itself makes.
+Knows as much of kustomize as the chart's components need: resources, generated ConfigMaps, components of components,
+images with a tag, JSON patches, removed objects and replacements. A test compares what Helm makes of it with what
+kustomize itself makes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import yaml
 
 from deploy import config
 from deploy.helm.trees import Document, Either, Maybe, Tree, When, changed
+
+KNOWN = {"apiVersion", "kind", "resources", "configMapGenerator", "components", "images", "patches", "replacements"}
+# Where names of ConfigMaps stand that get a hash; in a chart they get none.
+PASSED_BY = {"configurations"}
 
 
 class ComponentError(ValueError):
@@ -38,17 +43,21 @@ def add(component: Path, condition: str, documents: dict[str, list[Document]]) -
         ComponentError: It has what this module does not know.
     """
     content = yaml.safe_load((component / "kustomization.yaml").read_text())
-    unknown = content.keys() - {"apiVersion", "kind", "resources", "configMapGenerator", "patches", "images"}
+    unknown = content.keys() - KNOWN - PASSED_BY
     if unknown:
         raise ComponentError(f"{component.name}: {sorted(unknown)}")
     for resource in content.get("resources", []):
         documents[f"{component.name}-{resource}"] = read(component / resource, condition)
     add_config(component, content, documents, condition)
+    for name in content.get("components", []):
+        add(component / name, condition, documents)
     present = [document for group in documents.values() for document in group]
     for image in content.get("images", []):
         _tag(present, image["name"], image["newTag"], condition)
     for patch in content.get("patches", []):
         _patch(present, patch, condition, component.name)
+    for replacement in content.get("replacements", []):
+        _replace(present, replacement, condition, component.name)
 
 
 def add_config(
@@ -92,6 +101,27 @@ def _patch(documents: list[Document], patch: dict[str, Any], condition: str, com
                 _operate(document.manifest, operation, condition, component)
 
 
+def _replace(documents: list[Document], replacement: dict[str, Any], condition: str, component: str) -> None:
+    """Copies a part of one manifest into others, as it is by then."""
+    source = replacement["source"]
+    (origin,) = (document for document in documents if document.name == f"{source['kind']}/{source['name']}")
+    part = origin.manifest
+    for name in source["fieldPath"].split("."):
+        part = part[name]
+    for target in replacement["targets"]:
+        for document in documents:
+            if not _is_target(document.manifest, target["select"]):
+                continue
+            if condition not in document.conditions:
+                raise ComponentError(f"{component}: a replacement in {document.name}, which is there without it")
+            for path in target["fieldPaths"]:
+                *parents, last = path.split(".")
+                node = document.manifest
+                for name in parents:
+                    node = node[name]
+                node[last] = copy.deepcopy(part)
+
+
 def _is_target(manifest: Tree, target: dict[str, str]) -> bool:
     unknown = target.keys() - {"kind", "name", "labelSelector"}
     if unknown:
@@ -113,11 +143,14 @@ def _operate(manifest: Tree, operation: dict[str, Any], condition: str, componen
     *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
     node = manifest
     for part in parents:
-        node = node[int(part)] if isinstance(node, list) else node[part]
+        node = node[_position(node, part, component) if isinstance(node, list) else part]
     value = copy.deepcopy(operation.get("value"))
     kind = operation["op"]
     if isinstance(node, list) and kind == "add" and last == "-":
         node.append(Maybe(condition, [value]))
+    elif isinstance(node, list) and kind == "remove":
+        position = _position(node, last, component)
+        node[position] = Maybe(f"not {condition}", [node[position]])
     elif isinstance(node, dict) and kind in ("add", "replace") and last in node:
         node[last] = Either(condition, value, node[last])
     elif isinstance(node, dict) and kind == "add":
@@ -128,3 +161,11 @@ def _operate(manifest: Tree, operation: dict[str, Any], condition: str, componen
         node.setdefault(When(f"not {condition}"), {})[last] = node.pop(last)
     else:
         raise ComponentError(f"{component}: {kind} {operation['path']}")
+
+
+def _position(items: list[Tree], number: str, component: str) -> int:
+    """Of an item that has this number whatever the conditions."""
+    position = int(number)
+    if any(isinstance(item, Maybe) for item in items[: position + 1]):
+        raise ComponentError(f"{component}: item {number} of a list that has not always as many before it")
+    return position

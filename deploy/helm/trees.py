@@ -1,11 +1,12 @@
 """Manifests of which parts depend on the chart's values, and their texts as Helm templates.
 
-A tree is a manifest as YAML is parsed, with four additions:
+A tree is a manifest as YAML is parsed, with five additions:
 
 - `Raw(text)`: a scalar that is this text in the template, mostly `{{ ... }}`.
 - `Either(condition, then, other)`: one of two trees.
 - `When(condition)` as the key of a mapping: the mapping below it is a part of the one around, if the condition holds.
 - `Maybe(condition, items)` in a list: these items are some of the list's, if the condition holds.
+- `Each(numbers, text)` in a list: this text for each number of an expression's, which is `$n` in it.
 
 Conditions are expressions of Helm's language, such as `.Values.gpu.enabled`.
 """
@@ -55,6 +56,14 @@ class Maybe:
     items: list[Tree]
 
 
+@dataclass(frozen=True)
+class Each:
+    """Items of a list, one for each number."""
+
+    numbers: str
+    text: str
+
+
 @dataclass
 class Document:
     """A manifest with the conditions under which it is there at all."""
@@ -94,7 +103,7 @@ def changed(tree: Tree, change: Change, path: str) -> Tree:
         return items
     if isinstance(tree, Either):
         return Either(tree.condition, changed(tree.then, change, path), changed(tree.other, change, path))
-    return tree if isinstance(tree, Raw) else change(path, tree)
+    return tree if isinstance(tree, Raw | Each) else change(path, tree)
 
 
 def template(documents: list[Document]) -> str:
@@ -137,6 +146,8 @@ def _sequence(items: list[Tree]) -> Iterator[str]:
     for item in items:
         if isinstance(item, Maybe):
             yield from _conditional(item.condition, list(_sequence(item.items)))
+        elif isinstance(item, Each):
+            yield from (f"{{{{- range $n := {item.numbers} }}}}", f"- {item.text}", "{{- end }}")
         else:
             first, *others = _lines(item)
             if first.lstrip().startswith("{{-"):  # a condition trims what is before it: the dash must not be there

@@ -17,6 +17,7 @@ NAME: Schema = {"title": "name", "type": "string", "pattern": "^[a-z0-9]([a-z0-9
 NAMES: Schema = {"title": "names", "type": "array", "items": NAME}
 SWITCH: Schema = {"title": "true or false", "type": "boolean"}
 COUNT: Schema = {"title": "from 1 on", "type": "integer", "minimum": 1}
+SEVERAL: Schema = {"title": "from 2 on", "type": "integer", "minimum": 2}
 PORT: Schema = {"title": "port", "type": "integer", "minimum": 1, "maximum": 65535}
 CPU: Schema = {
     "title": "cores, as 2 or 500m",
@@ -30,10 +31,11 @@ BYTES: Schema = {
     "pattern": r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)$",
 }
 REDIS_BYTES: Schema = {"title": "bytes, as 3gb", "type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"}
+NETWORK: Schema = {"title": "network, as 10.0.0.0/8", "type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"}
 TEXTS: Schema = {"title": "texts by name", "type": "object", "additionalProperties": {"type": "string"}}
 POLICY: Schema = {"title": "empty, Always, IfNotPresent or Never", "enum": ["", "Always", "IfNotPresent", "Never"]}
 
-POD = "spec/template/spec"
+POD = "*template/spec"  # also of a PodTemplate, and of the Job that a CronJob makes
 CONTAINER = f"{POD}/containers/0"
 SCALERS = {"HorizontalPodAutoscaler": "Replicas", "ScaledObject": "ReplicaCount"}
 CLAIM = "spec/volumeClaimTemplates/0/spec"
@@ -77,23 +79,42 @@ def ref(path: str) -> str:
     return f"(index .Values {' '.join(json.dumps(part) for part in parts)})"
 
 
-# Components of deploy/components that are there if a value is true, in the order in which they are applied.
+# Components, by their paths from deploy/components, that are there if a value is true, in the order in which they are
+# applied. `laptop` is values-laptop.yaml; how many planners `planner-replicas` has are the values planner.replicas.
 SWITCHES = {
     "backup": ("backup.enabled", "A backup every night, into a volume (docs/deployment.md)."),
-    "gpu": ("gpu.enabled", "Learner and planners on GPUs, with the images whose tag ends in -cuda."),
+    "backup-s3": ("backup.s3.enabled", "They go into a bucket, not into a volume."),
+    "multi-node": (
+        "multiNode.enabled",
+        "Training on several nodes; the learner's storage class must be one that does ReadWriteMany.",
+    ),
+    "gpu": ("gpu.enabled", "Learner, planners and further nodes on GPUs, with the images whose tag ends in -cuda."),
     "keda": ("keda.enabled", "Planners by how long requests wait; needs KEDA and a Prometheus."),
+    "planner-replicas/spread": ("planner.spread", "Planners on different nodes, where there are some."),
     "served-models": ("servedModels.enabled", "Planners serve the agents in a volume, without a run."),
+    "replay-shards": (
+        "replayShards.enabled",
+        "Several replay services, each with a Redis of its own (docs/scaling.md).",
+    ),
     "external-redis": (
         "externalRedis.enabled",
         "No Redis here; its address comes from the Secret that redis.clientsSecret names.",
     ),
     "servicemonitor": ("serviceMonitor.enabled", "For the Prometheus operator: what to scrape, and the alerts."),
+    "../grafana": ("grafana.enabled", "Dashboards as a ConfigMap, for the sidecar of a Grafana."),
     "traces": ("traces.enabled", "Spans to an OpenTelemetry collector; needs images with the extra otel."),
     "ingress": ("ingress.enabled", "The REST API under a name, by an ingress controller; demands the API token."),
     "ingress-tls": ("ingress.tls.enabled", "A certificate for the ingress, by cert-manager."),
     "gateway": ("gateway.enabled", "The REST API under a name, by the Gateway API; demands the API token."),
     "mtls": ("mtls.enabled", "Mutual TLS between all services; needs cert-manager."),
+    "jobset": (
+        "jobSet.enabled",
+        "The learner makes the further nodes of each run; needs JobSet, Kueue and an image with the extra kubernetes.",
+    ),
 }
+# A component, and the one without which it is nothing.
+NEEDS = {"backup-s3": "backup", "ingress-tls": "ingress", "jobset": "multi-node"}
+EXCLUSIVE = (("replay-shards", "external-redis"),)
 
 
 def _resources(path: str, workload: str) -> Iterator[Value]:
@@ -147,9 +168,22 @@ def values() -> list[Value]:
         *_service("learner", "the learner"),
         *_resources("planner", "Deployment/planner"),
         *_replicas("planner", "planner"),
+        *_switched("planner-replicas/spread"),
         *_service("planner", "planners"),
-        *_resources("replay", "Deployment/replay"),
+        *_resources("replay", "*/replay"),
         *_service("replay", "replay"),
+        *_switched("replay-shards"),
+        Value(
+            "replayShards.count",
+            SEVERAL,
+            "How many; there may be more later, never fewer.",
+            (
+                "StatefulSet/replay/spec/replicas",
+                "StatefulSet/redis/spec/replicas",
+            ),
+            default=3,
+            source=3,
+        ),
         Value("redis.image", TEXT, "The image of Redis.", (f"StatefulSet/redis/{CONTAINER}/image",)),
         Value(
             "redis.maxmemory",
@@ -175,7 +209,7 @@ def values() -> list[Value]:
         *_switched("external-redis"),
         Value(
             "externalRedis.network",
-            TEXT,
+            NETWORK,
             "Network of that Redis, which the pods may talk to.",
             ("NetworkPolicy/external-redis/*/cidr",),
         ),
@@ -198,13 +232,46 @@ def values() -> list[Value]:
             template="{{ not .Values.apiToken.required }}",
         ),
         *_switched("gpu"),
-        Value("gpu.learner", COUNT, "GPUs of the learner.", (f"StatefulSet/learner/{CONTAINER}/*/nvidia.com/gpu",)),
+        Value(
+            "gpu.learner",
+            COUNT,
+            "GPUs of the learner, and of each further node.",
+            (f"StatefulSet/learner/{CONTAINER}/*/nvidia.com/gpu", f"*/node/{CONTAINER}/*/nvidia.com/gpu"),
+        ),
         Value("gpu.planner", COUNT, "GPUs of each planner.", (f"Deployment/planner/{CONTAINER}/*/nvidia.com/gpu",)),
         Value(
             "gpu.sharedMemory",
             BYTES,
             "Shared memory of the trainers of a run.",
-            (f"StatefulSet/learner/{POD}/volumes/2/emptyDir/sizeLimit",),
+            (
+                f"StatefulSet/learner/{POD}/volumes/2/emptyDir/sizeLimit",
+                f"*/node/{POD}/volumes/2/emptyDir/sizeLimit",
+            ),
+        ),
+        *_switched("multi-node"),
+        Value(
+            "multiNode.nodes",
+            SEVERAL,
+            "resources.nodes of the run, the learner's own among them; with jobSet, each run has its own number.",
+            ("Job/node/spec/completions", "Job/node/spec/parallelism"),
+            default=2,
+            source=1,
+            template="{{ sub (int .Values.multiNode.nodes) 1 }}",
+        ),
+        *_resources("multiNode", "*/node"),
+        *_placed("multiNode", "the further ones"),
+        *_switched("jobset"),
+        Value(
+            "jobSet.clusterQueue",
+            NAME,
+            "The ClusterQueue of Kueue, which is yours to make, with the quota.",
+            ("LocalQueue/newt/spec/clusterQueue",),
+        ),
+        Value(
+            "jobSet.network",
+            NETWORK,
+            "Network of the cluster's API, which the learner may then talk to.",
+            ("NetworkPolicy/learner-cluster/*/cidr",),
         ),
         *_switched("mtls"),
         *_switched("ingress"),
@@ -253,6 +320,27 @@ def values() -> list[Value]:
             "The PersistentVolumeClaim that they go to, which is yours to make.",
             ("CronJob/backup/*/volumes/1/persistentVolumeClaim/claimName",),
         ),
+        *_switched("backup-s3"),
+        Value(
+            "backup.s3.place",
+            {"title": "s3://BUCKET/PATH", "type": "string", "pattern": "^s3://[^/]+"},
+            "The bucket, and a path in it.",
+            ("CronJob/backup/*/env/0/value",),
+            default="s3://newt-backups/newt",
+            source="s3://newt-backups/newt",
+        ),
+        Value(
+            "backup.s3.secret",
+            NAME,
+            "Secret with the storage's address and keys (docs/deployment.md).",
+            ("CronJob/backup/*/envFrom/2/secretRef/name",),
+        ),
+        Value(
+            "backup.s3.network",
+            NETWORK,
+            "Network of the storage, which backups may talk to.",
+            ("NetworkPolicy/backup-s3/*/cidr",),
+        ),
         *_switched("traces"),
         Value(
             "traces.endpoint",
@@ -267,6 +355,7 @@ def values() -> list[Value]:
             "The label release that your Prometheus selects by.",
             ("ServiceMonitor/*/metadata/labels/release", "PrometheusRule/*/metadata/labels/release"),
         ),
+        *_switched("../grafana"),
         Value(
             "monitoring.namespace",
             NAME,

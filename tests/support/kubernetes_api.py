@@ -26,10 +26,12 @@ GROUPS = {
     "cert-manager.io/v1": {"Certificate": "certificates", "Issuer": "issuers"},
     "gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes"},
     "jobset.x-k8s.io/v1alpha2": {"JobSet": "jobsets"},
+    "kueue.x-k8s.io/v1beta1": {"LocalQueue": "localqueues"},
     "keda.sh/v1alpha1": {"ScaledObject": "scaledobjects"},
     "monitoring.coreos.com/v1": {"ServiceMonitor": "servicemonitors", "PrometheusRule": "prometheusrules"},
     "networking.k8s.io/v1": {"Ingress": "ingresses", "NetworkPolicy": "networkpolicies"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
+    "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tarfile
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 from helm_releases import helm
-from manifests import DEPLOY, Manifest, base, combined, of_kind, overlay
+from manifests import COMPONENTS, DEPLOY, Manifest, base, combined, of_kind, overlay
 from test_manifest_schemas import VERSIONS, validate
 
 import newt
 from deploy.helm import chart
-from deploy.helm.values import SWITCHES
+from deploy.helm.values import EXCLUSIVE, NEEDS, SWITCHES
 from newt.tasks.domains import DOMAINS
+from newt.wire.addresses import split_addresses
 
 CHART = DEPLOY / "chart"
 LAPTOP = yaml.safe_load((CHART / "values-laptop.yaml").read_text())
@@ -40,14 +42,27 @@ def switched_on(*components: str) -> dict[str, Any]:
     return values
 
 
+def with_needed(component: str) -> tuple[str, ...]:
+    """A component after the one that it is nothing without."""
+    return (NEEDS[component], component) if component in NEEDS else (component,)
+
+
 SECURED_GPU = ("gpu", "external-redis", "ingress", "ingress-tls", "mtls")
-EVERYTHING = tuple(SWITCHES)
+# But for the Redis that is not ours, which nothing can share with several replay services; and for the Job of the
+# further nodes, which the learner makes then.
+EVERYTHING = tuple(name for name in SWITCHES if name != "external-redis")
+OTHER_REDIS_AND_JOB = tuple(name for name in SWITCHES if name not in ("replay-shards", "jobset"))
 INSTALLED: dict[str, tuple[dict[str, Any], Callable[[], list[Manifest]]]] = {
     "defaults": ({}, base),
     "laptop": (LAPTOP, lambda: overlay("laptop")),
     "GPU, TLS, token, another Redis": (switched_on(*SECURED_GPU), lambda: combined(*SECURED_GPU)),
-    **{name: (switched_on(name), lambda name=name: combined(name)) for name in SWITCHES if name != "ingress-tls"},
+    "planner-replicas": (
+        {"planner": {"spread": True, "replicas": {"min": 3, "max": 12}}},
+        lambda: combined("planner-replicas"),
+    ),
+    **{name: (switched_on(*with_needed(name)), lambda name=name: combined(*with_needed(name))) for name in SWITCHES},
     "everything": (switched_on(*EVERYTHING), lambda: combined(*EVERYTHING)),
+    "another Redis and a Job": (switched_on(*OTHER_REDIS_AND_JOB), lambda: combined(*OTHER_REDIS_AND_JOB)),
 }
 (DOCUMENTED,) = re.findall(
     r"```yaml\n(# mine.yaml.*?)```", (DEPLOY.parent / "docs" / "deployment.md").read_text(), re.DOTALL
@@ -64,10 +79,42 @@ OWN = {
     "domains": {"atari": {"enabled": False}, "box2d": {"replicas": {"max": 2}, "nodeSelector": {"arch": "amd64"}}},
     "sims": {"nodeSelector": {"pool": "sims"}},
     "apiToken": {"secret": "token", "required": True},
-    "gpu": {"enabled": True, "learner": 4},
+    "gpu": {"enabled": True, "learner": 4, "sharedMemory": "9Gi"},
     "monitoring": {"namespace": "watchers"},
+    "multiNode": {
+        "enabled": True,
+        "nodes": 4,
+        "resources": {"limits": {"memory": "32Gi"}},
+        "nodeSelector": {"pool": "trainers"},
+    },
+    "replay": {"resources": {"limits": {"memory": "20Gi"}}},
+    "replayShards": {"enabled": True, "count": 5},
+    "mtls": {"enabled": True},
+    "backup": {
+        "enabled": True,
+        "s3": {"enabled": True, "place": "s3://mine/newt", "secret": "keys", "network": "10.2.0.0/16"},
+    },
+}
+MADE_NODES = {
+    **OWN,
+    "jobSet": {"enabled": True, "clusterQueue": "team", "network": "10.3.0.1/32"},
 }
 WRONG = {
+    "a word for a number of nodes": ({"multiNode": {"nodes": "two"}}, "/multiNode/nodes", "got string, want integer"),
+    "a single node": ({"multiNode": {"nodes": 1}}, "/multiNode/nodes", "minimum: got 1, want 2"),
+    "half a service": ({"replayShards": {"count": 2.5}}, "/replayShards/count", "got number, want integer"),
+    "a switch for a group": ({"replayShards": True}, "/replayShards", "got boolean, want object"),
+    "a group for a switch": ({"jobSet": {"enabled": {}}}, "/jobSet/enabled", "got object, want boolean"),
+    "a number for a name": ({"jobSet": {"clusterQueue": 7}}, "/jobSet/clusterQueue", "got number, want string"),
+    "no network": ({"jobSet": {"network": "everywhere"}}, "/jobSet/network", "does not match pattern"),
+    "a folder for a bucket": ({"backup": {"s3": {"place": "/backups"}}}, "/backup/s3/place", "does not match pattern"),
+    "a list for a bucket": ({"backup": {"s3": {"place": []}}}, "/backup/s3/place", "got array, want string"),
+    "a bucket without backups": ({"backup": {"s3": {"enabled": True}}}, "backup.s3.enabled needs backup.enabled"),
+    "nodes that cannot meet": ({"jobSet": {"enabled": True}}, "jobSet.enabled needs multiNode.enabled"),
+    "one Redis for several": (
+        {"replayShards": {"enabled": True}, "externalRedis": {"enabled": True}},
+        "replayShards.enabled and externalRedis.enabled exclude each other",
+    ),
     "a word for a number": ({"planner": {"replicas": {"max": "many"}}}, "/planner/replicas/max", "got string"),
     "a number for a group": ({"planner": {"replicas": 3}}, "/planner/replicas", "got number, want object"),
     "a word for a switch": ({"gpu": {"enabled": "yes"}}, "/gpu/enabled", "got string, want boolean"),
@@ -90,6 +137,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         "lint": {"do": "lint", "chart": str(CHART)},
         "package": {"do": "package", "chart": str(CHART), "out": str(out)},
         "own": {**install, "values": OWN},
+        "made nodes": {**install, "values": MADE_NODES},
         "upgraded": {
             **install,
             "values": {"sims": {"settings": {"NEWT_SIM_DRAIN_S": "30"}}},
@@ -152,7 +200,7 @@ def test_values_reach_their_fields(done: dict[str, dict[str, Any]]) -> None:
     pod = learner["template"]["spec"]
     container = pod["containers"][0]
     assert (container["image"], container["imagePullPolicy"]) == ("registry.example.com/team/learner:7-cuda", "Always")
-    assert objects["Deployment/replay"]["spec"]["template"]["spec"]["containers"][0]["image"].endswith("/replay:7")
+    assert objects["StatefulSet/replay"]["spec"]["template"]["spec"]["containers"][0]["image"].endswith("/replay:7")
     assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
     assert pod["nodeSelector"] == {"disk": "nvme"}
     assert container["envFrom"][1]["secretRef"] == {"name": "addresses", "optional": True}
@@ -182,6 +230,71 @@ def test_values_reach_their_fields(done: dict[str, dict[str, Any]]) -> None:
     assert "monitoring" not in str(objects["NetworkPolicy/learner"])
 
 
+def test_further_nodes_have_what_the_learner_has(done: dict[str, dict[str, Any]]) -> None:
+    job = installed(done, "own")["Job/node"]["spec"]
+    assert (job["completions"], job["parallelism"]) == (3, 3)
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "registry.example.com/team/learner:7-cuda"
+    assert container["resources"]["limits"] == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": 4}
+    assert container["envFrom"][1]["secretRef"]["name"] == "addresses"
+    assert container["envFrom"][-1] == {"configMapRef": {"name": "learner-settings"}}
+    (shared,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
+    assert shared["sizeLimit"] == "9Gi"
+    assert pod["nodeSelector"] == {"pool": "trainers"}
+    assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
+    # Kubernetes refuses other pods for a Job that is there.
+    assert SUM not in str(of_kind(done["own"]["objects"], "Job"))
+
+
+def test_the_learner_makes_the_nodes_that_a_job_would_have(done: dict[str, dict[str, Any]]) -> None:
+    objects, before = installed(done, "made nodes"), installed(done, "own")
+    assert set(before) - set(objects) == {"Job/node"}
+    assert objects["PodTemplate/node"]["template"] == before["Job/node"]["spec"]["template"]
+    assert objects["LocalQueue/newt"]["spec"] == {"clusterQueue": "team"}
+    (rule,) = objects["NetworkPolicy/learner-cluster"]["spec"]["egress"]
+    assert rule["to"] == [{"ipBlock": {"cidr": "10.3.0.1/32"}}]
+
+
+def test_as_many_replay_services_as_the_values_say(done: dict[str, dict[str, Any]]) -> None:
+    objects = installed(done, "own")
+    assert "Deployment/replay" not in objects
+    for name in ("replay", "redis"):
+        assert objects[f"StatefulSet/{name}"]["spec"]["replicas"] == 5
+    names = [f"replay-{number}.replay" for number in range(5)]
+    config = objects["ConfigMap/learner"]["data"]
+    assert split_addresses(config["NEWT_LEARNER_REPLAY"]) == [f"dns:///{name}:50061" for name in names]
+    assert config["NEWT_BACKUP_SHARDS"].split(",") == [f"redis://redis-{number}.redis:6379/0" for number in range(1, 5)]
+    assert objects["Certificate/replay"]["spec"]["dnsNames"][-5:] == names
+    (container,) = objects["StatefulSet/replay"]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "20Gi"
+
+
+def test_a_backup_goes_into_the_bucket_of_the_values(done: dict[str, dict[str, Any]]) -> None:
+    objects = installed(done, "own")
+    pod = objects["CronJob/backup"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["env"] == [{"name": "NEWT_BACKUP_PLACE", "value": "s3://mine/newt"}]
+    assert {"secretRef": {"name": "keys"}} in container["envFrom"]
+    # It asks for Redis and the folder where the learner has them.
+    assert container["envFrom"][-1] == {"configMapRef": {"name": "learner-settings"}}
+    (rule,) = objects["NetworkPolicy/backup-s3"]["spec"]["egress"]
+    assert rule["to"] == [{"ipBlock": {"cidr": "10.2.0.0/16"}}]
+
+
+def test_every_component_is_in_the_chart() -> None:
+    known = {name.split("/")[0] for name in SWITCHES}
+    assert known == {*COMPONENTS, ".."} - {"laptop"}  # values-laptop.yaml
+    assert {name for name in SWITCHES if name.startswith("..")} == {"../grafana"}
+
+
+def test_what_needs_or_excludes_another_is_refused_otherwise() -> None:
+    """Each pair that the chart checks is one of those that are tried."""
+    pairs = {frozenset(SWITCHES[name][0] for name in pair) for pair in (*NEEDS.items(), *EXCLUSIVE)}
+    tried = {frozenset(re.findall(r"[a-z]\w+(?:\.\w+)*\.enabled", expected[-1])) for _, *expected in WRONG.values()}
+    assert pairs <= tried
+
+
 def test_the_values_of_the_documentation(done: dict[str, dict[str, Any]]) -> None:
     objects = installed(done, "documented")
     assert objects["Ingress/learner"]["spec"]["tls"] == [{"hosts": [HOST], "secretName": "learner-tls"}]
@@ -191,7 +304,7 @@ def test_the_values_of_the_documentation(done: dict[str, dict[str, Any]]) -> Non
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_values_make_is_valid(done: dict[str, dict[str, Any]], version: str) -> None:
-    for name in ("own", "documented"):
+    for name in ("own", "made nodes", "documented"):
         validate(list(installed(done, name).values()), version)
 
 
@@ -219,7 +332,7 @@ def test_what_a_config_map_says_reaches_the_pods_that_read_it(done: dict[str, di
     assert set(changed) == {"configmaps/redis", "statefulsets/redis"}
     assert set(changed["statefulsets/redis"]["spec"]["template"]["metadata"]["annotations"]) == {SUM}
     every = of_kind(done["everything"]["objects"], "Deployment", "StatefulSet")
-    assert len(every) == len(DOMAINS) + 3
+    assert len(every) == len(DOMAINS) + 4
     for name, workload in every.items():
         assert len(workload["spec"]["template"]["metadata"]["annotations"][SUM]) == 64, name
 
@@ -227,8 +340,12 @@ def test_what_a_config_map_says_reaches_the_pods_that_read_it(done: dict[str, di
 def test_another_namespace(done: dict[str, dict[str, Any]]) -> None:
     objects = installed(done, "elsewhere")
     assert {manifest["metadata"]["namespace"] for manifest in objects.values()} == {"elsewhere"}
-    hosts = objects["ConfigMap/learner"]["data"]["NEWT_LEARNER_ALLOWED_HOSTS"]
-    assert "learner.elsewhere.svc.cluster.local" in hosts
+    config = objects["ConfigMap/learner"]["data"]
+    host = "learner.elsewhere"
+    hosts = ["learner", host, f"{host}.svc", f"{host}.svc.cluster.local"]
+    assert json.loads(config["NEWT_LEARNER_ALLOWED_HOSTS"]) == hosts
+    assert config["NEWT_LEARNER_NODE_NAMESPACE"] == "elsewhere"
+    assert objects["RoleBinding/nodes"]["subjects"][0]["namespace"] == "elsewhere"
     assert "sim-atari.elsewhere.svc" in objects["Certificate/sim"]["spec"]["dnsNames"]
     for name, manifest in objects.items():
         text = str(manifest).replace("app.kubernetes.io/part-of': 'newt'", "").replace("newt.example.com", "")
