@@ -73,6 +73,7 @@ tests: $(VENV)/.dev ## The tests alone: unit, service, end to end
 tests-long: $(VENV)/.dev ## Every task whole, all tasks in one run, generated code, several trainers, an upgrade: a quarter of an hour
 	@PYTHON=$(PYTHON) scripts/run-tests.sh long
 tests-engine: $(VENV)/.dev ## Images, compose, faults: on a Docker engine
+	@PYTHON3=$(PYTHON) scripts/system-packages.sh --engine
 	@PYTHON=$(PYTHON) scripts/run-tests.sh engine
 fmt: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .

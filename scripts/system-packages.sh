@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian/Ubuntu packages that have no Python wheel; with --dev also what the tests need. Does nothing where
-# they are there already.
+# Installs the Debian/Ubuntu packages that have no Python wheel; with --dev also what the tests need, with --engine what those on a
+# Docker engine need. Does nothing where they are there already.
 #   libosmesa6       software OpenGL, for drawing MuJoCo frames without a GPU; EGL's where a release no longer has it
 #   python3.X-venv   Debian's Python comes without the venv module
 #   g++              --dev: torch.compile needs it, and the tests compile
@@ -8,6 +8,8 @@
 #   chromium         --dev: the tests open the learner's page
 #   prometheus, prometheus-alertmanager
 #                    --dev: the tests ask them, promtool and amtool; their daemons are switched off again
+#   podman and its helpers
+#                    --engine: plays manifests of deploy/k8s, for root and beside a Docker engine
 # PYTHON3 is the interpreter that the virtual environment will be made with.
 set -eu
 
@@ -25,6 +27,10 @@ if [ "${1:-}" = --dev ]; then
         wanted="$wanted chromium"
     { command -v prometheus && command -v promtool; } >/dev/null 2>&1 || wanted="$wanted prometheus"
     { command -v prometheus-alertmanager && command -v amtool; } >/dev/null 2>&1 || wanted="$wanted prometheus-alertmanager"
+fi
+if [ "${1:-}" = --engine ] && [ "$(id -u)" = 0 ] && command -v docker >/dev/null 2>&1 &&
+    command -v apt-get >/dev/null 2>&1 && ! command -v podman >/dev/null 2>&1; then
+    wanted="$wanted podman catatonit netavark aardvark-dns"
 fi
 [ -n "$wanted" ] || exit 0
 
@@ -47,6 +53,15 @@ case "$wanted" in
     if ! apt-cache show libosmesa6 >/dev/null 2>&1; then
         wanted="${wanted% libosmesa6*} libegl1 libegl-mesa0 libgl1-mesa-dri${wanted#* libosmesa6}"
         echo "This release has no libosmesa6: installing$wanted"
+    fi
+    ;;
+esac
+case "$wanted" in
+*netavark*)
+    if ! apt-cache show netavark >/dev/null 2>&1; then
+        wanted="${wanted% podman*}"
+        echo "This release has no netavark: not installing Podman"
+        [ -n "$wanted" ] || exit 0
     fi
     ;;
 esac

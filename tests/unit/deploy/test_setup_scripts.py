@@ -112,3 +112,22 @@ def test_without_apt_the_packages_are_named(machine: Path) -> None:
     assert done.returncode == 1
     assert "libosmesa6" in done.stdout
     assert "No apt-get here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("programs", "installed"),
+    [
+        ({"docker": "true"}, True),
+        ({"docker": "true", "podman": "true"}, False),
+        ({}, False),
+        ({"docker": "true", "id": "echo 1000"}, False),
+        ({"docker": "true", "apt-cache": "exit 100"}, False),  # an older release
+    ],
+)
+def test_podman_is_installed_beside_an_engine(machine: Path, programs: dict[str, str], installed: bool) -> None:
+    log = machine / "installed"
+    apt = {"apt-get": f'echo "$@" >> {log}', "apt-cache": "true"}
+    add(machine, {"python3.12": BARE, "ldconfig": "echo libOSMesa.so.8", "id": "echo 0", **apt, **programs})
+    done = run(machine, "system-packages.sh", "--engine", PYTHON3="python3.12")
+    assert done.returncode == 0, done.stderr
+    assert ("podman" in (log.read_text() if log.exists() else "").split()) == installed
