@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,3 +61,21 @@ def connect(target: str, options: Sequence[tuple[str, Any]] = (), *, one_replica
     else:
         channel = grpc.secure_channel(target, credentials, options=every)
     return grpc.intercept_channel(channel, TraceInterceptor())
+
+
+class Channels:
+    """One channel to each target, for questions that are asked again and again.
+
+    A channel that is opened and closed costs about 250 bytes for good, here and at the peer (grpcio 1.85).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, grpc.Channel] = {}
+
+    def to(self, target: str) -> grpc.Channel:
+        """The channel to a target, which stays open. Raises as `connect` does."""
+        with self._lock:
+            if target not in self._open:
+                self._open[target] = connect(target)
+            return self._open[target]

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from newt.errors import NewtError
 from newt.runs.record import Readiness
 from newt.wire.addresses import split_addresses
-from newt.wire.channels import connect
+from newt.wire.channels import Channels
 from newt.wire.status import from_rpc_error, rpc_code
 from services.learner.records.store import Records
 from services.learner.settings import LearnerSettings
@@ -33,16 +33,17 @@ class Dependencies:
 
     def __init__(self, records: Records, settings: LearnerSettings) -> None:
         self._broken = records.broken
+        self._channels = Channels()
         self._checks: dict[str, Callable[[], None]] = {
             "redis": records.ping,
-            "planner": partial(_check_health, settings.planner, "newt.v1.PlannerService"),
+            "planner": partial(self._check_health, settings.planner, "newt.v1.PlannerService"),
         }
         shards = split_addresses(settings.replay)
         for number, target in enumerate(shards):
             name = "replay" if len(shards) == 1 else f"replay-{number}"
-            self._checks[name] = partial(_check_health, target, "newt.v1.ReplayService")
+            self._checks[name] = partial(self._check_health, target, "newt.v1.ReplayService")
         for domain, target in settings.sims.items():
-            self._checks[f"sim-{domain}"] = partial(_check_health, target, "newt.v1.SimService")
+            self._checks[f"sim-{domain}"] = partial(self._check_health, target, "newt.v1.SimService")
         self._lock = threading.Lock()
         self._known: tuple[float, dict[str, str]] | None = None
 
@@ -70,13 +71,11 @@ class Dependencies:
         """Whether the domain's simulator can be reached."""
         return f"sim-{domain}" in self._checks and f"sim-{domain}" not in self.missing()
 
-
-def _check_health(target: str, service: str) -> None:
-    with connect(target) as channel:
-        request = health_pb2.HealthCheckRequest(service=service)
-        reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=CHECK_TIMEOUT_S)
-    if reply.status != health_pb2.HealthCheckResponse.SERVING:
-        raise RuntimeError(f"{target} answers, but is not ready")
+    def _check_health(self, target: str, service: str) -> None:
+        stub = health_pb2_grpc.HealthStub(self._channels.to(target))
+        reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=CHECK_TIMEOUT_S)
+        if reply.status != health_pb2.HealthCheckResponse.SERVING:
+            raise RuntimeError(f"{target} answers, but is not ready")
 
 
 def _reason(check: Callable[[], None]) -> str | None:

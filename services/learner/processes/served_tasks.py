@@ -12,7 +12,7 @@ import grpc
 import structlog
 
 from newt.tasks.registry import Described, Task, table_tasks
-from newt.wire.channels import connect
+from newt.wire.channels import Channels
 from newt.wire.tasks import from_message, problem
 from newt.wire.v1 import sim_pb2, sim_pb2_grpc
 
@@ -31,6 +31,7 @@ class ServedTasks:
 
     def __init__(self, sims: Mapping[str, str]) -> None:
         self._sims = dict(sims)
+        self._channels = Channels()
         self._said: dict[str, list[Task]] = {}
         self._lock = threading.Lock()
         self._known: tuple[float, Described] | None = None
@@ -48,9 +49,19 @@ class ServedTasks:
         if not targets:
             return
         with ThreadPoolExecutor(len(targets)) as pool:
-            for target, tasks in zip(targets, pool.map(_describe, targets), strict=True):
+            for target, tasks in zip(targets, pool.map(self._describe, targets), strict=True):
                 for name in (name for name, other in self._sims.items() if other == target and tasks is not None):
                     self._said[name] = tasks or []
+
+    def _describe(self, target: str) -> list[Task] | None:
+        """The tasks of a simulator; None if it does not answer."""
+        try:
+            stub = sim_pb2_grpc.SimServiceStub(self._channels.to(target))
+            reply = stub.Describe(sim_pb2.DescribeRequest(), timeout=ASK_TIMEOUT_S)
+        except grpc.RpcError as error:
+            log.debug("simulator_not_asked", target=target, error=str(error))
+            return None
+        return [from_message(task) for task in reply.tasks]
 
 
 def merge(said: Mapping[str, list[Task]], sims: Mapping[str, str]) -> Described:
@@ -89,15 +100,3 @@ def merge(said: Mapping[str, list[Task]], sims: Mapping[str, str]) -> Described:
         else:
             found[name] = tasks[0]
     return Described(found, refused)
-
-
-def _describe(target: str) -> list[Task] | None:
-    """The tasks of a simulator; None if it does not answer."""
-    try:
-        with connect(target) as channel:
-            stub = sim_pb2_grpc.SimServiceStub(channel)
-            reply = stub.Describe(sim_pb2.DescribeRequest(), timeout=ASK_TIMEOUT_S)
-    except grpc.RpcError as error:
-        log.debug("simulator_not_asked", target=target, error=str(error))
-        return None
-    return [from_message(task) for task in reply.tasks]
