@@ -56,9 +56,8 @@ RUN: dict[str, Any] = {
     "evaluation": {"episodes_per_task": 1, "videos": False},
 }
 MAX_SLOPE_MB_PER_HOUR = 2.0
-# After the ring is full: allocators and caches need some evaluations and weights to find their size. The learner's
-# needed 24 minutes in the stack of an experiment, and nothing after that.
-SETTLE_S = 1800.0
+# After the ring is full: allocators and caches need some evaluations and weights to find their size.
+SETTLE_S = 900.0
 _BINS = 30
 PAGE = Path(__file__).parents[1] / "docs/reliability.md"
 _MARKS = ("<!-- soak: written by `make soak` -->", "<!-- soak: end -->")
@@ -293,7 +292,7 @@ def update_page(page: Path, text: str) -> None:
 def main() -> int:
     """Returns the exit status: 1 if something grows, or had to be started again."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=100.0, help="of the whole run (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=80.0, help="of the whole run (default: %(default)s)")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between samples (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("bench/results/soak.json"), help="(default: %(default)s)")
     parser.add_argument("--home", type=Path, help="folder of the stack, which stays; default: a temporary one")
