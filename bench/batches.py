@@ -37,8 +37,9 @@ from newt.tasks.registry import Task, select_tasks
 from newt.wire.episodes import Episode
 from newt.wire.v1 import replay_pb2
 from services.replay.batch import Sequences, gather
-from services.replay.ring import TaskRing
+from services.replay.blocks import Blocks
 from services.replay.sampler import Pool, Source
+from services.replay.task_episodes import TaskEpisodes
 
 ENCODE_GOAL_MS, DECODE_GOAL_MS = 1.0, 0.3
 HORIZON = 3
@@ -132,10 +133,11 @@ def _in_process(
 
 
 def _pool(tasks: list[Task], episodes: list[Episode]) -> Pool:
-    rings = {task.name: TaskRing(task.obs_dim, task.action_dim, 0) for task in tasks}
+    blocks = Blocks()
+    held = {task.name: TaskEpisodes(blocks, task.obs_dim, task.action_dim, 0) for task in tasks}
     for episode in episodes:
-        rings[episode.task].append(episode)
-    return Pool([Source(i, ring.windows(HORIZON), 0, demo=False) for i, ring in enumerate(rings.values())])
+        held[episode.task].append(episode)
+    return Pool([Source(i, one.windows(HORIZON), 0, demo=False) for i, one in enumerate(held.values())])
 
 
 def _through_the_service(

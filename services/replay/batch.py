@@ -11,8 +11,8 @@ import numpy.typing as npt
 from newt.wire.limits import PADDED_OBS_DIM
 from newt.wire.tensors import encode, fill, fill_raw
 from newt.wire.v1 import replay_pb2
-from services.replay.ring import Ints
 from services.replay.sampler import Bools, Draws, Pool
+from services.replay.task_episodes import Ints
 
 _FLOAT_BYTES = 4
 _TAIL = bytes(PADDED_OBS_DIM * _FLOAT_BYTES)
@@ -25,7 +25,7 @@ class Sequences:
     Attributes:
         horizon: H.
         tasks: int32[K, 5], a row per task present: index, sequences, demos among them, O, A.
-        rows: float32 rows [obs | action | reward] of one sequence after the other, see TaskRing; then 128 zeros.
+        rows: float32 rows [obs | action | reward] of one sequence after the other, see TaskEpisodes; then 128 zeros.
         ends_task: bool[B], whether the last transition ended the task.
         image: float32[B, H+1, X] as bytes; None in state-only runs.
         image_dim: X.
@@ -88,40 +88,43 @@ def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, image_dim: int = 0
         horizon: H.
         image_dim: X; 0 in state-only runs.
     """
-    rings = [ring for pool, _ in parts for ring in pool.rings]
-    first_ring = np.cumsum([0, *(len(pool.rings) for pool, _ in parts)])
-    ring = np.concatenate([draws.source + first for (_, draws), first in zip(parts, first_ring[:-1], strict=True)])
-    tasks = np.concatenate([pool.tasks for pool, _ in parts])[ring]
-    demo = np.concatenate([pool.demo for pool, _ in parts])[ring]
-    # Each part is ordered by ring already, and stays so.
-    order = np.lexsort((~demo, tasks))
-    ring, tasks, demo = ring[order], tasks[order], demo[order]
-    obs_dims = np.concatenate([pool.obs_dims for pool, _ in parts])[ring]
-    action_dims = np.concatenate([pool.action_dims for pool, _ in parts])[ring]
-    starts = np.concatenate([draws.starts for _, draws in parts])[order]
+    parts = [(pool, draws) for pool, draws in parts if len(draws.source)] or parts[:1]
+    first_source = np.cumsum([0, *(len(pool.tasks) for pool, _ in parts)])
+    source = np.concatenate([draws.source + first for (_, draws), first in zip(parts, first_source[:-1], strict=True)])
+    facts = np.concatenate([pool.facts for pool, _ in parts], axis=1)
+    # Each part is ordered already, by episode within a source, and stays so.
+    order = np.argsort(facts[0].take(source), kind="stable")
+    rank, obs_dims, action_dims, row_bytes = facts.take(source.take(order), axis=1)
+    tasks, demo = rank >> 1, rank & 1 == 0
+    blocks, places, image_places = np.concatenate(
+        [pool.places.take(draws.episode, axis=1) for pool, draws in parts], axis=1
+    ).take(order, axis=1)
+    offset = np.concatenate([draws.offset for _, draws in parts]).take(order)
     cuts = np.append(np.flatnonzero(np.diff(tasks, prepend=-1)), len(tasks))
     first = cuts[:-1]
-    counts = np.diff(cuts)
     demos = np.diff(np.append(0, np.cumsum(demo))[cuts])
-    of_ring = [rings[i] for i in ring.tolist()]
+    views: dict[int, memoryview] = {}
+    for memory in set().union(*(pool.memory for pool, _ in parts)):
+        views.update(memory.views)
+    image_bytes = image_dim * _FLOAT_BYTES
+    drawn = [views[block] for block in blocks.tolist()]
     return Sequences(
         horizon=horizon,
-        tasks=np.stack([tasks[first], counts, demos, obs_dims[first], action_dims[first]], axis=1).astype(np.int32),
-        rows=_joined(
-            [ring.data for ring in of_ring], starts, (obs_dims + action_dims + 1) * _FLOAT_BYTES, horizon + 1, _TAIL
+        tasks=np.stack([tasks[first], np.diff(cuts), demos, obs_dims[first], action_dims[first]], axis=1).astype(
+            np.int32
         ),
-        ends_task=np.concatenate([draws.ends_task for _, draws in parts])[order],
-        image=_joined([ring.image_data for ring in of_ring], starts, image_dim * _FLOAT_BYTES, horizon + 1, b"")
-        if image_dim
-        else None,
+        rows=_joined(drawn, places + offset * row_bytes, row_bytes, horizon + 1, _TAIL),
+        ends_task=np.concatenate([draws.ends_task for _, draws in parts]).take(order),
+        image=_joined(drawn, image_places + offset * image_bytes, image_bytes, horizon + 1, b"") if image_dim else None,
         image_dim=image_dim,
     )
 
 
-def _joined(data: Iterable[memoryview], starts: Ints, row_bytes: Ints | int, rows: int, tail: bytes) -> bytes:
+def _joined(views: Iterable[memoryview], begin: Ints, row_bytes: Ints | int, rows: int, tail: bytes) -> bytes:
     """Stretches of so many rows, one after the other: consecutive rows are one piece of memory, and copied as such."""
-    begin = starts * row_bytes
     stop = begin + rows * row_bytes
-    pieces: list[memoryview | bytes] = [one[a:b] for one, a, b in zip(data, begin.tolist(), stop.tolist(), strict=True)]
+    pieces: list[memoryview | bytes] = [
+        view[a:b] for view, a, b in zip(views, begin.tolist(), stop.tolist(), strict=True)
+    ]
     pieces.append(tail)
     return b"".join(pieces)

@@ -178,7 +178,7 @@ class Buffer:
                         env_steps=meta.task_steps.get(task, 0),
                         episodes=meta.task_episodes.get(task, 0),
                         demo_episodes=self.demos.episodes(task),
-                        held_episodes=len(mirror.rings[task]) if task in mirror.rings else 0,
+                        held_episodes=len(mirror.tasks[task]) if task in mirror.tasks else 0,
                     )
                     for task in self.dims
                 ],
@@ -238,9 +238,9 @@ class Buffer:
             return cached[1], cached[2]
         demos = Pool(sorted(self.demos.sources(horizon), key=_task_index))
         online = []
-        for task, ring in mirror.rings.items():
-            windows = ring.windows(horizon)
-            if len(windows) and self.dims.get(task, ())[1:] == (ring.obs_dim, ring.action_dim):
+        for task, held in mirror.tasks.items():
+            windows = held.windows(horizon)
+            if len(windows) and self.dims.get(task, ())[1:] == (held.obs_dim, held.action_dim):
                 online.append(Source(self.dims[task][0], windows, first=0, demo=False))
         if self.config.demos_in_online:
             # Rows ever written, not rows held: a demo once overwritten never comes back.
@@ -289,9 +289,9 @@ class Buffer:
 
     def _tasks_without_episodes(self) -> set[str]:
         """Tasks that have never had an episode to draw from since this object is there."""
-        rings = self.space.mirror.rings
+        held = self.space.mirror.tasks
         if self._lacking:
-            self._lacking = {task for task in self._lacking if task not in rings and not self.demos.episodes(task)}
+            self._lacking = {task for task in self._lacking if task not in held and not self.demos.episodes(task)}
         return self._lacking
 
     def _insert_obstacle(self) -> Obstacle | None:

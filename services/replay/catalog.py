@@ -261,15 +261,15 @@ class Catalog:
         self._require_whole(SpaceKey(Kind.DEMOS, request.demo_set), "DeleteDemoSet")
         space = self._demos.get(request.demo_set)
         task = request.episode.task
-        ring = space.mirror.rings.get(task) if space else None
-        if ring is not None:
-            dims: tuple[int | None, ...] = (ring.obs_dim, ring.action_dim, ring.image_dim)
+        held = space.mirror.tasks.get(task) if space else None
+        if held is not None:
+            dims: tuple[int | None, ...] = (held.obs_dim, held.action_dim, held.image_dim)
         else:
             dims = (None, None, None)
         episode = check_episode(request.episode, *dims)
         if space is None:
             space = self._create_demo_set(request.demo_set)
-        elif ring is None:
+        elif held is None:
             for buffer in list(self._buffers.values()):
                 run = buffer.dims.get(task)
                 got = (episode.obs.shape[1], episode.action.shape[1])
@@ -429,20 +429,20 @@ class Catalog:
 
     def _check_demo_dims(self, request: replay_pb2.CreateBufferRequest, space: Space) -> None:
         for dims in request.tasks:
-            ring = space.mirror.rings.get(dims.task)
-            if ring is None:
+            held = space.mirror.tasks.get(dims.task)
+            if held is None:
                 continue
-            got, want = (ring.obs_dim, ring.action_dim), (dims.obs_dim, dims.action_dim)
+            got, want = (held.obs_dim, held.action_dim), (dims.obs_dim, dims.action_dim)
             if got != want:
                 raise PreconditionError(_dims_differ(space.key.name, dims.task, got, request.buffer_id, want))
-            if request.image_dim and ring.image_dim and ring.image_dim != request.image_dim:
+            if request.image_dim and held.image_dim and held.image_dim != request.image_dim:
                 raise PreconditionError(
-                    f"demo set {space.key.name!r} has {ring.image_dim} image columns for {dims.task!r}, buffer "
+                    f"demo set {space.key.name!r} has {held.image_dim} image columns for {dims.task!r}, buffer "
                     f"{request.buffer_id!r} {request.image_dim}; compute the demos' features with the run's encoder"
                 )
-            if request.image_dim and encoders_differ(request.image_encoder, ring.image_encoder):
+            if request.image_dim and encoders_differ(request.image_encoder, held.image_encoder):
                 raise PreconditionError(
-                    f"demo set {space.key.name!r} has features of {ring.image_encoder!r} for {dims.task!r}, buffer "
+                    f"demo set {space.key.name!r} has features of {held.image_encoder!r} for {dims.task!r}, buffer "
                     f"{request.buffer_id!r} of {request.image_encoder!r}; compute the demos' features with the run's "
                     "encoder"
                 )
@@ -489,8 +489,8 @@ def _demo_set(space: Space) -> replay_pb2.DemoSet:
             mean_return=totals.returns / totals.episodes,
             mean_score=totals.scores / totals.episodes,
             mean_success=totals.successes / totals.with_success if totals.with_success else math.nan,
-            image_dim=space.mirror.rings[task].image_dim,
-            image_encoder=space.mirror.rings[task].image_encoder,
+            image_dim=space.mirror.tasks[task].image_dim,
+            image_encoder=space.mirror.tasks[task].image_encoder,
         )
         for task, totals in sorted(space.mirror.totals.items())
     ]

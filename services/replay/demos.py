@@ -8,9 +8,9 @@ import numpy as np
 
 from services.replay.checks import encoders_differ
 from services.replay.mirror import Mirror
-from services.replay.ring import Ints, TaskRing
 from services.replay.sampler import Source
 from services.replay.space import Space
+from services.replay.task_episodes import Ints, TaskEpisodes
 
 
 class DemoPool:
@@ -28,7 +28,7 @@ class DemoPool:
     ) -> None:
         self.spaces = spaces
         self._dims, self._image_dim, self._image_encoder = dims, image_dim, image_encoder
-        self._ranked: tuple[tuple[tuple[Mirror, int], ...], dict[TaskRing, Ints]] | None = None
+        self._ranked: tuple[tuple[tuple[Mirror, int], ...], dict[TaskEpisodes, Ints]] | None = None
 
     @property
     def version(self) -> tuple[tuple[Mirror, int], ...]:
@@ -38,11 +38,11 @@ class DemoPool:
     @property
     def rows(self) -> int:
         """Rows of all usable demos."""
-        return sum(ring.held_rows for _, ring in self._rings())
+        return sum(held.held_rows for _, held in self._held())
 
     def episodes(self, task: str) -> int:
         """Usable demos of a task."""
-        return sum(len(ring) for name, ring in self._rings() if name == task)
+        return sum(len(held) for name, held in self._held() if name == task)
 
     def sources(self, horizon: int, max_rows: int | None = None) -> list[Source]:
         """What can be drawn.
@@ -52,45 +52,45 @@ class DemoPool:
             max_rows: Keep only the newest demos that fit into so many rows together; None keeps all.
         """
         result = []
-        for task, ring in self._rings():
-            windows = ring.windows(horizon)
+        for task, held in self._held():
+            windows = held.windows(horizon)
             first = 0
             if max_rows is not None:
-                # Rows decrease along the ring; the first episode whose tail fits is the oldest one kept.
-                dropped = np.searchsorted(-self._rows_from()[ring], -max_rows)
+                # Rows decrease along the episodes; the first episode whose tail fits is the oldest one kept.
+                dropped = np.searchsorted(-self._rows_from()[held], -max_rows)
                 first = int(np.searchsorted(windows.ordinals, dropped))
             if first < len(windows):
                 result.append(Source(self._dims[task][0], windows, first, demo=True))
         return result
 
-    def _rings(self) -> list[tuple[str, TaskRing]]:
+    def _held(self) -> list[tuple[str, TaskEpisodes]]:
         return [
-            (task, ring)
+            (task, held)
             for space in self.spaces
-            for task, ring in space.mirror.rings.items()
-            if self._usable(task, ring)
+            for task, held in space.mirror.tasks.items()
+            if self._usable(task, held)
         ]
 
-    def _usable(self, task: str, ring: TaskRing) -> bool:
+    def _usable(self, task: str, held: TaskEpisodes) -> bool:
         dims = self._dims.get(task)
-        fits = dims is not None and dims[1:] == (ring.obs_dim, ring.action_dim)
+        fits = dims is not None and dims[1:] == (held.obs_dim, held.action_dim)
         if not fits or not self._image_dim:
             return fits
-        return self._image_dim == ring.image_dim and not encoders_differ(self._image_encoder, ring.image_encoder)
+        return self._image_dim == held.image_dim and not encoders_differ(self._image_encoder, held.image_encoder)
 
-    def _rows_from(self) -> dict[TaskRing, Ints]:
+    def _rows_from(self) -> dict[TaskEpisodes, Ints]:
         """For each episode, the rows from it to the end of the last demo set, over the run's tasks only."""
         version = self.version
         if self._ranked is None or self._ranked[0] != version:
             below = 0
-            table: dict[TaskRing, Ints] = {}
+            table: dict[TaskEpisodes, Ints] = {}
             for space in reversed(self.spaces):
                 tasks, rows = space.mirror.order()
-                rings = space.mirror.rings
-                usable = np.array([self._usable(task, rings[task]) for task in tasks], np.bool_)
+                held_tasks = space.mirror.tasks
+                usable = np.array([self._usable(task, held_tasks[task]) for task in tasks], np.bool_)
                 tail = np.cumsum((rows * usable)[::-1])[::-1] + below
                 names = np.array(tasks)
-                table.update({ring: tail[names == task] for task, ring in rings.items()})
+                table.update({held: tail[names == task] for task, held in held_tasks.items()})
                 below = int(tail[0]) if len(tail) else below
             self._ranked = (version, table)
         return self._ranked[1]

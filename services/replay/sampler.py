@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from newt.wire.v1 import replay_pb2
-from services.replay.ring import Ints, TaskRing, Windows
+from services.replay.blocks import Blocks
+from services.replay.task_episodes import Ints, Windows
 
 Bools = npt.NDArray[np.bool_]
 
@@ -38,12 +39,14 @@ class Draws:
 
     Attributes:
         source: int64[n], position among the pool's sources.
-        starts: int64[n], first row in the source's ring.
+        episode: int64[n], position among the pool's episodes.
+        offset: int64[n], first row in the episode.
         ends_task: bool[n], whether the last transition ended the task.
     """
 
     source: Ints
-    starts: Ints
+    episode: Ints
+    offset: Ints
     ends_task: Bools
 
 
@@ -53,18 +56,26 @@ class Pool:
     Tables over all episodes make a draw a handful of array operations, however many tasks there are.
 
     Args:
-        sources: Ordered by task; kept in that order.
+        sources: S of them, ordered by task; kept in that order.
+
+    Attributes:
+        memory: What the episodes lie in.
+        tasks: int64[S], index of the task of each.
+        facts: int64[4, S]: what batches are ordered by (tasks, demos of a task first), O, A, bytes of a row.
+        places: int64[3, E], where each episode lies, see Windows.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self.rings: list[TaskRing] = [source.windows.ring for source in sources]
+        held = [source.windows.held for source in sources]
+        self.memory: set[Blocks] = {one.blocks for one in held}
         self.tasks: Ints = np.array([source.task_index for source in sources], np.int64)
-        self.demo: Bools = np.array([source.demo for source in sources], np.bool_)
-        self.obs_dims: Ints = np.array([ring.obs_dim for ring in self.rings], np.int64)
-        self.action_dims: Ints = np.array([ring.action_dim for ring in self.rings], np.int64)
+        rank = 2 * self.tasks + np.array([not source.demo for source in sources], np.int64)
+        dims = np.array([(one.obs_dim, one.action_dim, one.row_bytes) for one in held], np.int64).reshape(-1, 3)
+        self.facts: Ints = np.vstack([rank, dims.T])
         self._last: Ints = np.cumsum([len(source.windows) - source.first for source in sources], dtype=np.int64)
+        self.places: Ints = np.zeros((3, 0), np.int64)
         if sources:
-            self._starts: Ints = np.concatenate([source.windows.starts[source.first :] for source in sources])
+            self.places = np.concatenate([source.windows.places[:, source.first :] for source in sources], axis=1)
             self._counts: Ints = np.concatenate([source.windows.counts[source.first :] for source in sources])
             self._terminated: Bools = np.concatenate([s.windows.terminated[s.first :] for s in sources])
 
@@ -88,7 +99,7 @@ class Pool:
         """
         if not count:
             nothing = np.zeros(0, np.int64)
-            return Draws(nothing, nothing, np.zeros(0, np.bool_))
+            return Draws(nothing, nothing, nothing, np.zeros(0, np.bool_))
         if sampler == replay_pb2.SAMPLER_TRANSITION_UNIFORM:
             flat = np.sort(rng.integers(int(self._start_ends[-1]), size=count))
             episode = np.searchsorted(self._start_ends, flat, side="right")
@@ -99,7 +110,8 @@ class Pool:
             offset = (rng.random(count) * self._counts[episode]).astype(np.int64)
         return Draws(
             source=np.searchsorted(self._last, episode, side="right"),
-            starts=self._starts[episode] + offset,
+            episode=episode,
+            offset=offset,
             ends_task=self._terminated[episode] & (offset == self._counts[episode] - 1),
         )
 

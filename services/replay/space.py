@@ -28,7 +28,9 @@ log = structlog.get_logger(__name__)
 class _Entry:
     time: float
     number: int
-    episode: Episode
+    episode_id: str
+    task: str
+    transitions: int
     payload: bytes
 
 
@@ -157,7 +159,7 @@ class Space:
         now = time.monotonic()
         self._prune(now)
         number = self.mirror.next
-        self._journal.append(_Entry(now, number, episode, payload))
+        self._journal.append(_Entry(now, number, episode.episode_id, episode.task, episode.transitions, payload))
         with self._lock:
             self.mirror.append(number, episode, len(payload))
             self._evict(appended.head)
@@ -197,10 +199,10 @@ class Space:
                 self.key,
                 self.meta.incarnation,
                 entry.number,
-                entry.episode.episode_id,
+                entry.episode_id,
                 entry.payload,
-                entry.episode.transitions,
-                entry.episode.task,
+                entry.transitions,
+                entry.task,
             )
             if outcome.status != "stored":
                 raise UnavailableError(f"{self.key}: Redis changes while it is being repaired; retry")

@@ -15,8 +15,9 @@ from newt.wire.tensors import decode, encode
 from newt.wire.v1 import replay_pb2
 from services.learner.training.sending import padded_there, update_batch
 from services.replay.batch import Sequences, gather
-from services.replay.ring import TaskRing
+from services.replay.blocks import Blocks
 from services.replay.sampler import Pool, Source
+from services.replay.task_episodes import TaskEpisodes
 
 # Observation and action columns by task: the narrowest, the widest, and what lies between.
 DIMS = [(1, 1), (128, 16), (24, 6), (39, 4), (24, 6), (128, 1), (1, 16)]
@@ -27,11 +28,11 @@ FIELDS = ("obs", "action", "reward", "terminated", "task", "demo", "image")
 def source(task: int, seed: int, *, demo: bool, image_dim: int = 0) -> Source:
     """Two episodes of noise; negative zeros among them, since padding must not lose a sign."""
     rng, (obs_dim, action_dim) = np.random.default_rng((task, seed)), DIMS[task]
-    ring = TaskRing(obs_dim, action_dim, image_dim)
+    held = TaskEpisodes(Blocks(), obs_dim, action_dim, image_dim)
     for number, steps in enumerate((9, 70)):
         obs = rng.standard_normal((steps + 1, obs_dim), np.float32)
         obs[::3] = -0.0
-        ring.append(
+        held.append(
             Episode(
                 f"e{number}",
                 f"t{task}",
@@ -42,7 +43,7 @@ def source(task: int, seed: int, *, demo: bool, image_dim: int = 0) -> Source:
                 terminated=task % 2 == 0,
             )
         )
-    return Source(task, ring.windows(HORIZON), 0, demo)
+    return Source(task, held.windows(HORIZON), 0, demo)
 
 
 HORIZON = 3

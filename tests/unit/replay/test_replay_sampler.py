@@ -6,25 +6,26 @@ from numbered_episodes import numbered
 
 from newt.wire.v1 import replay_pb2
 from services.replay.batch import Sequences, gather
-from services.replay.ring import TaskRing
+from services.replay.blocks import Blocks
 from services.replay.sampler import Pool, Source
+from services.replay.task_episodes import TaskEpisodes
 
 HORIZON = 3
 # Transitions of the episodes of three tasks; 2 is shorter than a window of 4 rows.
 CONTENTS = [[5, 20, 2], [100], [8, 8, 8, 30]]
 
 
-def ring_of(lengths: list[int], first_number: int = 0, terminated: bool = False) -> TaskRing:
-    ring = TaskRing(2, 2, 0)
+def held_of(lengths: list[int], first_number: int = 0, terminated: bool = False) -> TaskEpisodes:
+    held = TaskEpisodes(Blocks(), 2, 2, 0)
     for i, length in enumerate(lengths):
-        ring.append(numbered(first_number + i, length, terminated))
-    return ring
+        held.append(numbered(first_number + i, length, terminated))
+    return held
 
 
 @pytest.fixture
 def sources() -> list[Source]:
     return [
-        Source(task, ring_of(lengths, 10 * task).windows(HORIZON), 0, demo=False)
+        Source(task, held_of(lengths, 10 * task).windows(HORIZON), 0, demo=False)
         for task, lengths in enumerate(CONTENTS)
     ]
 
@@ -99,12 +100,12 @@ def test_every_window_comes_as_often_as_it_should(sources: list[Source], sampler
 def test_draws_depend_on_seed_and_contents_only(sources: list[Source]) -> None:
     other = []
     for task, lengths in enumerate(CONTENTS):  # The same contents, elsewhere in memory.
-        ring = ring_of([300, 40], 900)
+        held = held_of([300, 40], 900)
         for i, length in enumerate(lengths):
-            ring.append(numbered(10 * task + i, length))
-        ring.evict()
-        ring.evict()
-        other.append(Source(task, ring.windows(HORIZON), 0, demo=False))
+            held.append(numbered(10 * task + i, length))
+        held.evict()
+        held.evict()
+        other.append(Source(task, held.windows(HORIZON), 0, demo=False))
 
     def rows(of: list[Source], seed: int) -> np.ndarray:
         return np.concatenate(sampled(of, replay_pb2.SAMPLER_EPISODE_UNIFORM, 64, seed))
@@ -114,7 +115,7 @@ def test_draws_depend_on_seed_and_contents_only(sources: list[Source]) -> None:
 
 
 def test_only_the_last_transition_of_a_terminated_episode_is_terminal() -> None:
-    sources = [Source(0, ring_of([6, 6], terminated=True).windows(HORIZON), 0, demo=False)]
+    sources = [Source(0, held_of([6, 6], terminated=True).windows(HORIZON), 0, demo=False)]
     sequences = sequences_of(sources, replay_pb2.SAMPLER_EPISODE_UNIFORM, 500, seed=0)
     [rows], [group] = rows_of(sequences), sequences.groups()
     terminated = np.frombuffer(group.terminated.data, np.bool_).reshape(500, HORIZON)
@@ -122,7 +123,7 @@ def test_only_the_last_transition_of_a_terminated_episode_is_terminal() -> None:
     np.testing.assert_array_equal(terminated[:, -1], rows[:, 0, 1] == 3)
     np.testing.assert_array_equal(terminated[:, -1], sequences.ends_task)
     assert terminated.any()
-    sequences = sequences_of([Source(0, ring_of([6]).windows(HORIZON), 0, demo=False)], 1, 50, seed=0)
+    sequences = sequences_of([Source(0, held_of([6]).windows(HORIZON), 0, demo=False)], 1, 50, seed=0)
     [group], packed = sequences.groups(), replay_pb2.PackedSequences()
     sequences.pack(packed)
     assert not group.HasField("terminated")
@@ -130,7 +131,7 @@ def test_only_the_last_transition_of_a_terminated_episode_is_terminal() -> None:
 
 
 def test_skipped_episodes_are_not_drawn() -> None:
-    windows = ring_of([5, 9, 30]).windows(HORIZON)
+    windows = held_of([5, 9, 30]).windows(HORIZON)
     for sampler in (1, 2, 3):
         got = frequencies([Source(0, windows, first=1, demo=True)], sampler, 5_000)
         assert {number for number, _ in got} == {1, 2}
@@ -138,8 +139,8 @@ def test_skipped_episodes_are_not_drawn() -> None:
 
 
 def test_demos_come_first_in_each_group() -> None:
-    demo = Source(0, ring_of([10], 1).windows(HORIZON), 0, demo=True)
-    online = Source(0, ring_of([10], 2).windows(HORIZON), 0, demo=False)
+    demo = Source(0, held_of([10], 1).windows(HORIZON), 0, demo=True)
+    online = Source(0, held_of([10], 2).windows(HORIZON), 0, demo=False)
     rng = np.random.default_rng(0)
     demos, both = Pool([demo]), Pool([demo, online])
     sequences = gather([(demos, demos.draw(rng, 1, 5)), (both, both.draw(rng, 1, 20))], HORIZON)
