@@ -96,9 +96,8 @@ def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, image_dim: int = 0
     order = np.argsort(facts[0].take(source), kind="stable")
     rank, obs_dims, action_dims, row_bytes = facts.take(source.take(order), axis=1)
     tasks, demo = rank >> 1, rank & 1 == 0
-    blocks, places, image_places = np.concatenate(
-        [pool.places.take(draws.episode, axis=1) for pool, draws in parts], axis=1
-    ).take(order, axis=1)
+    where = np.concatenate([pool.places.take(draws.episode, axis=0) for pool, draws in parts]).take(order, axis=0)
+    blocks, places, image_places = where.T
     offset = np.concatenate([draws.offset for _, draws in parts]).take(order)
     cuts = np.append(np.flatnonzero(np.diff(tasks, prepend=-1)), len(tasks))
     first = cuts[:-1]

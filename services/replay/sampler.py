@@ -62,7 +62,7 @@ class Pool:
         memory: What the episodes lie in.
         tasks: int64[S], index of the task of each.
         facts: int64[4, S]: what batches are ordered by (tasks, demos of a task first), O, A, bytes of a row.
-        places: int64[3, E], where each episode lies, see Windows.
+        places: int64[E, 3], where each episode lies, see Windows.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -70,12 +70,14 @@ class Pool:
         self.memory: set[Blocks] = {one.blocks for one in held}
         self.tasks: Ints = np.array([source.task_index for source in sources], np.int64)
         rank = 2 * self.tasks + np.array([not source.demo for source in sources], np.int64)
-        dims = np.array([(one.obs_dim, one.action_dim, one.row_bytes) for one in held], np.int64).reshape(-1, 3)
-        self.facts: Ints = np.vstack([rank, dims.T])
+        obs_dims = np.array([one.obs_dim for one in held], np.int64)
+        action_dims = np.array([one.action_dim for one in held], np.int64)
+        row_bytes = np.array([one.row_bytes for one in held], np.int64)
+        self.facts: Ints = np.stack([rank, obs_dims, action_dims, row_bytes])
         self._last: Ints = np.cumsum([len(source.windows) - source.first for source in sources], dtype=np.int64)
-        self.places: Ints = np.zeros((3, 0), np.int64)
+        self.places: Ints = np.zeros((0, 3), np.int64)
         if sources:
-            self.places = np.concatenate([source.windows.places[:, source.first :] for source in sources], axis=1)
+            self.places = np.concatenate([source.windows.places[source.first :] for source in sources])
             self._counts: Ints = np.concatenate([source.windows.counts[source.first :] for source in sources])
             self._terminated: Bools = np.concatenate([s.windows.terminated[s.first :] for s in sources])
 

@@ -25,7 +25,7 @@ class Windows:
         held: The task's episodes.
         horizon: H.
         ordinals: int64[N], position of each among all episodes held.
-        places: int64[3, N], of each the number of the block that it lies in, and the bytes of the block at which its
+        places: int64[N, 3], of each the number of the block that it lies in, and the bytes of the block at which its
             rows and its image features begin.
         counts: int64[N], possible first rows of a window: rows - H.
         terminated: bool[N], whether the last transition ended the task.
@@ -48,7 +48,7 @@ class TaskEpisodes:
         held = TaskEpisodes(Blocks(), obs_dim=24, action_dim=6, image_dim=0)
         held.append(episode)
         windows = held.windows(3)
-        block, first, _ = windows.places[:, 0]
+        block, first, _ = windows.places[0]
         held.blocks.views[block][first : first + 4 * held.row_bytes]   # float32[4, 31], the first window
 
     Not thread-safe: its owner holds a lock, and gives blocks back that no task's episodes lie in any more.
@@ -121,7 +121,7 @@ class TaskEpisodes:
             held=self,
             horizon=horizon,
             ordinals=ordinals,
-            places=np.stack([blocks, places, places + lengths * self.row_bytes]),
+            places=np.column_stack([blocks, places, places + lengths * self.row_bytes]),
             counts=lengths - horizon,
             terminated=self._terminated[held][ordinals],
         )

@@ -35,7 +35,7 @@ def float_windows(windows: Windows, places: np.ndarray, columns: int) -> np.ndar
     return np.array(
         [
             np.frombuffer(views[block], np.float32, rows * columns, place + 4 * columns * i).reshape(rows, columns)
-            for block, place, count in zip(windows.places[0], places, windows.counts, strict=True)
+            for block, place, count in zip(windows.places[:, 0], places, windows.counts, strict=True)
             for i in range(count)
         ]
     )
@@ -43,7 +43,7 @@ def float_windows(windows: Windows, places: np.ndarray, columns: int) -> np.ndar
 
 def all_windows(held: TaskEpisodes, horizon: int) -> np.ndarray:
     windows = held.windows(horizon)
-    return float_windows(windows, windows.places[1], 5)
+    return float_windows(windows, windows.places[:, 1], 5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,10 +78,10 @@ def test_images_follow_their_rows() -> None:
     for number in range(3):
         task.append(numbered(number, 20 + number, image_dim=4))
     windows = task.windows(5)
-    images = float_windows(windows, windows.places[2], 4)
+    images = float_windows(windows, windows.places[:, 2], 4)
     steps = np.concatenate([np.arange(count) for count in windows.counts])[:, None] + np.arange(6)
     np.testing.assert_array_equal(images, np.broadcast_to(steps[..., None], (*steps.shape, 4)))
-    assert float_windows(windows, windows.places[1], 5).shape == (len(steps), 6, 5)
+    assert float_windows(windows, windows.places[:, 1], 5).shape == (len(steps), 6, 5)
 
 
 def test_blocks_of_evicted_episodes_are_given_back() -> None:
@@ -96,7 +96,7 @@ def test_blocks_of_evicted_episodes_are_given_back() -> None:
     for place, name in enumerate(names):
         numbers = [n for n in range(3 * per_block - 1, 4 * per_block) if n % 3 == place]
         places = mirror.tasks[name].windows(3).places
-        first = [np.frombuffer(blocks.views[block], np.float32, 1, start)[0] for block, start, _ in places.T]
+        first = [np.frombuffer(blocks.views[block], np.float32, 1, start)[0] for block, start, _ in places]
         assert first == numbers
     mirror.evict(4 * per_block)
     assert len(blocks.views) == 1
