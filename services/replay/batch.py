@@ -103,8 +103,9 @@ def gather(parts: Sequence[tuple[Pool, Draws]], horizon: int, image_dim: int = 0
     first = cuts[:-1]
     demos = np.diff(np.append(0, np.cumsum(demo))[cuts])
     views: dict[int, memoryview] = {}
-    for memory in set().union(*(pool.memory for pool, _ in parts)):
-        views.update(memory.views)
+    for pool, _ in parts:
+        for memory in pool.memory:
+            views.update(memory.views)
     image_bytes = image_dim * _FLOAT_BYTES
     drawn = [views[block] for block in blocks.tolist()]
     return Sequences(
