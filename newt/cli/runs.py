@@ -51,7 +51,7 @@ def train(
     algorithm: Annotated[
         str | None, typer.Option(help="newt, tdmpc2, model-based-pretraining, bc, ...: docs/algorithms.md.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="default (the published run) or laptop.")] = None,
+    preset: Annotated[str | None, typer.Option(help="default (the published run), better or laptop.")] = None,
     init_from: Annotated[
         str | None, typer.Option(help="Checkpoint to fine-tune: RUN (its newest), RUN/NAME, RUN/best or imported/NAME.")
     ] = None,

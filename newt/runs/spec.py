@@ -71,7 +71,7 @@ class RunSpec(Section):
         description="What the run belongs to, as names and values, for lists and reports: experiment, variant, ... At "
         "most 16. They change nothing in the run.",
     )
-    preset: Literal["default", "laptop"] = Field("default", description="Values that unnamed settings take.")
+    preset: presets.PresetName = Field("default", description="Values that unnamed settings take.")
     seed: int = Field(1, strict=True, ge=0, lt=2**63, description="Source of all randomness of the run.")
     init_from: str | None = Field(
         None,

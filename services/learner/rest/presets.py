@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from newt.runs.algorithms import AlgorithmName
+from newt.runs.presets import PresetName
 from newt.runs.spec import unnamed_settings
 from newt.wire.limits import MAX_COUNT
 
@@ -17,7 +18,7 @@ def preset_routes() -> APIRouter:
 
     @router.get("/presets/{preset}")
     def get_preset(
-        preset: Literal["default", "laptop"],
+        preset: PresetName,
         algorithm: AlgorithmName = "newt",
         total_env_steps: Annotated[int | None, Query(ge=1, le=MAX_COUNT)] = None,
         init_from: Annotated[str | None, Query(max_length=256)] = None,

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from newt.runs.algorithms import ALGORITHMS
-from newt.runs.presets import merged
+from newt.runs.presets import PresetName, merged
 from newt.runs.spec import RunSpec, unnamed_settings
 from newt.wire.limits import PADDED_ACTION_DIM, PADDED_OBS_DIM
 from services.learner.rest.errors import field_errors
@@ -85,7 +86,7 @@ def test_nonsense_names_the_field(change: dict[str, Any], field: str, message: s
     assert [(error.field, message in error.message) for error in found] == [(field, True)], found
 
 
-@pytest.mark.parametrize("preset", ["default", "laptop"])
+@pytest.mark.parametrize("preset", get_args(PresetName))
 def test_what_is_stored_reads_back_the_same(preset: str) -> None:
     spec = RunSpec.model_validate(
         {"tasks": ["tour"], "preset": preset, "train": {"lr": 1e-4}, "model": {"size": "S", "mlp_dim": 64}}
@@ -104,6 +105,16 @@ def test_the_default_is_the_published_run() -> None:
     assert spec.train_settings().warmup_updates == 5_000
     assert spec.plan_settings().num_samples == 512
     assert spec.plan_settings().constraint_weight(7_000_000) == pytest.approx(0.5)
+
+
+def test_better_is_the_published_run_with_two_switches() -> None:
+    published, better = (
+        RunSpec.model_validate({"tasks": ["walker-walk"], "preset": preset}) for preset in ("default", "better")
+    )
+    assert better.model_settings() == replace(published.model_settings(), obs_scaling="per_task")
+    assert better.train_settings() == replace(published.train_settings(), pretrain_bc_coef=10.0)
+    rest = {"preset", "model", "train"}
+    assert better.model_dump(exclude=rest) == published.model_dump(exclude=rest)
 
 
 def test_updates_follow_from_steps() -> None:
@@ -217,7 +228,7 @@ TRAINING_TASKS = {
     ids=str,
 )
 def test_every_domain_and_set_is_a_run(tasks: list[str], count: int) -> None:
-    for preset in ("default", "laptop"):
+    for preset in get_args(PresetName):
         spec = RunSpec.model_validate({"tasks": tasks, "preset": preset, "schedule": {"total_env_steps": 10_000_000}})
         names = [task.name for task in spec.task_list()]
         assert len(set(names)) == len(names) == count == spec.num_envs()
@@ -235,7 +246,7 @@ def test_a_run_may_evaluate_nothing() -> None:
     assert (spec.evaluates(), spec.eval_every_env_steps()) == (False, 0)
 
 
-@pytest.mark.parametrize("preset", ["default", "laptop"])
+@pytest.mark.parametrize("preset", get_args(PresetName))
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("schedule", [{}, {"total_env_steps": 1_000_000}])
 def test_what_is_not_named_is_known_before(preset: str, algorithm: str, schedule: dict[str, int]) -> None:

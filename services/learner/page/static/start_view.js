@@ -10,6 +10,7 @@ import * as token from "./token.js";
 const PRESETS = {
   laptop: "Minutes on two CPU cores: a small model, schedules scaled to the run's total.",
   default: "The published training run: size L, 100 M env steps; needs GPUs.",
+  better: "The published training run with scaled observations and more cloning in pretraining, which helped at a small scale.",
 };
 /** Shown first, as they are what people set, with their labels. @type {Record<string, string>} */
 const ESSENTIAL = {
