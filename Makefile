@@ -104,7 +104,7 @@ bench: $(VENV)/.bench ## Benchmarks beside plain implementations, into bench/res
 bench-check: $(VENV)/.bench ## Some of them, quickly: is a ratio below what it must not lose? Five minutes
 	$(PYTHON) -m bench --check
 
-soak: $(VENV)/.bench ## An hour of one run on a whole stack: does anything grow? Into docs/reliability.md
+soak: $(VENV)/.bench ## More than an hour of one run on a whole stack: does anything grow? Into docs/reliability.md
 	$(PYTHON) -m bench.soak
 fuzz: $(VENV)/.dev ## Wrong requests to every service, ten minutes instead of the tests' one (NEWT_FUZZ_SEED, _SECONDS, _EXAMPLES)
 	NEWT_FUZZ_SECONDS=$${NEWT_FUZZ_SECONDS:-120} NEWT_FUZZ_EXAMPLES=$${NEWT_FUZZ_EXAMPLES:-500} \
