@@ -245,7 +245,8 @@ def running_stack(
         **(settings or {}),
     }
     try:
-        build(*(service for service in (*services, *stopped) if service in OURS), environment=environment)
+        if ours := [service for service in (*services, *stopped) if service in OURS]:
+            build(*ours, environment=environment)  # without a name it would be all images
         try:
             if stopped:
                 compose("--profile", "all", "create", "--no-build", *stopped, environment=environment, timeout_s=60)
