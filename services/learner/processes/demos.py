@@ -34,7 +34,7 @@ from services.learner.checkpoints.folder import NEWEST, CheckpointFolder
 from services.learner.checkpoints.modes import check_mode, trained_mode
 from services.learner.processes.demo_sets import DemoSets
 from services.learner.processes.dependencies import Dependencies
-from services.learner.processes.jobs import StoredJobKeeper
+from services.learner.processes.stored_jobs import StoredJobKeeper
 from services.learner.records.broken import BrokenRecordError
 from services.learner.records.store import Records
 from services.learner.settings import LearnerSettings, start_sim

@@ -16,7 +16,7 @@ from services.learner.checkpoints.files import facts_of
 from services.learner.checkpoints.library import CheckpointLibrary, hold
 from services.learner.checkpoints.modes import check_mode, trained_mode
 from services.learner.checkpoints.usable import check_usable
-from services.learner.processes.jobs import StoredJobKeeper
+from services.learner.processes.stored_jobs import StoredJobKeeper
 from services.learner.records.broken import BrokenRecordError
 from services.learner.records.store import Records
 from services.learner.settings import LearnerSettings

@@ -19,7 +19,7 @@ from newt.local.redis_server import RedisServer
 from newt.runs.base import now
 from newt.runs.jobs import Job
 from services.learner.processes import jobs
-from services.learner.processes.jobs import StoredJobKeeper
+from services.learner.processes.stored_jobs import StoredJobKeeper
 from services.learner.records.jobs import JobStore, SupersededError
 from services.learner.records.store import Records
 from services.learner.records.writer import JobWriter
