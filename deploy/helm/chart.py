@@ -26,6 +26,8 @@ PULL_SECRETS = (
 )
 IMAGES = "localhost/newt/"
 NAMESPACE = "newt"
+# A name of digits only is a text all the same.
+RELEASE_NAMESPACE = "{{ .Release.Namespace | quote }}"
 # Ends of the paths of fields that hold it; names of hosts have it as well.
 NAMESPACES = ("metadata/namespace", "RoleBinding/nodes/subjects/0/namespace", "data/NEWT_LEARNER_NODE_NAMESPACE")
 # The value of the nodes that pods may run on, by their component.
@@ -129,7 +131,7 @@ def _own(path: str, leaf: Any) -> Any:
     if path == "ConfigMap/redis/data/redis.conf":
         return Raw(re.sub(r"(?<=\\nmaxmemory )\w+", "{{ .Values.redis.maxmemory }}", json.dumps(leaf)))
     if path.endswith(NAMESPACES) and leaf == NAMESPACE:
-        return Raw("{{ .Release.Namespace }}")
+        return Raw(RELEASE_NAMESPACE)
     hosts = re.sub(rf'(?<=[a-z])\.{NAMESPACE}(?=$|\\*"|\.svc)', ".{{ .Release.Namespace }}", json.dumps(leaf))
     queries = re.sub(rf'namespace=\\"{NAMESPACE}\\"', r'namespace=\\"{{ .Release.Namespace }}\\"', hosts)
     return leaf if queries == json.dumps(leaf) else Raw(queries)
@@ -227,7 +229,7 @@ def _settings(value: str, name: str) -> Document:
         "kind": "ConfigMap",
         "metadata": {
             "name": f"{name}-settings",
-            "namespace": Raw("{{ .Release.Namespace }}"),
+            "namespace": Raw(RELEASE_NAMESPACE),
             "labels": {"app.kubernetes.io/part-of": "newt", "app.kubernetes.io/component": name},
         },
         "data": Raw(f"{{{{ toJson .Values.{value}.settings }}}}"),

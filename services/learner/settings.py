@@ -94,7 +94,11 @@ class LearnerSettings(ServiceSettings):
         description="How long a run's training processes wait for one of them before all end and start again; longer "
         "than writing a checkpoint takes.",
     )
-    max_restarts: int = Field(3, ge=0, description="Restarts of a run's crashed processes per restart_window_s.")
+    max_restarts: int = Field(
+        3,
+        ge=0,
+        description="Restarts of a run's crashed processes per restart_window_s, and of nodes that do not last it.",
+    )
     restart_window_s: float = Field(300.0, gt=0, description="Window of max_restarts; more crashes fail the run.")
     stop_grace_s: float = Field(
         20.0, gt=0, description="Time a process has to write its checkpoint before it is killed."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -60,21 +61,33 @@ class NodeSets:
     """Makes JobSets for the runs that wait for their nodes, and removes those of runs that have ended, from one thread.
 
     What there is, is asked of the cluster, so a restarted learner goes on where its predecessor ended. A JobSet that
-    has ended (its run was resumed, or all of its pods failed too often) is made anew when its run waits for it.
+    has ended (its run was resumed, or all of its pods failed too often) is made anew when its run waits for it, but not
+    without end: a run whose nodes never last as long as `restart_window_s` fails after `max_restarts` of them more.
 
     Args:
-        settings: Settings that name the namespace, the pods' template and the queue.
+        settings: Settings that name the namespace, the pods' template and the queue, and bound what is made anew.
         unfinished: Ids of the runs that have not ended; may raise NewtError while the answer is not known.
         changed: Called when a run's nodes wait for something else, or for nothing any more.
+        failed: Called with a run's id and the reason when no more nodes are made for it; may raise NewtError while
+            that cannot be stored, and is then called again.
+        clock: Monotonic seconds.
     """
 
     def __init__(
-        self, settings: LearnerSettings, unfinished: Callable[[], Collection[str]], changed: Callable[[], None]
+        self,
+        settings: LearnerSettings,
+        unfinished: Callable[[], Collection[str]],
+        changed: Callable[[], None],
+        failed: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._unfinished, self._changed = settings, unfinished, changed
+        self._settings, self._unfinished, self._changed, self._failed = settings, unfinished, changed, failed
+        self._clock = clock
         self._lock = threading.Lock()
         self._asked: dict[str, int] = {}
         self._waits_for: dict[str, str | None] = {}
+        self._made: dict[str, int] = {}  # JobSets since the last one that lasted
+        self._ran_at: dict[str, float] = {}
         self._client: ApiClient | None = None
         self._missing = missing("kubernetes", "kubernetes")
         self._told = ""
@@ -106,12 +119,16 @@ class NodeSets:
             return f"{nodes} further nodes: {self._missing}"
         with self._lock:
             if run_id not in self._asked:
+                ran_at = self._ran_at.pop(run_id, None)
+                if ran_at is not None and self._clock() - ran_at >= self._settings.restart_window_s:
+                    self._made.pop(run_id, None)
                 self._asked[run_id] = nodes
                 self._waits_for[run_id] = f"{nodes} further nodes: Kubernetes is asked for them"
                 self._look.set()
             reason = self._waits_for[run_id]
             if reason is None:
                 del self._asked[run_id]
+                self._ran_at[run_id] = self._clock()
             return reason
 
     def tick(self) -> None:
@@ -129,11 +146,11 @@ class NodeSets:
             for name, item in found.items():
                 if run_of(item) not in unfinished and not goes(item):
                     self._delete(name)
+            for run_id in self._known() - set(unfinished):
+                self._forget(run_id)
             for run_id, nodes in asked.items():
                 if run_id in unfinished:
                     self._note(run_id, self._see_to(run_id, nodes, found.get(name_of(run_id))))
-                else:
-                    self._forget(run_id)
             self._told = ""
         except NewtError as error:
             self._tell(str(error), asked)
@@ -144,11 +161,21 @@ class NodeSets:
     def _see_to(self, run_id: str, nodes: int, found: Object | None) -> str | None:
         if found is None:
             self._create(job_set(run_id, nodes, self._template(), self._settings.node_queue))
+            with self._lock:
+                self._made[run_id] = self._made.get(run_id, 0) + 1
             return f"{nodes} further nodes: JobSet {name_of(run_id)} was made"
         if goes(found):
             return f"{nodes} further nodes: JobSet {name_of(run_id)} of before has to go first"
         how = ended(found)
         if how is not None:
+            made = self._made.get(run_id, 0)
+            if made > self._settings.max_restarts:
+                self._failed(
+                    run_id,
+                    f"its {nodes} further nodes do not last: {made} JobSets in a row have ended, the last one with "
+                    f"{how}; kubectl -n {self._settings.node_namespace} describes {name_of(run_id)} and its pods",
+                )
+                return f"{nodes} further nodes: JobSet {name_of(run_id)} has ended and is not made again ({how})"
             self._delete(found["metadata"]["name"])
             return f"{nodes} further nodes: JobSet {name_of(run_id)} has ended and is made anew ({how})"
         return waits_for(found)
@@ -161,10 +188,15 @@ class NodeSets:
         if new:
             self._changed()
 
+    def _known(self) -> set[str]:
+        with self._lock:
+            return {*self._asked, *self._waits_for, *self._made, *self._ran_at}
+
     def _forget(self, run_id: str) -> None:
         with self._lock:
             self._asked.pop(run_id, None)
-            self._waits_for.pop(run_id, None)
+            for kept in (self._waits_for, self._made, self._ran_at):
+                kept.pop(run_id, None)
 
     def _tell(self, what: str, asked: dict[str, int]) -> None:
         """To those who wait, and once in the log."""

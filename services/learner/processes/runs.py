@@ -64,7 +64,7 @@ class RunKeeper(JobKeeper):
         self._on_ended = on_ended
         self._nodes: NodeSets | None = None
         if settings.node_template:
-            self._nodes = NodeSets(settings, lambda: self._runs.states(unfinished=True), self.wake)
+            self._nodes = NodeSets(settings, lambda: self._runs.states(unfinished=True), self.wake, self._lost)
         self._shown = 0.0
 
     def start(self) -> None:
@@ -106,6 +106,11 @@ class RunKeeper(JobKeeper):
             return None
         nodes = self._runs.get(job_id).spec.resources.nodes
         return self._nodes.waits_for(job_id, nodes - 1) if nodes > 1 else None
+
+    def _lost(self, job_id: str, reason: str) -> None:
+        """Ends a run for which no more nodes are made."""
+        self._runs.fail(job_id, reason)
+        self.wake()
 
     def request_id(self, job_id: str) -> str | None:
         """The request that started a run, or resumed it last."""

@@ -146,6 +146,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         "reconfigured": {**install, "values": {}, "upgrade": {"redis": {"maxmemory": "4gb"}}},
         "documented": {**install, "values": yaml.safe_load(DOCUMENTED)},
         "elsewhere": {**install, "values": switched_on(*EVERYTHING), "namespace": "elsewhere"},
+        "digits": {**install, "values": switched_on(*EVERYTHING), "namespace": "2026"},
         **{name: {**install, "values": values} for name, (values, _) in INSTALLED.items()},
         **{name: {**install, "values": values} for name, (values, *_) in WRONG.items()},
     }
@@ -352,6 +353,12 @@ def test_another_namespace(done: dict[str, dict[str, Any]]) -> None:
         assert ".newt'" not in text, name
         assert ".newt.svc" not in text, name
         assert 'namespace="newt"' not in text, name
+
+
+def test_a_namespace_of_digits_stays_a_text(done: dict[str, dict[str, Any]]) -> None:
+    objects, others = installed(done, "digits"), installed(done, "elsewhere")
+    assert {manifest["metadata"]["namespace"] for manifest in objects.values()} == {"2026"}
+    assert objects == json.loads(json.dumps(others).replace("elsewhere", "2026"))
 
 
 @pytest.mark.parametrize("name", WRONG)

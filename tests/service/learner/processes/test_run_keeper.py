@@ -49,6 +49,19 @@ def keeper(records: Records, settings: LearnerSettings) -> Iterator[RunKeeper]:
     keeper.stop()
 
 
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """One with a template of nodes, which the learner finds."""
+    cluster = Cluster()
+    (tmp_path / "kubeconfig").write_text(cluster.kubeconfig())
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    template = {"spec": {"containers": [{"name": "node", "command": ["node"]}]}}
+    cluster.objects["/api/v1/namespaces/newt/podtemplates/node"] = {"template": template}
+    yield cluster
+    cluster.shutdown()
+    cluster.server_close()
+
+
 def _submit(keeper: RunKeeper, settings: LearnerSettings) -> str:
     run_id = new_id(SPEC)
     keeper._runs.create(run_id, SPEC, settings.folder.run(run_id))
@@ -100,13 +113,8 @@ def test_a_cancelled_run_loses_its_processes_and_makes_room(
 
 
 def test_a_run_has_processes_when_its_nodes_run_and_keeps_its_place_until_then(
-    records: Records, settings: LearnerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    records: Records, settings: LearnerSettings, cluster: Cluster
 ) -> None:
-    cluster = Cluster()
-    (tmp_path / "kubeconfig").write_text(cluster.kubeconfig())
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    template = {"spec": {"containers": [{"name": "node", "command": ["node"]}]}}
-    cluster.objects["/api/v1/namespaces/newt/podtemplates/node"] = {"template": template}
     keeper = RunKeeper(records, settings.model_copy(update={"node_template": "node", "node_queue": "newt"}))
     resources = SPEC.resources.model_copy(update={"processes": 2, "nodes": 2})
     run_id = new_id(SPEC)
@@ -136,8 +144,23 @@ def test_a_run_has_processes_when_its_nodes_run_and_keeps_its_place_until_then(
     finally:
         records.runs.cancel(later)
         keeper.stop()
-        cluster.shutdown()
-        cluster.server_close()
+
+
+def test_a_run_whose_nodes_never_run_fails(records: Records, settings: LearnerSettings, cluster: Cluster) -> None:
+    keeper = RunKeeper(records, settings.model_copy(update={"node_template": "node", "max_restarts": 0}))
+    resources = SPEC.resources.model_copy(update={"processes": 2, "nodes": 2})
+    run_id = new_id(SPEC)
+    records.runs.create(run_id, SPEC.model_copy(update={"resources": resources}), settings.folder.run(run_id))
+    keeper.start()
+    try:
+        wait_until(lambda: any("/jobsets/" in path for path in cluster.objects), "a JobSet")
+        ((path, found),) = [item for item in cluster.objects.items() if "/jobsets/" in item[0]]
+        found["status"] = {"conditions": [{"type": "Failed", "status": "True", "message": "no such image"}]}
+        wait_until(lambda: records.runs.get(run_id).state is RunState.FAILED, "failed")
+        assert "Failed: no such image" in (records.runs.get(run_id).error or "")
+        wait_until(lambda: path in cluster.removed, "the end of the JobSet")
+    finally:
+        keeper.stop()
 
 
 def test_processes_end_with_their_keeper_and_the_next_one_goes_on(records: Records, settings: LearnerSettings) -> None:

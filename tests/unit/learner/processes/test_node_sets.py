@@ -40,10 +40,16 @@ class Nodes:
     def __init__(self, settings: LearnerSettings = SETTINGS) -> None:
         self.unfinished = {RUN}
         self.told = 0
-        self.sets = NodeSets(settings, lambda: self.unfinished, self._tell)
+        self.now_s = 0.0
+        self.failed: list[str] = []
+        self.sets = NodeSets(settings, lambda: self.unfinished, self._tell, self._fail, lambda: self.now_s)
 
     def _tell(self) -> None:
         self.told += 1
+
+    def _fail(self, run_id: str, reason: str) -> None:
+        self.failed.append(reason)
+        self.unfinished.remove(run_id)
 
     def look(self, nodes: int = 2) -> str | None:
         """What the run waits for after one look."""
@@ -135,6 +141,62 @@ def test_one_that_has_ended_is_made_anew(cluster: Cluster, how: str) -> None:
     assert nodes.look() is None
 
 
+@pytest.mark.parametrize("run_first", [False, True])
+def test_one_that_ends_again_and_again_fails_its_run(cluster: Cluster, run_first: bool) -> None:
+    """Also if all pods run each time, for less than the window of restarts."""
+    nodes = Nodes(SETTINGS.model_copy(update={"max_restarts": 2, "restart_window_s": 300.0}))
+    for _ in range(3):
+        assert "was made" in str(nodes.look())
+        if run_first:
+            run_pods(cluster)
+            assert nodes.look() is None
+            nodes.now_s += 299.0
+        end(cluster, "Failed")
+        assert not nodes.failed
+        nodes.look()
+    (reason,) = nodes.failed
+    assert "3 JobSets in a row" in reason
+    assert "Failed: so it is" in reason
+    nodes.sets.tick()  # as that of any run that has ended, the last one goes
+    assert not [path for path in cluster.objects if path.startswith(SETS)]
+    # Resumed by somebody, it gets as many again.
+    nodes.unfinished.add(RUN)
+    assert "was made" in str(nodes.look())
+    end(cluster, "Failed")
+    assert "is made anew" in str(nodes.look())
+    assert len(nodes.failed) == 1
+
+
+def test_nodes_that_lasted_are_made_anew_as_often_as_they_end(cluster: Cluster) -> None:
+    nodes = Nodes(SETTINGS.model_copy(update={"max_restarts": 0, "restart_window_s": 300.0}))
+    for _ in range(3):
+        nodes.look()
+        run_pods(cluster)
+        assert nodes.look() is None
+        nodes.now_s += 300.0
+        end(cluster, "Failed")
+        assert "is made anew" in str(nodes.look())
+    assert not nodes.failed
+
+
+def test_a_failure_that_cannot_be_stored_is_told_again(cluster: Cluster) -> None:
+    failed: list[str] = []
+
+    def fail(run_id: str, reason: str) -> None:
+        failed.append(reason)
+        raise UnavailableError("Redis is away")
+
+    sets = NodeSets(SETTINGS.model_copy(update={"max_restarts": 0}), lambda: {RUN}, lambda: None, fail, lambda: 0.0)
+    sets.waits_for(RUN, 1)
+    sets.tick()
+    end(cluster, "Failed")
+    for times in (1, 2):
+        sets.tick()
+        assert len(failed) == times
+        assert "Redis is away" in str(sets.waits_for(RUN, 1))
+    assert not cluster.removed
+
+
 def test_nodes_of_a_run_that_trains_may_end_before_it(cluster: Cluster) -> None:
     nodes = Nodes()
     nodes.look()
@@ -170,7 +232,7 @@ def test_records_that_are_away_cost_no_node(cluster: Cluster) -> None:
     def away() -> set[str]:
         raise UnavailableError("Redis is away")
 
-    successor = NodeSets(SETTINGS, away, lambda: None)
+    successor = NodeSets(SETTINGS, away, lambda: None, lambda run_id, reason: None)
     successor.waits_for(RUN, 2)
     successor.tick()
     assert "Redis is away" in str(successor.waits_for(RUN, 2))
@@ -179,7 +241,7 @@ def test_records_that_are_away_cost_no_node(cluster: Cluster) -> None:
 
 def test_its_thread_looks_at_once_when_it_is_asked(cluster: Cluster) -> None:
     told = threading.Event()
-    sets = NodeSets(SETTINGS, lambda: {RUN}, told.set)
+    sets = NodeSets(SETTINGS, lambda: {RUN}, told.set, lambda run_id, reason: None)
     sets.start()
     try:
         sets.waits_for(RUN, 1)
