@@ -41,6 +41,7 @@ NODES = {
 }
 # The value with further settings of whoever reads a ConfigMap, by its name.
 SETTINGS = {"learner": "learner", "planner": "planner", "replay": "replay", "sim": "sims"}
+GPU = "nvidia.com/gpu"
 SHARDS = "(int .Values.replayShards.count)"
 
 CHART = f"""\
@@ -172,6 +173,9 @@ def _placed(documents: dict[str, list[Document]]) -> None:
                 if {"configMapRef": {"name": name}} in container.get("envFrom", []):
                     reference = {"configMapRef": {"name": f"{name}-settings"}}  # last, so that it wins
                     container["envFrom"].append(Maybe(f".Values.{value}.settings", [reference]))
+        for condition in _gpu_conditions(pod["containers"][0]["resources"]["limits"]):
+            runtime = f"and {condition} .Values.gpu.runtimeClass"
+            pod[When(runtime)] = {"runtimeClassName": Raw("{{ .Values.gpu.runtimeClass | quote }}")}
         owner = NODES.get(manifest["metadata"]["labels"]["app.kubernetes.io/component"])
         if owner is None:  # a backup runs on the learner's node
             continue
@@ -184,6 +188,11 @@ def _placed(documents: dict[str, list[Document]]) -> None:
             claim["spec"][When(kind)] = {"storageClassName": Raw(f"{{{{ {kind} | quote }}}}")}
     for name, value in SETTINGS.items():
         documents[f"config-{name}-settings.yaml"] = [_settings(value, name)]
+
+
+def _gpu_conditions(limits: dict[Any, Any]) -> Iterator[str]:
+    """Under which a container has a GPU."""
+    yield from (key.condition for key, value in limits.items() if isinstance(key, When) and GPU in value)
 
 
 def _summed(documents: dict[str, list[Document]]) -> None:

@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 
 TEXT: Schema = {"title": "text", "type": "string"}
 NAME: Schema = {"title": "name", "type": "string", "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "maxLength": 253}
+NAME_OR_NOTHING: Schema = {**NAME, "title": "name or empty", "pattern": f"^$|{NAME['pattern']}"}
 NAMES: Schema = {"title": "names", "type": "array", "items": NAME}
 SWITCH: Schema = {"title": "true or false", "type": "boolean"}
 COUNT: Schema = {"title": "from 1 on", "type": "integer", "minimum": 1}
@@ -89,6 +90,7 @@ SWITCHES = {
         "Training on several nodes; the learner's storage class must be one that does ReadWriteMany.",
     ),
     "gpu": ("gpu.enabled", "Learner, planners and further nodes on GPUs, with the images whose tag ends in -cuda."),
+    "gpu-sims": ("simGpus.enabled", "Simulators draw on GPUs, one each."),
     "keda": ("keda.enabled", "Planners by how long requests wait; needs KEDA and a Prometheus."),
     "planner-replicas/spread": ("planner.spread", "Planners on different nodes, where there are some."),
     "served-models": ("servedModels.enabled", "Planners serve the agents in a volume, without a run."),
@@ -248,6 +250,14 @@ def values() -> list[Value]:
                 f"*/node/{POD}/volumes/2/emptyDir/sizeLimit",
             ),
         ),
+        Value(
+            "gpu.runtimeClass",
+            NAME_OR_NOTHING,
+            "RuntimeClass of all pods with GPUs, as nvidia on k3s; empty: the cluster's default.",
+            default="",
+        ),
+        *_switched("gpu-sims"),
+        Value("simGpus.count", COUNT, "GPUs of each simulator.", (f"Deployment/sim-*/{CONTAINER}/*/nvidia.com/gpu",)),
         *_switched("multi-node"),
         Value(
             "multiNode.nodes",

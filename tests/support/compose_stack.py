@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ class ComposeStack:
         rest: The learner's REST API.
         prometheus: Prometheus' API.
         environment: What compose is told.
+        cut_off: Networks that a container was on before it was taken off them, by its service.
     """
 
     client: docker.DockerClient
@@ -118,6 +119,7 @@ class ComposeStack:
     rest: httpx.Client
     prometheus: httpx.Client
     environment: dict[str, str]
+    cut_off: dict[str, list[str]] = field(default_factory=dict)
 
     def compose(self, *arguments: str, timeout_s: float, **settings: str) -> str:
         """What docker compose prints, asked about this stack; with more settings of .env.example."""
@@ -178,12 +180,16 @@ class ComposeStack:
         )
 
     def partition(self, service: str) -> None:
-        """Takes a container off the network: nobody reaches it, it reaches nobody."""
-        self._network().disconnect(self.container(service).id)
+        """Takes a container off its networks: nobody reaches it, it reaches nobody."""
+        container = self.container(service)
+        self.cut_off[service] = list(container.attrs["NetworkSettings"]["Networks"])
+        for network in self.cut_off[service]:
+            self.client.networks.get(network).disconnect(container.id)
 
     def heal(self, service: str) -> None:
         """Puts it back."""
-        self._network().connect(self.container(service).id, aliases=[service])
+        for network in self.cut_off.pop(service):
+            self.client.networks.get(network).connect(self.container(service).id, aliases=[service])
 
     def healthy(self, service: str) -> bool:
         """Whether the health check of a running container has passed."""
@@ -202,13 +208,10 @@ class ComposeStack:
             init=True,
         )
         try:
-            self._network().connect(container.id, aliases=[name])
+            self.client.networks.get(f"{self.project}_default").connect(container.id, aliases=[name])
             yield container
         finally:
             container.remove(force=True, v=True)
-
-    def _network(self) -> Any:
-        return self.client.networks.get(f"{self.project}_default")
 
 
 @contextmanager

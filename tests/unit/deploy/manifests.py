@@ -25,6 +25,7 @@ COMPONENTS = (
     "laptop",
     "multi-node",
     "gpu",
+    "gpu-sims",
     "keda",
     "planner-replicas",
     "served-models",

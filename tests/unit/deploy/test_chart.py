@@ -79,7 +79,8 @@ OWN = {
     "domains": {"atari": {"enabled": False}, "box2d": {"replicas": {"max": 2}, "nodeSelector": {"arch": "amd64"}}},
     "sims": {"nodeSelector": {"pool": "sims"}},
     "apiToken": {"secret": "token", "required": True},
-    "gpu": {"enabled": True, "learner": 4, "sharedMemory": "9Gi"},
+    "gpu": {"enabled": True, "learner": 4, "sharedMemory": "9Gi", "runtimeClass": "nvidia"},
+    "simGpus": {"enabled": True, "count": 2},
     "monitoring": {"namespace": "watchers"},
     "multiNode": {
         "enabled": True,
@@ -107,6 +108,7 @@ WRONG = {
     "a group for a switch": ({"jobSet": {"enabled": {}}}, "/jobSet/enabled", "got object, want boolean"),
     "a number for a name": ({"jobSet": {"clusterQueue": 7}}, "/jobSet/clusterQueue", "got number, want string"),
     "no network": ({"jobSet": {"network": "everywhere"}}, "/jobSet/network", "does not match pattern"),
+    "no name of a class": ({"gpu": {"runtimeClass": "NVIDIA!"}}, "/gpu/runtimeClass", "does not match pattern"),
     "a folder for a bucket": ({"backup": {"s3": {"place": "/backups"}}}, "/backup/s3/place", "does not match pattern"),
     "a list for a bucket": ({"backup": {"s3": {"place": []}}}, "/backup/s3/place", "got array, want string"),
     "a bucket without backups": ({"backup": {"s3": {"enabled": True}}}, "backup.s3.enabled needs backup.enabled"),
@@ -227,6 +229,10 @@ def test_values_reach_their_fields(done: dict[str, dict[str, Any]]) -> None:
     assert redis["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "slow"
     assert "\nmaxmemory 12gb\n" in objects["ConfigMap/redis"]["data"]["redis.conf"]
     assert "imagePullPolicy" not in redis["template"]["spec"]["containers"][0]
+    for with_gpus in (pod, planner["template"]["spec"], nodes["mujoco"]):
+        assert with_gpus["runtimeClassName"] == "nvidia"
+    assert nodes["mujoco"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert "runtimeClassName" not in redis["template"]["spec"]
     assert "watchers" in str(objects["NetworkPolicy/learner"])
     assert "monitoring" not in str(objects["NetworkPolicy/learner"])
 

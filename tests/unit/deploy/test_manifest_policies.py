@@ -148,6 +148,17 @@ def test_replays_mirror_has_room_for_a_full_redis() -> None:
     assert 1.5 * held <= min(redis, replay)
 
 
+def test_what_holds_the_episodes_is_not_the_first_to_be_evicted() -> None:
+    """A node that runs out of memory evicts first who has more than it asked for."""
+    config = of_kind(base(), "ConfigMap")["redis"]["data"]["redis.conf"]
+    (held,) = re.findall(r"^maxmemory (\d+)gb$", config, re.MULTILINE)
+    for built in (base(), combined("replay-shards")):
+        for name, times in (("redis", 1.0), ("replay", 1.5)):
+            (container,) = workloads(built)[name]["spec"]["template"]["spec"]["containers"]
+            asked = bytes_of(container["resources"]["requests"]["memory"])
+            assert asked > times * int(held) * 1024**3, name
+
+
 def test_no_pod_that_is_not_ready_holds_a_node(manifests: list[Manifest]) -> None:
     for name, budget in of_kind(manifests, "PodDisruptionBudget").items():
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", name
@@ -350,6 +361,22 @@ def test_the_gpu_overlay_puts_models_on_gpus() -> None:
         assert container["image"].endswith("-cuda")
 
 
+def test_simulators_that_draw_on_gpus_have_one_each_and_need_no_spare_one() -> None:
+    built = combined("gpu-sims", "mtls")
+    for name, maker in workloads(built).items():
+        (container,) = maker["spec"]["template"]["spec"]["containers"]
+        is_sim = name.startswith("sim-")
+        assert container["resources"]["limits"].get("nvidia.com/gpu") == (1 if is_sim else None), name
+        if is_sim:
+            assert maker["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+            assert maker["spec"]["template"]["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+    # Without it, the container toolkit mounts no driver that draws.
+    capabilities = re.findall(
+        r"^ENV NVIDIA_DRIVER_CAPABILITIES=(.+)$", (DEPLOY.parent / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert "graphics" in capabilities[0].split(",")
+
+
 def test_the_laptop_overlay_fits_four_cores_and_eight_gibibytes_and_pulls_nothing_of_ours() -> None:
     asked = [container["resources"]["requests"] for _, _, container in containers(overlay("laptop"))]
     # What the cluster itself wants of a node: about half a core and 1 GiB.
@@ -383,7 +410,9 @@ def test_the_multi_node_overlay_lets_trainers_meet_and_share_the_checkpoints() -
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts["data"] == environment(built, container)["NEWT_LEARNER_DATA_DIR"]
     host, _, port = environment(built, container)["NEWT_LEARNER_RENDEZVOUS"].rpartition(":")
-    assert int(port) in {entry["port"] for entry in of_kind(built, "Service")[host]["spec"]["ports"]}
+    meeting = of_kind(built, "Service")[host]["spec"]
+    assert int(port) in {entry["port"] for entry in meeting["ports"]}
+    assert meeting["publishNotReadyAddresses"]  # trainers meet also while planners are not served
 
 
 def test_the_backup_overlay_reads_what_the_learner_has_and_no_more() -> None:

@@ -1,4 +1,4 @@
-"""Which Vulkan driver SAPIEN uses: the GPU's, or SwiftShader, which draws on the CPU.
+"""Which Vulkan driver SAPIEN uses: the GPU's if it works, or SwiftShader, which draws on the CPU.
 
 SAPIEN wants a Vulkan device for every material it creates, also in scenes which are never drawn.
 `scripts/maniskill-vulkan.sh` installs SwiftShader next to the Python that runs us.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from services.sim.domains.base import RENDER_BACKEND_VARIABLE, RenderingError
 
@@ -24,14 +27,33 @@ _REMEDY = (
     "without a GPU, run scripts/maniskill-vulkan.sh, which installs a software driver; with one, install its driver "
     "with Vulkan support. VK_ICD_FILENAMES names the driver's JSON file if it lies in an unusual place."
 )
+# A process has one try: where SAPIEN found no driver, it finds none later. So another process tries the GPU's.
+_TRY = "import sapien.render; sapien.render.RenderMaterial()"
+_TRY_TIMEOUT_S = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 def wants_software() -> bool:
-    """Whether to draw on the CPU: as the service's setting says, or because there is no GPU."""
+    """Whether to draw on the CPU: as the service's setting says, or because there is no GPU, or none that draws.
+
+    A container may have a GPU without the driver that draws, which is mounted only for who asks for it.
+    """
     backend = os.environ.get(RENDER_BACKEND_VARIABLE, "auto")
     if backend != "auto":
         return backend == "osmesa"
-    return not any(path.exists() for path in _GPU_DEVICES)
+    if not any(path.exists() for path in _GPU_DEVICES):
+        return True
+    try:
+        tried = subprocess.run([sys.executable, "-c", _TRY], capture_output=True, text=True, timeout=_TRY_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        reason = f"no answer within {_TRY_TIMEOUT_S:g} s"
+    else:
+        if tried.returncode == 0:
+            return False
+        reason = (tried.stderr.strip().splitlines() or [f"status {tried.returncode}"])[-1]
+    log.warning("gpu_does_not_draw", reason=reason)
+    return True
 
 
 def choose_driver() -> None:
@@ -39,12 +61,11 @@ def choose_driver() -> None:
 
     Otherwise the loader looks where drivers are usually registered.
     """
-    if any(os.environ.get(name) for name in _CHOICES) or not wants_software():
+    if any(os.environ.get(name) for name in _CHOICES):
         return
-    for path in _SOFTWARE_DRIVERS:
-        if path.exists():
-            os.environ["VK_ICD_FILENAMES"] = str(path)
-            return
+    installed = next((path for path in _SOFTWARE_DRIVERS if path.exists()), None)
+    if installed is not None and wants_software():
+        os.environ["VK_ICD_FILENAMES"] = str(installed)
 
 
 def check_driver() -> None:
