@@ -53,7 +53,8 @@ class Step:
         final_obs: float32[F, O].
         final_rgb: uint8[F, 3, 224, 224], or None in state mode.
         crashed: bool[N], rows whose simulator died: discard this transition.
-        draining: The server is being stopped: close the session when running episodes have ended, and open another.
+        draining: The server is being stopped, or the session old: close it when running episodes have ended, and open
+            another.
     """
 
     observation: Observation

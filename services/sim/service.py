@@ -75,7 +75,7 @@ class SimService:
                 MEMORY_VARIABLE: str(_worker_bytes(settings)),
             },
         )
-        self.sessions = Sessions(settings.max_instances)
+        self.sessions = Sessions(settings.max_instances, age_s=settings.session_age_s)
         sim_pb2_grpc.add_SimServiceServicer_to_server(
             SimServicer(settings, self._catalogue, self.pool, self.sessions), self.server.grpc
         )

@@ -101,7 +101,7 @@ class SimServicer(sim_pb2_grpc.SimServiceServicer):
         """One step."""
         with self._sessions.use(request.session_id) as session:
             reply = session.step(request.step_number, request.action)
-        reply.draining = self._sessions.draining
+        reply.draining = self._sessions.sends_away(request.session_id)
         return reply
 
     def StepStream(  # noqa: N802

@@ -25,6 +25,7 @@ _REMEMBERED = 1000
 class _Lease:
     session: Session
     seconds: float
+    opened_at: float
     expires_at: float
     callers: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -36,13 +37,15 @@ class Sessions:
     Args:
         max_instances: Over all sessions.
         clock: Monotonic seconds.
+        age_s: How long a session may last before whoever steps it is asked to open another; 0: for ever.
 
     Attributes:
         draining: No new sessions are taken.
     """
 
-    def __init__(self, max_instances: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_instances: int, clock: Callable[[], float] = time.monotonic, *, age_s: float = 0.0) -> None:
         self.max_instances = max_instances
+        self._age_s = age_s
         self._clock = clock
         self._lock = threading.Lock()
         self._leases: dict[str, _Lease] = {}
@@ -91,7 +94,8 @@ class Sessions:
             raise
         session_id = uuid.uuid4().hex
         with self._lock:
-            self._leases[session_id] = _Lease(session, lease_s, self._clock() + lease_s)
+            opened_at = self._clock()
+            self._leases[session_id] = _Lease(session, lease_s, opened_at, opened_at + lease_s)
             metrics.SESSIONS.set(len(self._leases))
         return session_id
 
@@ -106,6 +110,14 @@ class Sessions:
             with self._lock:
                 self._stepped -= 1
                 self._changed.notify_all()
+
+    def sends_away(self, session_id: str) -> bool:
+        """Whether who steps a session shall go on in another one when its episodes have ended."""
+        if self.draining or not self._age_s:
+            return self.draining
+        with self._lock:
+            lease = self._leases.get(session_id)
+            return lease is not None and self._clock() - lease.opened_at >= self._age_s
 
     def drain(self, timeout_s: float) -> bool:
         """Refuses new sessions and waits until nobody steps one any more; False if somebody still does."""

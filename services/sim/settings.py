@@ -52,6 +52,12 @@ class SimSettings(GrpcServiceSettings):
         "that are stepped have been given back, which collectors do when their episodes have ended. 0: it stops at "
         "once, and running episodes are lost.",
     )
+    session_age_s: float = Field(
+        0.0,
+        ge=0,
+        description="After so many seconds who steps a session is told to go on in another one when its episodes have "
+        "ended, so that replicas that came later get work. 0: sessions last as long as their clients want.",
+    )
     step_timeout_s: float = Field(
         60.0, gt=0, description="A worker that spends longer on one piece of work of one instance is killed, seconds."
     )

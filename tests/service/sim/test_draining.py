@@ -49,6 +49,29 @@ def test_who_steps_ends_the_episode_and_gives_back(start: Callable[..., RunningS
         assert not drain.is_alive()
 
 
+def test_who_has_stepped_for_long_finds_other_replicas(start: Callable[..., RunningServer]) -> None:
+    servers = [start(workers=1, session_age_s=1.0) for _ in range(2)]
+    target = "ipv4:" + ",".join(server.address for server in servers)
+    opened = [0, 0]
+    with SimClient(target, 20) as client:
+        for seed in range(8):  # all on one replica: a chance of one in 128
+            session = client.open(["noop-short"], [seed])
+            (place,) = (i for i, server in enumerate(servers) if server.service.sessions.used_instances)
+            opened[place] += 1
+            session.reset()
+            begin = time.monotonic()
+            step = session.step(STILL)
+            assert not step.draining
+            while not (step.draining and step.ended[0]):
+                assert time.monotonic() - begin < 20
+                step = session.step(STILL)
+            assert time.monotonic() - begin >= 0.9
+            # Nobody is turned away: it may also stay.
+            session.step(STILL)
+            session.close()
+    assert min(opened) >= 1
+
+
 def test_nobody_is_waited_for_who_does_not_step(start: Callable[..., RunningServer]) -> None:
     """Sessions that were opened only, and those whose client is gone."""
     server = start(drain_s=60)

@@ -29,15 +29,25 @@ RUN: dict[str, Any] = {
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[LearnerStack]:
+def stack(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LearnerStack]:
     stack = LearnerStack(tmp_path, ("replay", "planner"))
-    stack.settings["sim"]["DRAIN_S"] = 120
+    stack.settings["sim"] |= getattr(request, "param", {"DRAIN_S": 120})
     try:
         stack.start("sim")
         stack.wait_ready()
         yield stack
     finally:
         stack.stop()
+
+
+def log_of(run: dict[str, Any]) -> str:
+    return (Path(run["directory"]) / "logs" / "collector.log").read_text()
+
+
+def assert_nothing_was_lost(stack: LearnerStack, run: dict[str, Any]) -> None:
+    assert "session_lost" not in log_of(run)
+    lines = dict(line.rsplit(" ", 1) for line in stack.http.get("/metrics").text.splitlines())
+    assert float(lines['newt_learner_episodes_lost_total{reason="session"}']) == 0
 
 
 def test_no_episode_is_lost(stack: LearnerStack) -> None:
@@ -54,10 +64,17 @@ def test_no_episode_is_lost(stack: LearnerStack) -> None:
         run_id, lambda run: all(run["progress"]["tasks"][task]["episodes"] >= more[task] for task in TASKS)
     )
     assert run["state"] == "training", run["error"]
-    log = (Path(run["directory"]) / "logs" / "collector.log").read_text()
-    assert log.count("simulator_left") == 2  # both groups
-    assert "session_lost" not in log
-    lines = dict(line.rsplit(" ", 1) for line in stack.http.get("/metrics").text.splitlines())
-    assert float(lines['newt_learner_episodes_lost_total{reason="session"}']) == 0
+    assert log_of(run).count("simulator_left") == 2  # both groups
+    assert_nothing_was_lost(stack, run)
+    stack.http.post(f"/runs/{run_id}/cancel")
+    wait_until(lambda: stack.get(f"/runs/{run_id}")["state"] == "cancelled", "cancelled")
+
+
+@pytest.mark.parametrize("stack", [{"SESSION_AGE_S": 3}], indirect=True)
+def test_none_is_lost_when_sessions_have_an_age(stack: LearnerStack) -> None:
+    run_id = stack.submit(RUN)
+    run = stack.follow(run_id, lambda run: log_of(run).count("simulator_left") >= 4)
+    assert stack.processes["sim"].poll() is None
+    assert_nothing_was_lost(stack, run)
     stack.http.post(f"/runs/{run_id}/cancel")
     wait_until(lambda: stack.get(f"/runs/{run_id}")["state"] == "cancelled", "cancelled")
