@@ -1,7 +1,6 @@
 """Workloads of deploy/k8s as pods of Podman, which reads Kubernetes' manifests without a cluster: what they say runs.
 
-The images are those of the Docker engine. Podman asks no gRPC probes: the tests ask what a kubelet would. Together the
-pods are a whole stack, on which a run trains.
+The images are those of the Docker engine. Podman asks no gRPC probes: the tests ask what a kubelet would.
 """
 
 from __future__ import annotations
@@ -18,19 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
-from compose_stack import IMAGES, ROOT, TINY_RUN, build, engine, require, wait_for
+from compose_stack import IMAGES, ROOT, build, engine, require, wait_for
 from docker.models.images import Image
 
 from deploy import sizes
 from newt.local.ports import free_port
 from newt.wire.probe import check
 
-SERVING = ("replay", "sim-miniarcade", "learner", "planner")
+SERVING = ("replay", "sim-miniarcade")  # over gRPC
 WORKLOADS = ("redis", *SERVING)
-PUBLISHED = ("grpc", "hub", "http")  # names of ports
 NETWORK = "newt"
 REDIS = "localhost/newt/redis"  # Podman keeps no name with a digest
 MOST = 20_000  # files and processes: Podman asks for a million each, which a root without all rights may not have
@@ -45,12 +42,12 @@ class Pods:
     Attributes:
         folder: Its images, containers and settings.
         specs: What deploy/k8s says of the one container of each workload's pods.
-        ports: Where a workload's ports are on this machine, by their names.
+        ports: Where a workload's gRPC port is on this machine.
     """
 
     folder: Path
     specs: dict[str, dict[str, Any]]
-    ports: dict[str, dict[str, int]]
+    ports: dict[str, int]
 
     def podman(self, *arguments: str) -> str:
         """What a command of Podman prints."""
@@ -64,19 +61,6 @@ class Pods:
         """Podman's record of it."""
         (record,) = json.loads(self.podman("inspect", self.container(workload)))
         return dict(record)
-
-    def passes(self, workload: str, probe: dict[str, Any]) -> bool:
-        """Whether a probe gets the answer that a kubelet wants."""
-        numbers = {each["containerPort"]: each["name"] for each in self.specs[workload]["ports"]}
-        ports = self.ports[workload]
-        if "grpc" in probe:
-            port = ports[numbers[probe["grpc"]["port"]]]
-            return check(f"127.0.0.1:{port}", probe["grpc"]["service"], 5.0) is None
-        get = probe["httpGet"]
-        try:
-            return httpx.get(f"http://127.0.0.1:{ports[get['port']]}{get['path']}", timeout=5.0).is_success
-        except httpx.TransportError:
-            return False
 
     def container(self, workload: str) -> str:
         """Podman's name of it."""
@@ -117,14 +101,14 @@ network_config_dir = "{folder}/networks"
 """
 
 
-def pod(name: str, workload: dict[str, Any], image: str, ports: dict[str, int]) -> dict[str, Any]:
+def pod(name: str, workload: dict[str, Any], image: str, port: int | None) -> dict[str, Any]:
     """A pod of a workload, in words that Podman knows: no StatefulSet, no claim, no Secret that may be missing.
 
     Args:
         name: Its own.
         workload: Deployment or StatefulSet.
         image: For its container.
-        ports: Of this machine, for those of its ports that are published.
+        port: Of this machine, for its gRPC port; the others are not published.
     """
     template = copy.deepcopy(workload["spec"]["template"])
     spec = template["spec"]
@@ -134,8 +118,8 @@ def pod(name: str, workload: dict[str, Any], image: str, ports: dict[str, int]) 
     spec["volumes"] = kept + [{"name": each, "emptyDir": {}} for each in (*claims, *optional)]
     (container,) = spec["containers"]
     container["image"] = image
-    published = [each for each in container["ports"] if each["name"] in ports]
-    container["ports"] = [{**each, "hostIP": "127.0.0.1", "hostPort": ports[each["name"]]} for each in published]
+    published = [each for each in container["ports"] if each["name"] == "grpc"]
+    container["ports"] = [{**each, "hostIP": "127.0.0.1", "hostPort": port} for each in published]
     metadata = {"name": name, "labels": template["metadata"]["labels"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
@@ -154,7 +138,7 @@ def images() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def pods(images: dict[str, str]) -> Iterator[Pods]:
-    """Redis, replay, a simulator, learner and planner as deploy/k8s has them; everything is removed again."""
+    """Redis, replay and a simulator as deploy/k8s has them; everything is removed again."""
     if shutil.which("podman") is None:
         pytest.skip("Podman is not installed; scripts/system-packages.sh --engine installs it")
     if os.geteuid() != 0:
@@ -166,15 +150,11 @@ def pods(images: dict[str, str]) -> Iterator[Pods]:
     specs = {name: workloads[name]["spec"]["template"]["spec"]["containers"][0] for name in WORKLOADS}
     folder = Path(tempfile.mkdtemp(prefix="newt-pods-"))
     (folder / "containers.conf").write_text(settings(folder))
-    ports = {
-        name: {port["name"]: free_port() for port in spec["ports"] if port["name"] in PUBLISHED}
-        for name, spec in specs.items()
-    }
-    pods = Pods(folder, specs, ports)
+    pods = Pods(folder, specs, {name: free_port() for name in SERVING})
     try:
         podman(folder, "load", images=list(images.values()))
         pods.podman("network", "create", NETWORK)
-        played = [pod(name, workloads[name], images[name], ports[name]) for name in WORKLOADS]
+        played = [pod(name, workloads[name], images[name], pods.ports.get(name)) for name in WORKLOADS]
         played += [each for each in manifests if each["kind"] == "ConfigMap"]
         (folder / "pods.yaml").write_text(yaml.safe_dump_all(played))
         pods.podman("kube", "play", f"--network={NETWORK}", str(folder / "pods.yaml"))
@@ -187,9 +167,10 @@ def pods(images: dict[str, str]) -> Iterator[Pods]:
 
 @pytest.mark.parametrize("workload", SERVING)
 def test_every_probe_passes(pods: Pods, workload: str) -> None:
-    for kind in ("startup", "readiness", "liveness"):
-        probe = pods.specs[workload][f"{kind}Probe"]
-        wait_for(lambda probe=probe: pods.passes(workload, probe), f"{workload}: {kind}", 120)
+    probes = [pods.specs[workload][f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")]
+    for probe in probes:
+        target = f"127.0.0.1:{pods.ports[workload]}"
+        wait_for(lambda t=target, s=probe["service"]: check(t, s, 5.0) is None, f"{workload}: {probe['service']}", 120)
 
 
 def test_redis_is_ready(pods: Pods) -> None:
@@ -207,22 +188,6 @@ def test_containers_are_confined(pods: Pods, workload: str) -> None:
     assert host["Memory"] == int(pods.specs[workload]["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024**3
     with pytest.raises(AssertionError, match="Read-only file system"):
         pods.run_in(workload, "touch", "/etc/written")
-
-
-def test_a_run_trains_on_them(pods: Pods) -> None:
-    """Each finds the others by the addresses of the ConfigMaps."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{pods.ports['learner']['http']}", timeout=30.0) as rest:
-        created = rest.post("/runs", json={**TINY_RUN, "tasks": ["pygame-coinrun"]})
-        assert created.status_code == 201, created.text
-        run = f"/runs/{created.json()['id']}"
-
-        def trains() -> bool:
-            record = rest.get(run).raise_for_status().json()
-            assert record["state"] != "failed", record["error"]
-            return bool(record["state"] == "training" and record["progress"]["updates"] > 20)
-
-        wait_for(trains, "updates of training", 600)
-        rest.post(f"{run}/cancel").raise_for_status()
 
 
 def test_pods_stop_when_they_are_told(pods: Pods) -> None:

@@ -50,26 +50,31 @@ def test_who_steps_ends_the_episode_and_gives_back(start: Callable[..., RunningS
 
 
 def test_who_has_stepped_for_long_finds_other_replicas(start: Callable[..., RunningServer]) -> None:
-    servers = [start(workers=1, session_age_s=1.0) for _ in range(2)]
+    servers = [start(workers=1, session_age_s=0.3) for _ in range(2)]
     target = "ipv4:" + ",".join(server.address for server in servers)
     opened = [0, 0]
     with SimClient(target, 20) as client:
-        for seed in range(8):  # all on one replica: a chance of one in 128
+        for seed in range(12):  # all on one replica: a chance of one in 2,048
+            begin = time.monotonic()
             session = client.open(["noop-short"], [seed])
             (place,) = (i for i, server in enumerate(servers) if server.service.sessions.used_instances)
             opened[place] += 1
             session.reset()
-            begin = time.monotonic()
             step = session.step(STILL)
-            assert not step.draining
             while not (step.draining and step.ended[0]):
-                assert time.monotonic() - begin < 20
                 step = session.step(STILL)
-            assert time.monotonic() - begin >= 0.9
-            # Nobody is turned away: it may also stay.
-            session.step(STILL)
+            assert time.monotonic() - begin >= 0.3
+            session.step(STILL)  # it may also stay
             session.close()
     assert min(opened) >= 1
+
+
+def test_a_young_session_stays_where_it_is(start: Callable[..., RunningServer]) -> None:
+    server = start(workers=1, session_age_s=3600)
+    with SimClient(server.address, 20) as client:
+        session = client.open(["noop-short"], [1])
+        session.reset()
+        assert not session.step(STILL).draining
 
 
 def test_nobody_is_waited_for_who_does_not_step(start: Callable[..., RunningServer]) -> None:
