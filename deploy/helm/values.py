@@ -13,6 +13,12 @@ from newt.tasks.domains import DOMAINS
 Schema = dict[str, Any]
 
 TEXT: Schema = {"title": "text", "type": "string"}
+REGISTRY: Schema = {
+    "title": "registry/path",
+    "type": "string",
+    "pattern": "^[a-zA-Z0-9]([a-zA-Z0-9._:/-]*[a-zA-Z0-9])?$",
+}
+TAG: Schema = {"title": "tag or empty", "type": "string", "pattern": r"^([a-zA-Z0-9_][a-zA-Z0-9_.-]*)?$"}
 NAME: Schema = {"title": "name", "type": "string", "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "maxLength": 253}
 NAME_OR_NOTHING: Schema = {**NAME, "title": "name or empty", "pattern": f"^$|{NAME['pattern']}"}
 NAMES: Schema = {"title": "names", "type": "array", "items": NAME}
@@ -156,8 +162,10 @@ def _storage(path: str, who: str) -> Iterator[Value]:
 def values() -> list[Value]:
     """All values, in the order of values.yaml."""
     return [
-        Value("image.registry", TEXT, "Where our images are: a registry and a path in it.", default="localhost/newt"),
-        Value("image.tag", TEXT, "Their tag, without -cuda; empty: the chart's appVersion.", default=""),
+        Value(
+            "image.registry", REGISTRY, "Where our images are: a registry and a path in it.", default="localhost/newt"
+        ),
+        Value("image.tag", TAG, "Their tag, without -cuda; empty: the chart's appVersion.", default=""),
         Value("image.pullPolicy", POLICY, "When they are pulled; empty: Kubernetes decides by the tag.", default=""),
         Value(
             "image.pullSecrets",

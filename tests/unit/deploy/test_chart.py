@@ -108,6 +108,12 @@ WRONG = {
     "a group for a switch": ({"jobSet": {"enabled": {}}}, "/jobSet/enabled", "got object, want boolean"),
     "a number for a name": ({"jobSet": {"clusterQueue": 7}}, "/jobSet/clusterQueue", "got number, want string"),
     "no network": ({"jobSet": {"network": "everywhere"}}, "/jobSet/network", "does not match pattern"),
+    "a registry that ends nowhere": (
+        {"image": {"registry": "registry.example.com/"}},
+        "/image/registry",
+        "does not match",
+    ),
+    "a digest for a tag": ({"image": {"tag": "1@sha256:0"}}, "/image/tag", "does not match pattern"),
     "no name of a class": ({"gpu": {"runtimeClass": "NVIDIA!"}}, "/gpu/runtimeClass", "does not match pattern"),
     "a folder for a bucket": ({"backup": {"s3": {"place": "/backups"}}}, "/backup/s3/place", "does not match pattern"),
     "a list for a bucket": ({"backup": {"s3": {"place": []}}}, "/backup/s3/place", "got array, want string"),

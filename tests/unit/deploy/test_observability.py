@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -21,9 +22,10 @@ import services.planner.metrics
 import services.replay.metrics
 import services.sim.metrics  # noqa: F401 - all four register their metrics
 from deploy import rules
-from deploy.dashboards import DASHBOARDS, FOLDER, dashboard
+from deploy.dashboards import DASHBOARDS, DATASOURCE, FOLDER, dashboard
 
-PROMETHEUS = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
+ROOT = Path(__file__).resolve().parents[3]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 QUERIES = [expr for panels in DASHBOARDS.values() for panel in panels for expr, _ in panel.queries]
 
 
@@ -84,6 +86,25 @@ def test_panels_do_not_overlap(name: str) -> None:
     ]
     assert len(cells) == len(set(cells)), "panels overlap"
     assert max(x for x, _ in cells) < 24
+
+
+def test_grafana_finds_its_data_and_its_dashboards() -> None:
+    """What it reads at its start agrees with what compose mounts and starts."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    mounted = dict(volume.split(":")[:2] for volume in services["grafana"]["volumes"])
+    assert mounted["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    folder = ROOT / "deploy" / "grafana" / "provisioning"
+    # One that is missing is an error in its log at each start.
+    assert {path.name for path in folder.iterdir()} == {"alerting", "dashboards", "datasources", "plugins"}
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    assert {key: source[key] for key in ("type", "uid")} == DATASOURCE
+    url = httpx.URL(source["url"])
+    assert services[url.host]["ports"][0].endswith(f":{url.port}")
+    (provider,) = yaml.safe_load((folder / "dashboards" / "newt.yaml").read_text())["providers"]
+    assert provider["options"]["path"] == mounted["./deploy/grafana/dashboards"]
+    home = Path(services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == provider["options"]["path"]
+    assert home.stem in DASHBOARDS
 
 
 def test_kubernetes_gets_the_same_dashboards() -> None:
