@@ -36,7 +36,7 @@ def helm(*jobs: dict[str, Any]) -> list[dict[str, Any]]:
     command = [sys.executable, str(Path(__file__))]
     # Helm keeps its own records in memory: to a cluster it would send them in Kubernetes' protocol buffers.
     environment = {**os.environ, "HELM_DRIVER": "memory"}
-    done = subprocess.run(command, input=json.dumps(jobs), env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=json.dumps(jobs), env=environment, capture_output=True, text=True, timeout=400)
     if done.returncode == NOT_FOR_THIS_MACHINE:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
