@@ -106,9 +106,9 @@ def weights_hub() -> Iterator[str]:
 
 
 @contextmanager
-def planner(hub: str, threads: int, device: str = "cpu") -> Iterator[str]:
+def planner(hub: str, threads: int, device: str = "cpu", *, graphs: bool = False) -> Iterator[str]:
     """A planner service that listens to `hub`; yields its host:port."""
-    env = {"HUB": hub, "TORCH_THREADS": str(threads), "DEVICE": device}
+    env = {"HUB": hub, "TORCH_THREADS": str(threads), "DEVICE": device, "GRAPHS": str(graphs)}
     with service("services.planner", "newt.v1.PlannerService", env, threads) as address:
         yield address
 

@@ -65,19 +65,24 @@ def run(effort: Effort) -> Iterator[Figure]:
         yield from swaps(effort, size)
 
 
-def swaps(effort: Effort, size: str, device: str = "cpu") -> Iterator[Figure]:
+def swaps(effort: Effort, size: str, device: str = "cpu", *, graphs: bool = False) -> Iterator[Figure]:
     """Publishes again and again while clients plan without a pause.
 
     Args:
         effort: How often.
         size: Size of the model.
         device: Device of the planner.
+        graphs: Whether it repeats what it has recorded.
     """
     rounds = effort.pick(full=20, quick=6, tiny=2)
     model = agents.world_model(size)
     plan_json = json.dumps(PlanConfig(iterations=effort.pick(full=6, quick=6, tiny=1)).to_dict())
     used: list[tuple[float, float]] = []  # Published at, first used at.
-    with processes.weights_hub() as hub, processes.planner(hub, 1, device) as address, PlannerClient(address) as client:
+    with (
+        processes.weights_hub() as hub,
+        processes.planner(hub, 1, device, graphs=graphs) as address,
+        PlannerClient(address) as client,
+    ):
         publish(hub, _MODEL_ID, 1, weights_to_bytes(model), plan_json, timeout_s=_TIMEOUT_S)
         with _load(client) as load:
             start = time.monotonic()

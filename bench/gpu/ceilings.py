@@ -12,6 +12,7 @@ from bench.gpu.document import Notebook
 from bench.gpu.timing import multiplying, synchronise
 from bench.measure import Effort
 from newt.agent.config import Precision
+from newt.agent.recorded import WARM_UPS, Recorded, Tensors, recorder_for
 
 # The products of a plan of 200 rows and of an update, size L: rows x inner x columns.
 _OURS = {"plan": (97_600, 1024, 1024, torch.bfloat16), "update": (3_072, 1024, 1024, torch.float32)}
@@ -53,8 +54,13 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
     launches = effort.pick(full=2000, quick=500, tiny=10)
     x = torch.zeros(8, device=where)
 
-    def launch() -> None:
+    def launch(given: Tensors) -> Tensors:
         for _ in range(launches):
             x.add_(1)
+        return given
 
-    notebook.table("ceilings", {"launch_us": best_s(launch) / launches * 1e6})
+    notebook.table("ceilings", {"launch_us": best_s(partial(launch, {})) / launches * 1e6})
+    graph = Recorded("launches", launch, {}, recorder_for(where))
+    for _ in range(WARM_UPS):
+        graph({})
+    notebook.table("ceilings", {"launch_in_a_graph_us": best_s(partial(graph, {})) / launches * 1e6})

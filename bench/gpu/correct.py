@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench import agents
+from bench.gpu import graphs
 from bench.gpu.document import Notebook
 from bench.gpu.timing import multiplying
 from bench.measure import Effort
@@ -43,6 +44,8 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
         _losses(size, model, where, effort, notebook)
         _updates(size, model, where, effort, notebook)
         _plans(size, model, where, effort, notebook)
+        rows = effort.pick(full=(64, 33), quick=(16, 5), tiny=(4, 3))
+        graphs.check(size, model, plan_config(effort), rows, where, notebook)
     _draws(where, notebook)
     _waits(where, effort, notebook)
 

@@ -17,6 +17,7 @@ from bench.measure import Candidate, Effort, interleaved
 from newt.agent.compilation import CompiledInferenceModel, prepare
 from newt.agent.inference import InferenceModel, fastest_dtype
 from newt.agent.planning import Planner
+from newt.agent.recorded import WARM_UPS, recorder_for
 
 
 def run(device: str, effort: Effort, notebook: Notebook) -> None:
@@ -29,7 +30,11 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
     if effort.level != "tiny":
         prepare(None)
         kinds["compiled"] = CompiledInferenceModel
-    planners = {name: Planner(kind.from_model(model, dtype, where), config) for name, kind in kinds.items()}
+    planners: dict[str, Planner] = {}
+    for name, kind in kinds.items():
+        prepared = kind.from_model(model, dtype, where)
+        planners[name] = Planner(prepared, config)
+        planners[f"{name}.graph"] = Planner(prepared, config, recorder_for(where))
     with torch.device(where):
         plain = PlainPlanner(PlainModel(model.to(where)), config)
     for rows in effort.pick(full=(1, 8, 32, 64, 200, 256), quick=(1, 32), tiny=(1, 2)):
@@ -43,7 +48,7 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
         candidates: dict[str, Candidate] = {"plain_tf32": on_device(plain_plan, where, "tf32")}
         for name, planner in planners.items():
             candidates[name] = on_device(partial(planner.plan, obs, task, seeds=seeds), where, "tf32")
-        seconds = interleaved(candidates, effort.pick(full=15, quick=5, tiny=1), effort.pick(full=3, quick=2, tiny=1))
+        seconds = interleaved(candidates, effort.pick(full=15, quick=5, tiny=1), WARM_UPS + 1)
         for name, times in seconds.items():
             ratio = {"plain_tf32": round(float(np.median(np.divide(seconds["plain_tf32"], times))), 2)}
             more = {} if name == "plain_tf32" else {"ratio_to": ratio}

@@ -27,24 +27,30 @@ _TIMEOUT_S = 60.0
 
 
 def run(device: str, effort: Effort, notebook: Notebook) -> None:
-    """Rows per second and latencies of three crowds, then swaps of weights."""
+    """Rows per second and latencies of three crowds, then swaps of weights; first without graphs, then with them."""
     size = effort.pick(full="L", quick="L", tiny="XS")
     crowds = effort.pick(full=((1, 1), (20, 10), (64, 4)), quick=((1, 1), (20, 10)), tiny=((2, 2),))
-    with serving(device, size, effort) as client:
-        for clients, rows in crowds:
-            crowd = Crowd(client, clients, rows)
-            crowd.plan_for(effort.pick(full=8.0, quick=4.0, tiny=0.2))
-            crowd.note(notebook, f"service.{size}.clients{clients}.rows{rows}")
-    for figure in swaps(Effort("tiny" if effort.level == "tiny" else "quick"), size, device):
-        assert isinstance(figure, Value)
-        notebook.figure(f"swap.{figure.key}", figure.unit, [figure.value.median])
+    for graphs in (False, True):
+        suffix = ".graph" if graphs else ""
+        with serving(device, size, effort, graphs=graphs) as client:
+            for clients, rows in crowds:
+                crowd = Crowd(client, clients, rows)
+                crowd.plan_for(effort.pick(full=5.0, quick=4.0, tiny=0.2))
+                crowd.note(notebook, f"service.{size}.clients{clients}.rows{rows}{suffix}")
+        for figure in swaps(Effort("tiny" if effort.level == "tiny" else "quick"), size, device, graphs=graphs):
+            assert isinstance(figure, Value)
+            notebook.figure(f"swap.{figure.key}{suffix}", figure.unit, [figure.value.median])
 
 
 @contextmanager
-def serving(device: str, size: str, effort: Effort) -> Iterator[PlannerClient]:
+def serving(device: str, size: str, effort: Effort, *, graphs: bool = False) -> Iterator[PlannerClient]:
     """A planner service with a model of a size, called MODEL_ID."""
     plan_json = json.dumps(plan_config(effort).to_dict())
-    with processes.weights_hub() as hub, processes.planner(hub, 1, device) as address, PlannerClient(address) as client:
+    with (
+        processes.weights_hub() as hub,
+        processes.planner(hub, 1, device, graphs=graphs) as address,
+        PlannerClient(address) as client,
+    ):
         publish(hub, MODEL_ID, 1, weights_to_bytes(agents.world_model(size)), plan_json, timeout_s=_TIMEOUT_S)
         yield client
 

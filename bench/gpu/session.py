@@ -42,12 +42,12 @@ STAGES: dict[str, Stage] = {
     "warm": Stage("bench.gpu.warm", 150, beside=True),
     "ceilings": Stage("bench.gpu.ceilings", 30),
     "correct": Stage("bench.gpu.correct", 70),
-    "updates": Stage("bench.gpu.updates", 110),
-    "plans": Stage("bench.gpu.plans", 110),
-    "service": Stage("bench.gpu.service", 70),
+    "updates": Stage("bench.gpu.updates", 95),
+    "plans": Stage("bench.gpu.plans", 95),
+    "service": Stage("bench.gpu.service", 110),
     "sharing": Stage("bench.gpu.sharing", 40),
     "nccl": Stage("bench.gpu.links", 30),
-    "egl": Stage("bench.gpu.drawing", 60),
+    "egl": Stage("bench.gpu.drawing", 50),
 }
 
 

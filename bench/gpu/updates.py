@@ -17,12 +17,13 @@ from bench.measure import Candidate, Effort, interleaved
 from newt.agent.batch import UpdateBatch
 from newt.agent.compilation import BACKEND, prepare
 from newt.agent.config import Precision, TrainConfig
+from newt.agent.recorded import WARM_UPS, recorder_for
 from newt.agent.update import Updater
 from newt.agent.world_model import WorldModel
 
 
 def run(device: str, effort: Effort, notebook: Notebook) -> None:
-    """Milliseconds per online update, waits for the device included, batch on the device and from the host."""
+    """Milliseconds per online update, waits for the device included: started by Python, and as a graph."""
     where = torch.device(device)
     sizes = effort.pick(full=(("L", 1024), ("B", 256)), quick=(("L", 1024),), tiny=(("XS", 4),))
     for size, rows in sizes:
@@ -32,7 +33,7 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
         candidates = _candidates(model, here, there, where, compiled=effort.level != "tiny")
         if where.type == "cuda":
             torch.cuda.reset_peak_memory_stats(where)
-        seconds = interleaved(candidates, effort.pick(full=100, quick=20, tiny=1), effort.pick(full=5, quick=3, tiny=1))
+        seconds = interleaved(candidates, effort.pick(full=100, quick=20, tiny=1), WARM_UPS + 3)
         peak = torch.cuda.max_memory_allocated(where) / 2**20 if where.type == "cuda" else None
         plain = {name: times for name, times in seconds.items() if name.startswith("plain")}
         for name, times in seconds.items():
@@ -48,9 +49,10 @@ def run(device: str, effort: Effort, notebook: Notebook) -> None:
 def _candidates(
     model: WorldModel, here: UpdateBatch, there: UpdateBatch, where: torch.device, *, compiled: bool
 ) -> dict[str, Candidate]:
-    def ours(precision: Precision, compile_with: str | None = None) -> Updater:
+    def ours(precision: Precision, compile_with: str | None = None, *, graph: bool = False) -> Updater:
         updater = Updater(copy.deepcopy(model).to(where), TrainConfig(precision=precision))
         updater.compile_with(compile_with)
+        updater.record_with(recorder_for(where) if graph else None)
         return updater
 
     def from_host(updater: Updater) -> Callable[[], object]:
@@ -62,6 +64,7 @@ def _candidates(
         "float32": on_device(partial(ours("float32").rl_update, there), where, "float32"),
         "tf32": on_device(partial(ours("tf32").rl_update, there), where, "tf32"),
         "bfloat16": on_device(partial(ours("bfloat16").rl_update, there), where, "bfloat16"),
+        "tf32.graph": on_device(partial(ours("tf32", graph=True).rl_update, there), where, "tf32"),
         "tf32.from_host": on_device(from_host(ours("tf32")), where, "tf32"),
     }
     if compiled:
@@ -69,7 +72,13 @@ def _candidates(
         candidates |= {
             "plain_compiled": on_device(_plain(model, there, where, compiled=True), where, "tf32"),
             "tf32.compiled": on_device(partial(ours("tf32", BACKEND).rl_update, there), where, "tf32"),
+            "tf32.compiled.graph": on_device(
+                partial(ours("tf32", BACKEND, graph=True).rl_update, there), where, "tf32"
+            ),
             "bfloat16.compiled": on_device(partial(ours("bfloat16", BACKEND).rl_update, there), where, "bfloat16"),
+            "bfloat16.compiled.graph": on_device(
+                partial(ours("bfloat16", BACKEND, graph=True).rl_update, there), where, "bfloat16"
+            ),
         }
     return candidates
 

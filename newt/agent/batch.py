@@ -33,15 +33,18 @@ class UpdateBatch:
     task: Tensor
     image: Tensor | None = None
 
+    def named(self) -> dict[str, Tensor]:
+        """Every tensor by its name; an absent one is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def to(self, device: torch.device | str) -> UpdateBatch:
         """Copies to a device, which is not waited for."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: send(v, torch.device(device)) for name, v in values.items() if v is not None})
+        return replace(self, **{name: send(value, torch.device(device)) for name, value in self.named().items()})
 
     def clone(self) -> UpdateBatch:
         """Copies every tensor."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.clone() for name, value in values.items() if value is not None})
+        return replace(self, **{name: value.clone() for name, value in self.named().items()})
 
     def check(self, model: WorldModel, horizon: int) -> None:
         """Compares shapes and types with the model.
@@ -139,7 +142,7 @@ def draw_noise(model: WorldModel, sequences: int, horizon: int, seed: Tensor, *,
         model: Its device gets the draws.
         sequences: B.
         horizon: H.
-        seed: int64[], on the CPU.
+        seed: int64[] or int64[1], on the CPU or the model's device.
         pretrain: Whether the update is one of pretraining.
     """
     config = model.config

@@ -86,6 +86,11 @@ class CompiledInferenceModel(InferenceModel):
         for tensor in self.tensors():
             torch._dynamo.mark_static(tensor)
 
+    @property
+    def has_code(self) -> bool:
+        """Whether there is code to run."""
+        return self.generated.is_set()
+
     def twin(self) -> CompiledInferenceModel:
         """A model of the same tensors that compiles when it is first used, in whatever thread that is."""
         twin = copy(self)
@@ -114,7 +119,7 @@ class CompiledInferenceModel(InferenceModel):
         return value
 
     def _code_of(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return _for_any_rows(function, self.backend) if self.generated.is_set() else function
+        return _for_any_rows(function, self.backend) if self.has_code else function
 
 
 @cache

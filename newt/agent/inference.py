@@ -291,12 +291,31 @@ class InferenceModel:
         where = torch.device(device) if device is not None else model.device
         return cls(model, dtype, where, where.type != "cpu" if gather is None else gather)
 
+    @property
+    def has_code(self) -> bool:
+        """Whether its networks are computed by compiled code."""
+        return False
+
     def tensors(self) -> Iterator[Tensor]:
         """Yields every tensor."""
         for network in (self._encoder, self._dynamics, self._reward, self._policy, *self._critics):
             yield from network.tensors() if network is not None else ()
         yield from self._gathered.tensors() if self._gathered is not None else ()
         yield from (self._masks, self._discounts, self._centres, *self._moments)
+
+    def load(self, other: InferenceModel) -> None:
+        """Takes over another model's weights and tasks, in place: what was recorded with this one goes on with them.
+
+        Raises:
+            ValueError: The other one is of another shape, and nothing is changed.
+        """
+        own, theirs = list(self.tensors()), list(other.tensors())
+        if [tensor.shape for tensor in own] != [tensor.shape for tensor in theirs]:
+            raise ValueError("only weights of the same shapes can be loaded in place")
+        self.table = other.table
+        with torch.inference_mode():
+            for tensor, new in zip(own, theirs, strict=True):
+                tensor.copy_(new, non_blocking=True)
 
     def task_terms(self, task: Tensor) -> TaskTerms:
         """Looks up what the rows' tasks, int64[B], add to every network."""

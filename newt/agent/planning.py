@@ -12,7 +12,7 @@ the E best, weighted by exp(temperature (G - max G)), refit the proposal. One of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from newt.agent.config import PlanConfig
 from newt.agent.devices import send
 from newt.agent.inference import InferenceModel, TaskTerms
 from newt.agent.plan_noise import PlanDraws, PlanNoise
-from newt.agent.planning_checks import PlanInputs, check_plan_inputs, check_policy_inputs, sent_to, take_rows
+from newt.agent.planning_checks import PlanInputs, check_plan_inputs, check_policy_inputs, named, sent_to, take_rows
+from newt.agent.recorded import Recorded, Recorder, Tensors
 from newt.agent.world_model import WorldModel
 
 NOTHING_TO_PLAN_WITH = "this agent has a policy only and no world model to plan with: act with the policy"
@@ -51,8 +52,11 @@ class PlanResult:
     std: Tensor
 
 
+_RESULTS = tuple(field.name for field in fields(PlanResult))
+
+
 class Planner:
-    """Plans for batches of independent rows; holds no state between calls. Use one per thread.
+    """Plans for batches of independent rows; no plan depends on an earlier one. Use one per thread.
 
     Example:
         >>> from newt.agent.config import ModelConfig
@@ -68,17 +72,23 @@ class Planner:
         torch.Size([2, 16])
     """
 
-    def __init__(self, model: WorldModel | InferenceModel, config: PlanConfig) -> None:
+    def __init__(
+        self, model: WorldModel | InferenceModel, config: PlanConfig, recorder: Recorder | None = None
+    ) -> None:
         """Prepares for planning.
 
         Args:
             model: An `InferenceModel` is used as it is; a `WorldModel` is copied in float32.
             config: Budget and constants.
+            recorder: Records whole passes, which then are replayed; None: Python starts every operation.
         """
         self.model = InferenceModel.from_model(model) if isinstance(model, WorldModel) else model
         self.config = config
         sizes, used = self.model.config, int(self.model.table.action_dims.max())
         self._draws = PlanDraws(config, sizes.action_dim, used, sizes.num_critics, self.model.device)
+        self.recorder = recorder
+        # By rows, horizon and whether the model has code.
+        self._recorded: dict[tuple[int, int, bool], Recorded] = {}
 
     def plan(
         self,
@@ -126,10 +136,39 @@ class Planner:
         noise = None if noise is None else sent_to(device, noise)
         with torch.inference_mode():
             for rows in self._passes(len(obs)):
-                draws = self._draws.plan(seeds[rows], H) if noise is None else take_rows(noise, rows)
-                parts.append(self._plan(take_rows(inputs, rows), draws))
+                some = take_rows(inputs, rows)
+                if noise is not None:
+                    parts.append(self._plan(some, take_rows(noise, rows)))
+                elif self.recorder is None:
+                    parts.append(self._plan(some, self._draws.plan(seeds[rows], H)))
+                else:
+                    parts.append(self._replay(some, seeds[rows], self.recorder))
         # Outside of inference mode, so that callers get ordinary tensors.
         return PlanResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def unrecorded(self, most: int) -> list[int]:
+        """Numbers of rows, up to `most` of one pass, whose next plan would not be replayed."""
+        sizes = [1 << power for power in range(self._rows_per_pass().bit_length())]
+        keys = [(size, self.config.horizon, self.model.has_code) for size in sizes if size <= most]
+        return [key[0] for key in keys if key not in self._recorded or not self._recorded[key].ready]
+
+    def _replay(self, inputs: PlanInputs, seeds: Tensor, recorder: Recorder) -> tuple[Tensor, ...]:
+        """One pass by the recording of the next power of two of rows: what is left of it are rows of before."""
+        B, H = inputs.prev_mean.shape[:2]
+        given = {**named(inputs), "seeds": seeds}
+        key = 1 << (B - 1).bit_length(), H, self.model.has_code
+        if key not in self._recorded:
+            # What was recorded without code is of no use when there is some.
+            self._recorded = {known: recorded for known, recorded in self._recorded.items() if known[2] == key[2]}
+            places = {name: value.new_zeros(key[0], *value.shape[1:]) for name, value in given.items()}
+            self._recorded[key] = Recorded(f"plan of {key[0]} rows and {H} steps", self._plan_named, places, recorder)
+        results = self._recorded[key](given)
+        return tuple(results[name][:B].clone() for name in _RESULTS)
+
+    def _plan_named(self, given: Tensors) -> Tensors:
+        inputs = PlanInputs(**{name: value for name, value in given.items() if name != "seeds"})
+        noise = self._draws.plan(given["seeds"], inputs.prev_mean.shape[1])
+        return dict(zip(_RESULTS, self._plan(inputs, noise), strict=True))
 
     def _plan(self, inputs: PlanInputs, noise: PlanNoise) -> tuple[Tensor, ...]:
         config, model = self.config, self.model
@@ -221,7 +260,11 @@ class Planner:
         return action.clone()
 
     def _passes(self, B: int) -> Iterator[slice]:
-        samples = _CPU_SAMPLES_PER_PASS if self.model.device.type == "cpu" else _GPU_SAMPLES_PER_PASS
-        step = max(1, samples // self.config.num_samples)
+        step = self._rows_per_pass()
         for start in range(0, B, step):
             yield slice(start, min(start + step, B))
+
+    def _rows_per_pass(self) -> int:
+        samples = _CPU_SAMPLES_PER_PASS if self.model.device.type == "cpu" else _GPU_SAMPLES_PER_PASS
+        rows = max(1, samples // self.config.num_samples)
+        return rows if self.recorder is None else 1 << (rows.bit_length() - 1)  # there are recordings of powers of two

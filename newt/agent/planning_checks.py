@@ -23,22 +23,26 @@ class PlanInputs:
     first: Tensor
     constraint_weight: Tensor
     explore: Tensor
-    image: Tensor | None
+    image: Tensor | None = None
 
 
 _Rowwise = TypeVar("_Rowwise", PlanInputs, PlanNoise)
 
 
+def named(rowwise: PlanInputs | PlanNoise) -> dict[str, Tensor]:
+    """The tensors of a dataclass by name; absent ones are left out."""
+    values = {field.name: getattr(rowwise, field.name) for field in fields(rowwise)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def sent_to(device: torch.device, rowwise: _Rowwise) -> _Rowwise:
     """Copies every tensor of a dataclass to a device, which is not waited for."""
-    values = {field.name: getattr(rowwise, field.name) for field in fields(rowwise)}
-    return replace(rowwise, **{name: send(value, device) for name, value in values.items() if value is not None})
+    return replace(rowwise, **{name: send(value, device) for name, value in named(rowwise).items()})
 
 
 def take_rows(rowwise: _Rowwise, rows: slice) -> _Rowwise:
     """Slices every tensor of a dataclass whose tensors all have the rows on their first axis."""
-    values = {field.name: getattr(rowwise, field.name) for field in fields(rowwise)}
-    return replace(rowwise, **{name: value[rows] for name, value in values.items() if value is not None})
+    return replace(rowwise, **{name: value[rows] for name, value in named(rowwise).items()})
 
 
 def check_plan_inputs(

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from newt.agent.batch import UpdateBatch, UpdateNoise, draw_noise
 from newt.agent.compilation import compiled
 from newt.agent.config import ConfigError, TrainConfig
+from newt.agent.devices import send
 from newt.agent.distributed import SOLO, Ranks
+from newt.agent.recorded import Recorded, Recorder, Tensors
 from newt.agent.value_scale import ValueScale
 from newt.agent.world_model import WorldModel
 
@@ -189,6 +191,9 @@ class Updater:
         """
         self.model, self.config = model, config
         model.multiply_in(torch.bfloat16 if config.precision == "bfloat16" else None)
+        self._recorder: Recorder | None = None
+        # By whether it pretrains, and sequences.
+        self._recorded: dict[tuple[bool, int], Recorded] = {}
         self.compile_with(None)
         self.ranks = ranks
         self.updates = 0
@@ -198,15 +203,17 @@ class Updater:
         groups = [list(network.parameters()) for network in model.networks().values()]  # the encoder first
         if isinstance(model.task_embeddings, nn.Parameter):  # learned
             groups.append([model.task_embeddings])
-        self._base_lrs = [config.lr * config.encoder_lr_factor] + [config.lr] * (len(groups) - 1)
+        base_lrs = [config.lr * config.encoder_lr_factor] + [config.lr] * (len(groups) - 1)
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "lr": lr} for group, lr in zip(groups, self._base_lrs, strict=True)],
+            [{"params": group, "lr": lr} for group, lr in zip(groups, base_lrs, strict=True)],
             eps=config.adam_eps,
             fused=True,
         )
         self.policy_optimizer = torch.optim.Adam(
             model.policy_head.parameters(), lr=config.lr, eps=config.policy_adam_eps, fused=True
         )
+        policy_group = self.policy_optimizer.param_groups[0]
+        self._groups = [*zip(self.optimizer.param_groups, base_lrs, strict=True), (policy_group, config.lr)]
         has_critics = not model.config.policy_only
         self._targets: list[Tensor] = list(model.target_critics.parameters()) if has_critics else []
         self._online: list[Tensor] = list(model.critics.parameters()) if has_critics else []
@@ -219,6 +226,26 @@ class Updater:
         loss = type(self).main_loss
         self._model_loss = compiled(loss, backend) if backend else loss
         self._policy_loss = compiled(policy_loss, backend) if backend else policy_loss
+        self._recorded.clear()
+
+    def record_with(self, recorder: Recorder | None) -> None:
+        """Has the updates from now on, if they draw their own noise, recorded and then replayed; None: not so.
+
+        Learning rates become float32 tensors, which a recording reads them from: updates equal others to float
+        tolerance.
+
+        Raises:
+            ConfigError: Several processes train together, whose exchange is no part of a recording.
+        """
+        if recorder is not None and self.ranks.world > 1:
+            raise ConfigError("updates of several processes cannot be recorded")
+        self._recorder = recorder
+        self._recorded.clear()
+        on_gpu = self.model.device.type == "cuda"
+        for group, _ in self._groups:
+            lr = float(group["lr"])
+            group["lr"] = lr if recorder is None else torch.tensor(lr, device=self.model.device)
+            group["capturable"] = recorder is not None and on_gpu
 
     def code_for(self, batch: UpdateBatch, backend: str, *, pretraining: bool, online: bool) -> Callable[[], None]:
         """Returns what makes the code of updates, in any thread and beside updates: it works on a copy of the model.
@@ -253,16 +280,44 @@ class Updater:
         Raises:
             ConfigError: A batch field has another shape or type than the model needs.
         """
-        batch.check(self.model, self.config.horizon)
-        noise = noise or self._draw(batch, pretrain=True)
-        _, metrics = self._model_step(batch, noise)
-        return metrics
+        return self._update(batch, noise, pretrain=True)
 
     def rl_update(self, batch: UpdateBatch, noise: UpdateNoise | None = None) -> Metrics:
         """Updates in the online phase: world model, then policy, then value scale. As `pretrain_update`."""
+        return self._update(batch, noise, pretrain=False)
+
+    def _update(self, batch: UpdateBatch, noise: UpdateNoise | None, *, pretrain: bool) -> Metrics:
         batch.check(self.model, self.config.horizon)
-        noise = noise or self._draw(batch, pretrain=False)
+        self.updates += 1
+        self._set_learning_rates()
+        if noise is not None:
+            return self._compute(batch, noise, pretrain=pretrain)
+        seed = torch.randint(2**63 - 1, (), generator=self._seeds)
+        if self._recorder is None:
+            return self._compute(batch, self._noise(batch, seed, pretrain=pretrain), pretrain=pretrain)
+        return self._replay(batch, seed, self._recorder, pretrain=pretrain)
+
+    def _replay(self, batch: UpdateBatch, seed: Tensor, recorder: Recorder, *, pretrain: bool) -> Metrics:
+        given = {**batch.named(), "seed": send(seed[None], batch.task.device)}
+        key = pretrain, len(batch.task)
+        if key not in self._recorded:
+
+            def work(given: Tensors) -> Tensors:
+                own = UpdateBatch(**{name: value for name, value in given.items() if name != "seed"})
+                noise = self._noise(own, given["seed"], pretrain=pretrain)
+                return self._compute(own, noise, pretrain=pretrain)
+
+            places = {name: torch.empty_like(value) for name, value in given.items()}
+            name = f"{'pretraining' if pretrain else 'online'} update of {key[1]} sequences"
+            self._recorded[key] = Recorded(name, work, places, recorder)
+        metrics = self._recorded[key](given)
+        # Copied: the next update writes over them.
+        return dict(zip(metrics, torch.stack(list(metrics.values())).unbind(), strict=True))
+
+    def _compute(self, batch: UpdateBatch, noise: UpdateNoise, *, pretrain: bool) -> Metrics:
         latents, metrics = self._model_step(batch, noise)
+        if pretrain:
+            return metrics
         scale = self.value_scale.of(batch.task)
         loss, q_first, policy_metrics = self._policy_loss(self.model, self.config, batch, latents, scale, noise)
         policy_metrics["policy_grad_norm"] = self._step(self.policy_optimizer, loss, policy_metrics)
@@ -270,8 +325,6 @@ class Updater:
         return {**metrics, **policy_metrics, **self._scale_metrics()}
 
     def _model_step(self, batch: UpdateBatch, noise: UpdateNoise) -> tuple[Tensor, Metrics]:
-        self.updates += 1
-        self._set_learning_rates()
         self._observe(batch)
         loss, latents, metrics = self._model_loss(self.model, self.config, batch, noise)
         metrics["grad_norm"] = self._step(self.optimizer, loss, metrics)
@@ -288,9 +341,6 @@ class Updater:
         steps, obs = len(batch.obs), batch.obs.transpose(0, 1).contiguous()  # rows first: parts are joined by rows
         task = self.ranks.gather(batch.task).repeat_interleave(steps)
         self.model.obs_moments.update(self.ranks.gather(obs).flatten(0, 1), task)
-
-    def _draw(self, batch: UpdateBatch, *, pretrain: bool) -> UpdateNoise:
-        return self._noise(batch, torch.randint(2**63 - 1, (), generator=self._seeds), pretrain=pretrain)
 
     def _noise(self, batch: UpdateBatch, seed: Tensor, *, pretrain: bool) -> UpdateNoise:
         """Draws the noise of the whole batch, on every process the same, and takes this process's part of it."""
@@ -318,9 +368,11 @@ class Updater:
         # Published schedule: the first update already runs at 2/warm-up.
         warmup = self.config.warmup_updates
         factor = min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
-        for group, lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
-            group["lr"] = factor * lr
-        self.policy_optimizer.param_groups[0]["lr"] = factor * self.config.lr
+        for group, base_lr in self._groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(factor * base_lr)
+            else:
+                group["lr"] = factor * base_lr
 
     def _update_scale(self, values: Tensor, task: Tensor) -> None:
         """(6) over the values of all processes: averaging each one's S, as published, only comes near to that."""
@@ -384,6 +436,7 @@ class Updater:
                 f"training state does not fit this model: missing {missing[:3]}, unknown {unknown[:3]}, "
                 f"other shapes {wrong[:3]} (first three of each)"
             )
+        self._recorded.clear()  # the moments become other tensors
         device = self.model.device
         prefix = "model."
         self.model.load_state_dict({n[len(prefix) :]: v for n, v in state.items() if n.startswith(prefix)})

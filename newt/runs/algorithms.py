@@ -59,6 +59,7 @@ _MODEL_FREE = {
     "schedule.seed_env_steps": 0,
     "resources.processes": 1,
     "resources.compile": False,
+    "resources.graphs": False,
 }
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {

@@ -90,6 +90,11 @@ def _check_processes(spec: RunSpec) -> None:
             f"{resources.processes} processes cannot be spread evenly over {resources.nodes} nodes; choose a divisor "
             "of resources.processes",
         )
+    if resources.graphs and resources.processes > 1:
+        raise at(
+            ("resources", "graphs"),
+            f"updates of {resources.processes} processes cannot be recorded; leave it out, or train in one process",
+        )
 
 
 def _check_horizon(spec: RunSpec) -> None:

@@ -297,3 +297,9 @@ class ResourcesSpec(Section):
         description="Compile the updates with torch.compile. The code is made, in minutes, beside updates without it, "
         "and used from a checkpoint on; it needs a C++ compiler. null: on GPUs.",
     )
+    graphs: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Record whole updates and have the GPU repeat them (CUDA graphs), which spares it waiting for "
+        "Python. Not measured yet. One process only; on a CPU it brings nothing.",
+    )

@@ -15,6 +15,7 @@ from newt.agent.config import ConfigError, ModelConfig
 from newt.agent.inference import fastest_dtype
 from services.planner.requests import ModelShape
 from services.planner.settings import PlannerSettings
+from services.planner.spares import Spares
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Device:
         pad: Whether batches are padded, so that few shapes occur.
         code: Compiles the networks; None: they are not compiled.
         prepared: Kinds of models of which batches of every size were computed once.
+        spares: Lends planners that record their passes and replay them; None: they do not.
     """
 
     where: torch.device
@@ -41,6 +43,7 @@ class Device:
     pad: bool
     code: CodeMaker | None = field(default=None, compare=False)
     prepared: set[tuple[ModelShape, ModelConfig]] = field(default_factory=set, compare=False)
+    spares: Spares | None = field(default=None, compare=False)
 
     def rows_per_pass(self, cost: float) -> int:
         """Rows to compute at once.
@@ -90,6 +93,7 @@ def choose_device(settings: PlannerSettings) -> Device:
         max_rows=settings.max_rows or (_GPU_MAX_ROWS if on_gpu else _CPU_MAX_ROWS),
         pad=settings.pad == "always" or (settings.pad == "auto" and on_gpu),
         code=CodeMaker() if _compiles(settings, on_gpu) else None,
+        spares=Spares() if settings.graphs else None,
     )
 
 

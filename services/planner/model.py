@@ -20,6 +20,7 @@ from newt.agent.config import ConfigError, PlanConfig
 from newt.agent.constraint import Guidance
 from newt.agent.inference import InferenceModel
 from newt.agent.planning import Planner
+from newt.agent.recorded import WARM_UPS
 from newt.agent.world_model import WorldModel, parameter_counts
 from newt.errors import CorruptDataError, InvalidInputError
 from newt.wire.chunks import Weights
@@ -135,9 +136,11 @@ def _checked(identity: tuple[str, int, bytes], agent: StoredAgent, device: Devic
     inference = (InferenceModel if device.code is None else CompiledInferenceModel).from_model(
         model, device.dtype, device.where
     )
+    kept = device.spares
+    planner = Planner(inference, config) if kept is None else kept.take(inference, config)
     loaded = LoadedModel(
         *identity,
-        planner=Planner(inference, config),
+        planner=planner,
         shape=ModelShape(
             obs_dim=model.config.obs_dim,
             action_dim=model.config.action_dim,
@@ -155,24 +158,35 @@ def _checked(identity: tuple[str, int, bytes], agent: StoredAgent, device: Devic
         mode=agent.facts.mode,
         parameters=parameter_counts(model)["total"],
     )
+    if kept is not None:
+        kept.lend(planner, loaded)
     kind = loaded.shape, model.config
-    if device.code is not None and isinstance(inference, CompiledInferenceModel):
-        inference.generated = device.code.event(kind)
+    if device.code is not None and isinstance(planner.model, CompiledInferenceModel):
+        planner.model.generated = device.code.event(kind)
     # With the first model of a kind in every size, so that no request pays for the set-up. Later versions need one row:
     # further ones would be taken from the plans that are under way.
     _try(loaded, {1} if kind in device.prepared else _sizes(loaded.shape, device))
     device.prepared.add(kind)
-    if device.code is not None and isinstance(inference, CompiledInferenceModel):
-        twin = replace(loaded, planner=Planner(inference.twin(), config))
+    if planner.recorder is not None and loaded.shape.plans:
+        unrecorded = planner.unrecorded(_most_rows(loaded.shape, device))
+        for _ in range(1 + WARM_UPS):
+            _try(loaded, set(unrecorded))
+    if device.code is not None and isinstance(planner.model, CompiledInferenceModel):
+        twin = replace(loaded, planner=Planner(planner.model.twin(), config))
         # Code for one row, and for any number.
-        device.code.make(kind, lambda: _try(twin, _sizes(loaded.shape, device) | {2}))
+        sizes = _sizes(loaded.shape, device) | {2}
+        device.code.make(kind, lambda: _try(twin, sizes))
     return loaded
+
+
+def _most_rows(shape: ModelShape, device: Device) -> int:
+    """Rows of the largest pass, at most."""
+    return device.rows_per_pass(shape.cost(shape.horizon)) if device.pad else 1
 
 
 def _sizes(shape: ModelShape, device: Device) -> set[int]:
     """Numbers of rows in a batch, of which each costs something the first time."""
-    most = device.rows_per_pass(shape.cost(shape.horizon)) if device.pad else 1
-    return {device.padded(rows) for rows in range(1, most + 1)}
+    return {device.padded(rows) for rows in range(1, _most_rows(shape, device) + 1)}
 
 
 def _try(loaded: LoadedModel, sizes: set[int]) -> None:

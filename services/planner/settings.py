@@ -42,6 +42,11 @@ class PlannerSettings(GrpcServiceSettings):
         "a GPU, if there is a C++ compiler.",
     )
     compile_cache: str = Field("", description="Folder that keeps compiled code between starts; empty: torch's choice.")
+    graphs: bool = Field(
+        False,
+        description="Record the passes of plans and have the GPU repeat them (CUDA graphs). Each model then takes the "
+        "memory of two, and that of a pass for each. Not measured yet. On a CPU it brings nothing.",
+    )
     max_models: int = Field(8, ge=1, description="Models kept on the device; the least recently used makes room.")
     models_dir: str = Field(
         "",

@@ -1,4 +1,7 @@
-"""Compiled code for a run's updates: made while the first ones are computed eagerly, used from a checkpoint on."""
+"""By what a run's updates are computed: eagerly, by compiled code, by a recording that the GPU repeats.
+
+Code is made while the first updates are computed eagerly, and used from a checkpoint on.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from newt.agent.code_maker import CodeMaker
 from newt.agent.compilation import BACKEND, prepare
 from newt.agent.config import ConfigError
 from newt.agent.distributed import Ranks
+from newt.agent.recorded import recorder_for
 from newt.agent.update import Updater
 from newt.runs.spec import RunSpec
 from services.learner.data_folder import DataFolder
@@ -46,6 +50,8 @@ class UpdateCode:
         self._maker: CodeMaker | None = None
         self._begun = self.used = False
         self.missing = ""
+        if spec.resources.graphs:
+            updater.record_with(recorder_for(updater.model.device))
         if not self._wanted:
             return
         try:

@@ -16,8 +16,8 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def planner(hub: Hub) -> Iterator[PlannerService]:
-    with running_planner(hub) as service:
+def planner(hub: Hub, request: pytest.FixtureRequest) -> Iterator[PlannerService]:
+    with running_planner(hub, **getattr(request, "param", {})) as service:
         yield service
 
 

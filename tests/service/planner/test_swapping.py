@@ -59,6 +59,7 @@ def expected_action(version: int, seed: int) -> np.ndarray:
     )
 
 
+@pytest.mark.parametrize("planner", [{}, {"graphs": True, "pad": "always", "max_rows": 8}], indirect=True)
 def test_weights_are_swapped_under_load_without_a_failure(hub: Hub, client: PlannerClient) -> None:
     put(hub, "run", 1)
     done = threading.Event()

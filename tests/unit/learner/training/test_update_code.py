@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
+from structlog.testing import capture_logs
 from torch._dynamo.utils import counters
 
 from newt.agent import code_maker
 from newt.agent.batch import UpdateBatch
 from newt.agent.distributed import SOLO, Ranks
+from newt.agent.recorded import WARM_UPS
 from newt.agent.update import Updater
 from newt.runs.spec import RunSpec
 from services.learner.data_folder import DataFolder
@@ -134,8 +137,21 @@ def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert not code.used
 
 
+def test_updates_are_recorded_if_that_is_asked_for(tmp_path: Path) -> None:
+    for resources, expected in (({}, []), ({"graphs": True}, ["recorded"])):
+        own = updater(asked := spec(**resources))
+        UpdateCode(own, asked, DataFolder(tmp_path), SOLO, used=False)
+        with capture_logs() as logs:
+            for _ in range(WARM_UPS + 1):
+                own.rl_update(batch(own))
+        assert [entry["event"] for entry in logs] == expected
+    with pytest.raises(ValidationError, match="updates of 2 processes cannot be recorded"):
+        spec(graphs=True, processes=2)
+
+
 def test_the_setting_left_open_is_not_stored() -> None:
     """The version before knows only true and false."""
     assert "compile" not in spec().model_dump(mode="json")["resources"]
+    assert "graphs" not in spec(graphs=False).model_dump(mode="json")["resources"]
     for value in (True, False):
         assert spec(compile=value).model_dump(mode="json")["resources"]["compile"] is value
