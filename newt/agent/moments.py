@@ -27,12 +27,12 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, values: Tensor, group: Tensor) -> None:
         """Takes values float32[B, D] of groups int64[B] in."""
-        rows, dim = self.mean.shape
-        count = torch.zeros_like(self.count).index_add_(0, group, torch.ones_like(group, dtype=torch.float32))
+        rows = len(self.mean)
+        sums = sums_by_product if values.is_cuda else sums_by_index
+        count = sums(torch.ones(len(group), 1, device=values.device), group, rows)[:, 0]
         safe = count.clamp(min=1)[:, None]
-        mean = torch.zeros_like(self.mean).index_add_(0, group, values) / safe
-        squares = torch.zeros(rows, dim, device=values.device)
-        squares.index_add_(0, group, (values - mean[group]).square())
+        mean = sums(values, group, rows) / safe
+        squares = sums((values - mean[group]).square(), group, rows)
         total = self.count + count
         old, share = self.count[:, None], (count / total.clamp(min=1))[:, None]
         delta, seen = mean - self.mean, count[:, None] > 0
@@ -40,3 +40,14 @@ class RunningMoments(nn.Module):
         self.mean.copy_(torch.where(seen, self.mean + delta * share, self.mean))
         self.variance.copy_(torch.where(seen, variance, self.variance))
         self.count.copy_(total)
+
+
+def sums_by_index(values: Tensor, group: Tensor, rows: int) -> Tensor:
+    """Sums of values float32[B, D] of groups int64[B]: float32[rows, D]. A GPU adds them in any order."""
+    return torch.zeros(rows, values.shape[1], device=values.device).index_add_(0, group, values)
+
+
+def sums_by_product(values: Tensor, group: Tensor, rows: int) -> Tensor:
+    """The same in a fixed order, as a product of doubles, which no GPU shortens before it multiplies them."""
+    members = group == torch.arange(rows, device=group.device)[:, None]
+    return (members.double() @ values.double()).float()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
-from newt.wire.channels import connect
+from newt.wire.channels import Channels, connect
 from newt.wire.chunks import Weights, split
 from newt.wire.peer import Peer
 from newt.wire.v1 import weights_pb2, weights_pb2_grpc
@@ -18,6 +19,7 @@ def publish(
     plan_config_json: str,
     *,
     timeout_s: float,
+    channels: Channels | None = None,
 ) -> int:
     """Uploads a version of a model; waits for the hub to appear within the deadline.
 
@@ -30,6 +32,7 @@ def publish(
         payload: What newt.agent.checkpoints.weights_to_bytes returns.
         plan_config_json: Planning settings to serve the model with, as JSON.
         timeout_s: Deadline of the call.
+        channels: Keeps the connection for the versions to come; None: there is one for this call.
 
     Returns:
         Planners subscribed at that moment.
@@ -41,7 +44,7 @@ def publish(
         UnavailableError: The hub could not be reached, or not within the deadline.
     """
     weights = Weights(model_id, weights_version, payload, plan_config_json)
-    with connect(hub_target) as channel:
+    with connect(hub_target) if channels is None else nullcontext(channels.to(hub_target)) as channel:
         stub = weights_pb2_grpc.WeightsServiceStub(channel)
         # A generator of chunks cannot be sent twice, so each try makes its own.
         reply = _hub(hub_target).call(

@@ -13,6 +13,7 @@ import structlog
 
 from newt.client.weights import publish
 from newt.errors import NewtError
+from newt.wire.channels import Channels
 from services.learner.records.writer import RunWriter
 
 UPLOAD_TIMEOUT_S = 60.0
@@ -50,7 +51,7 @@ class Publisher:
     """
 
     def __init__(self, hub: str, writer: RunWriter, plan_config_json: str, every_s: float) -> None:
-        self._hub, self._writer = hub, writer
+        self._hub, self._writer, self._channels = hub, writer, Channels()
         self._plan_config_json = plan_config_json
         self._every_s = every_s
         self._last = 0.0
@@ -94,7 +95,15 @@ class Publisher:
         writer = self._writer
         version = writer.next_weights_version()
         self._made[version] = made
-        publish(self._hub, writer.run_id, version, payload(), self._plan_config_json, timeout_s=UPLOAD_TIMEOUT_S)
+        publish(
+            self._hub,
+            writer.run_id,
+            version,
+            payload(),
+            self._plan_config_json,
+            timeout_s=UPLOAD_TIMEOUT_S,
+            channels=self._channels,
+        )
         writer.published(version)
         return version
 

@@ -12,7 +12,7 @@ from planner_rig import Hub, until
 
 from newt.client.weights import copy, publish, retire
 from newt.errors import InvalidInputError, PreconditionError, UnavailableError
-from newt.wire.channels import connect
+from newt.wire.channels import Channels, connect
 from newt.wire.chunks import CHUNK_BYTES, Assembler, Weights, split
 from newt.wire.server import Server
 from newt.wire.v1 import weights_pb2, weights_pb2_grpc
@@ -271,3 +271,18 @@ def test_publishing_waits_for_a_hub_that_is_starting() -> None:
     hub.stop()
     with pytest.raises(UnavailableError, match=r"weights hub at .* (cannot be reached|did not answer within 0\.2 s)"):
         publish(hub.address, "a", 2, payload("y"), "{}", timeout_s=0.2)
+
+
+def test_a_publisher_has_one_connection_which_outlives_a_restart_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    channels, hub = Channels(), Hub().start()
+    kept = channels.to(hub.address)
+    monkeypatch.setattr("newt.client.weights.connect", lambda target: pytest.fail("opened another"))
+    for version in (1, 2):
+        publish(hub.address, "a", version, payload(str(version)), "{}", timeout_s=10, channels=channels)
+    hub.kill()
+    again = Hub(port=hub.port).start()
+    try:
+        publish(hub.address, "a", 3, payload("3"), "{}", timeout_s=20, channels=channels)
+        assert channels.to(hub.address) is kept
+    finally:
+        again.stop()

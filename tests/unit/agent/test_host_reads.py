@@ -119,10 +119,11 @@ def test_a_gpu_is_not_waited_for() -> None:
 
 @pytest.mark.gpu
 @NO_GPU
-def test_a_gpu_updates_the_same_each_time() -> None:
+@pytest.mark.parametrize("obs_scaling", ["none", "per_task"])
+def test_a_gpu_updates_the_same_each_time(obs_scaling: str) -> None:
     states = []
     for _ in range(2):
-        updater = Updater(build_model().to("cuda"), TrainConfig(), seed=3)
+        updater = Updater(build_model(obs_scaling=obs_scaling).to("cuda"), TrainConfig(), seed=3)
         for seed in range(3):
             updater.rl_update(build_batch(updater.model, seed=seed).to("cuda"))
         states.append(updater.state_dict())

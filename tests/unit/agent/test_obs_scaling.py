@@ -11,6 +11,7 @@ from newt.agent.batch import UpdateBatch
 from newt.agent.checkpoints import load_checkpoint, save_checkpoint, weights_from_bytes, weights_to_bytes
 from newt.agent.config import ConfigError, ModelConfig, TrainConfig
 from newt.agent.inference import InferenceModel
+from newt.agent.moments import sums_by_index, sums_by_product
 from newt.agent.task_table import TaskTable
 from newt.agent.update import Updater
 from newt.agent.world_model import WorldModel
@@ -108,3 +109,11 @@ def test_the_published_agent_sees_raw_numbers(make_model: MakeModel) -> None:
     assert ModelSpec.of(scaled) == ModelSpec(size="S", obs_scaling="per_task")
     with pytest.raises(ConfigError, match="obs_scaling must be one of"):
         ModelConfig.from_dict({"obs_scaling": "shared"})
+
+
+def test_sums_by_a_product_are_sums() -> None:
+    generator = torch.Generator().manual_seed(1)
+    values, group = torch.randn(500, 7, generator=generator), torch.randint(5, (500,), generator=generator)
+    by_index = sums_by_index(values, group, 6)
+    torch.testing.assert_close(sums_by_product(values, group, 6), by_index, rtol=1e-5, atol=1e-4)
+    assert torch.equal(by_index[5], torch.zeros(7))
