@@ -122,10 +122,15 @@ def main() -> None:
     parser.add_argument("--every-ms", type=float, default=10.0)
     parser.add_argument("--output", type=Path, default=PICTURE)
     arguments = parser.parse_args()
-    times, activities = watch(names_of(arguments.home), arguments.seconds, arguments.every_ms / 1000)
+    try:
+        pids = names_of(arguments.home)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    times, activities = watch(pids, arguments.seconds, arguments.every_ms / 1000)
     active = [one for one in activities if one.shares[2] <= 1 - _QUIET]
     if not active:
         raise SystemExit(f"no process of {arguments.home} does anything: is there a run?")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     draw(times, active, arguments.output)
     print("| Process | on a core | ready without one | waits for others |\n|---|---|---|---|")
     for one in active:

@@ -24,6 +24,7 @@ class UpdateBatch:
         terminated: bool[H, B], the step ended the task: nothing is bootstrapped behind it.
         task: int64[B], rows of the task table.
         image: float32[H+1, B, X] image features, for models which take them.
+        demo: bool[B], whether the sequence comes from a demo; needed where `TrainConfig.bc_data` is "demos".
     """
 
     obs: Tensor
@@ -32,6 +33,7 @@ class UpdateBatch:
     terminated: Tensor
     task: Tensor
     image: Tensor | None = None
+    demo: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """Every tensor by its name; an absent one is left out."""
@@ -62,6 +64,8 @@ class UpdateBatch:
         }
         if c.image_dim:
             expected["image"] = ((horizon + 1, B, c.image_dim), torch.float32)
+        if self.demo is not None:
+            expected["demo"] = ((B,), torch.bool)
         for name, (shape, dtype) in expected.items():
             value = getattr(self, name)
             if value is None or tuple(value.shape) != shape or value.dtype != dtype:

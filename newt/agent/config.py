@@ -250,6 +250,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 TargetCritic = Literal["ema", "online"]
 Sharing = Literal["shared", "per_task"]
+Cloned = Literal["all", "demos"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 
@@ -264,6 +265,7 @@ class TrainConfig(Settings):
     value_coef: Coefficient = 0.1  # of the critics, in the model loss
     pretrain_bc_coef: Coefficient = 1.0  # behaviour cloning in the model loss, pretraining only
     bc_coef: Coefficient = 1.0  # behaviour cloning in the policy loss, online phase; 0 switches it off
+    bc_data: Cloned = "all"  # whose actions are cloned online: those of a whole batch, as published, or of demos alone
     entropy_coef: Coefficient = 1e-4  # of the policy's scaled entropy, in its loss
     lr: LearningRate = 3e-4  # learning rate of both optimisers
     encoder_lr_factor: Annotated[float, Gt(0.0), Le(1000.0)] = 0.3  # the encoder's share of the learning rate

@@ -137,6 +137,9 @@ def policy_loss(
     q = model.value(latents, sample.action, task, noise.pi_pair, "avg", frozen=True)
     gain = config.entropy_coef * sample.scaled_entropy + q / scale
     bc = cloning_error(sample.action[:H], batch.action * mask, mask)
+    if config.bc_data == "demos":
+        assert batch.demo is not None
+        bc = bc * batch.demo
     bc_loss = weights[:H] @ bc.mean(-1)
     loss = config.bc_coef * bc_loss - weights @ gain.mean(-1)
     metrics = {
@@ -288,6 +291,8 @@ class Updater:
 
     def _update(self, batch: UpdateBatch, noise: UpdateNoise | None, *, pretrain: bool) -> Metrics:
         batch.check(self.model, self.config.horizon)
+        if batch.demo is None and self.config.bc_data == "demos":
+            raise ConfigError('batch.demo: needed where bc_data is "demos", got nothing')
         self.updates += 1
         self._set_learning_rates()
         if noise is not None:

@@ -25,6 +25,7 @@ def update_batch(received: Batch, device: torch.device) -> UpdateBatch:
         terminated=send(torch.from_numpy(received.terminated), device),
         task=send(torch.from_numpy(received.task).long(), device),
         image=None if received.image is None else send(torch.from_numpy(received.image), device),
+        demo=send(torch.from_numpy(received.demo), device),
     )
 
 

@@ -151,6 +151,27 @@ def test_cloning_weights_differ_between_phases(make_model: MakeModel, make_batch
     assert float(policy_metrics["policy_bc"]) > 0
 
 
+def test_demonstrations_alone_are_cloned_where_that_is_asked_for(make_model: MakeModel, make_batch: MakeBatch) -> None:
+    """The cloning error of a batch is that of its demos and that of the others; values count in all rows."""
+    model = make_model()
+    batch = make_batch(model)
+    demo = torch.arange(len(batch.task)) % 3 == 0
+    noise = noise_for(model, batch, pretrain=False)
+    latents = model_loss(model, TrainConfig(), batch, noise)[1].detach()
+
+    def parts(config: TrainConfig, batch: UpdateBatch) -> tuple[float, float]:
+        loss, _, metrics = policy_loss(model, config, batch, latents, torch.ones(()), noise)
+        return float(metrics["policy_bc"]), float(loss.detach() - metrics["policy_bc"])
+
+    everything, gain = parts(TrainConfig(), replace(batch, demo=demo))
+    demos, same = parts(TrainConfig(bc_data="demos"), replace(batch, demo=demo))
+    others, also = parts(TrainConfig(bc_data="demos"), replace(batch, demo=~demo))
+    assert demos + others == pytest.approx(everything, rel=1e-5)
+    assert 0 < demos < others
+    assert (same, also) == pytest.approx((gain, gain), rel=1e-4)
+    assert parts(TrainConfig(bc_data="demos"), replace(batch, demo=torch.zeros_like(demo)))[0] == 0.0
+
+
 def test_policy_values_are_divided_by_the_scale(make_model: MakeModel, make_batch: MakeBatch) -> None:
     model = make_model()
     batch = make_batch(model)
@@ -281,6 +302,10 @@ def test_batches_are_checked(make_model: MakeModel, make_batch: MakeBatch) -> No
         updater.rl_update(replace(batch, terminated=batch.terminated.float()))
     with pytest.raises(ConfigError, match=r"batch\.obs"):
         updater.rl_update(make_batch(model, horizon=2))
+    with pytest.raises(ConfigError, match=r"batch\.demo: expected torch\.bool"):
+        updater.rl_update(replace(batch, demo=torch.zeros(len(batch.task))))
+    with pytest.raises(ConfigError, match=r"batch\.demo: needed"):
+        Updater(model, TrainConfig(bc_data="demos")).rl_update(batch)
 
 
 def test_images_and_single_task_models_train(make_model: MakeModel, make_batch: MakeBatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.activity import Activity, draw, watch
+from bench.activity import Activity, draw, main, watch
 
 
 def test_who_works_and_who_waits_is_told_apart(tmp_path: Path) -> None:
@@ -39,3 +39,9 @@ def test_a_process_that_has_ended_does_nothing() -> None:
     process.wait()
     _, (gone,) = watch({"gone": process.pid}, 0.1, 0.02)
     assert gone.shares == (0.0, 0.0, 1.0)
+
+
+def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["activity", "--home", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"newt up --home {tmp_path}"):
+        main()
