@@ -28,7 +28,7 @@ RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh wheel
 FROM ${BUILD_IMAGE} AS build
 ARG EXTRA
 ARG EXTRAS=""
-ARG TORCH=""
+ARG TORCH=cpu
 ARG TORCH_INDEX_URL=""
 ARG REQUIRE_HASHES=""
 ARG TORCH_SHA256=""
