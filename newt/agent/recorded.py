@@ -15,9 +15,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-import structlog
 import torch
 from torch import Tensor
 
@@ -26,8 +25,6 @@ Tensors = Mapping[str, Tensor]
 WARM_UPS = 2
 """Times that work is done before it is recorded: libraries set themselves up, and optimisers make their moments."""
 _RECORDING = threading.Lock()  # CUDA records one piece of work of a process at a time.
-
-log = structlog.get_logger(__name__)
 
 
 class Recorder(Protocol):
@@ -149,8 +146,14 @@ class Recorded:
             with _RECORDING:
                 self._replay = self._recorder.record(self._work)
         except Exception as error:
-            log.error("not_recorded", work=self._name, remedy="it is done without", exc_info=error)
+            _log().error("not_recorded", work=self._name, remedy="it is done without", exc_info=error)
             self._replay = self._work
         else:
-            log.info("recorded", work=self._name)
+            _log().info("recorded", work=self._name)
         return self._replay()
+
+
+def _log() -> Any:
+    import structlog  # which programs that only act have not: they record nothing
+
+    return structlog.get_logger(__name__)

@@ -299,7 +299,6 @@ class ResourcesSpec(Section):
     )
     graphs: bool = Field(
         False,
-        exclude_if=lambda value: not value,
         description="Record whole updates and have the GPU repeat them (CUDA graphs), which spares it waiting for "
         "Python. Not measured yet. One process only; on a CPU it brings nothing.",
     )

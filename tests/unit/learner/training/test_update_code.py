@@ -152,6 +152,5 @@ def test_updates_are_recorded_if_that_is_asked_for(tmp_path: Path) -> None:
 def test_the_setting_left_open_is_not_stored() -> None:
     """The version before knows only true and false."""
     assert "compile" not in spec().model_dump(mode="json")["resources"]
-    assert "graphs" not in spec(graphs=False).model_dump(mode="json")["resources"]
     for value in (True, False):
         assert spec(compile=value).model_dump(mode="json")["resources"]["compile"] is value
