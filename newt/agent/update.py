@@ -14,8 +14,8 @@ discount; CE is the cross-entropy of the discrete regression, sg stops the gradi
     (7) Q_target <- Q_target + tau (Q - Q_target)                                                target critics
 
 Pretraining minimises (3) plus the clone's part of (5): it shapes the latents too. Online training minimises (3), then
-(5) on the same latents, detached. The random draws come in as `UpdateNoise`, so that an update can be reproduced,
-compiled, and compared with a recorded one.
+(5) on the same latents, detached; BC_t counts in sequences of demonstrations alone where `bc_data` says so. The random
+draws come in as `UpdateNoise`, so that an update can be reproduced, compiled, and compared with a recorded one.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ class Updater:
             noise: The random draws; drawn by the updater itself if absent.
 
         Raises:
-            ConfigError: A batch field has another shape or type than the model needs.
+            ConfigError: A batch field has another shape or type than the model needs, or is missing.
         """
         return self._update(batch, noise, pretrain=True)
 
