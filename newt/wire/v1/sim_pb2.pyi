@@ -496,8 +496,9 @@ class StepResponse(_message.Message):
     step_number: _builtins.int
     """Echo of the request."""
     draining: _builtins.bool
-    """The server is being stopped: it takes no new sessions, and ends when none is stepped any more, or soon. Whoever loses
-    work with running episodes gives the session back (Close) when they have ended, and opens another.
+    """The server is being stopped: it takes no new sessions, and ends when none is stepped any more, or soon. Or the session
+    has lasted so long that another replica shall get its work; it may go on. Whoever loses work with running episodes
+    gives the session back (Close) when they have ended, and opens another.
     """
     @_builtins.property
     def observation(self) -> Global___Observation:
