@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from newt.agent.config import Precision
+
+_DEVICES = Path("/dev")
 
 
 def resolve(name: str) -> str:
@@ -16,8 +21,31 @@ def resolve(name: str) -> str:
 
 
 def unused_gpus(device: torch.device) -> int:
-    """GPUs of this machine that nobody uses when a process computes on a CPU."""
-    return torch.cuda.device_count() if device.type == "cpu" and torch.cuda.is_available() else 0
+    """GPUs of this machine that a process leaves unused by computing on a CPU.
+
+    Those count that this build of torch cannot use, unless CUDA_VISIBLE_DEVICES is set, by which people hide them.
+    """
+    if device.type != "cpu":
+        return 0
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return 0 if "CUDA_VISIBLE_DEVICES" in os.environ else len(list(_DEVICES.glob("nvidia[0-9]*")))
+
+
+def unused_warning(device: torch.device, setting: str) -> str | None:
+    """What to do about unused GPUs; None if there are none.
+
+    Args:
+        device: Where the process computes.
+        setting: The environment variable that chooses it.
+    """
+    gpus = unused_gpus(device)
+    if not gpus:
+        return None
+    what = "1 GPU of this machine is" if gpus == 1 else f"{gpus} GPUs of this machine are"
+    if torch.cuda.is_available():
+        return f"{what} not used: set {setting} to auto or cuda"
+    return f"{what} not used: torch {torch.__version__} needs a build for CUDA, or a newer driver"
 
 
 def set_precision(precision: Precision, device: torch.device) -> str:

@@ -34,6 +34,7 @@ class Api:
 
     Args:
         url: Base URL. None: $NEWT_URL, or else the local stack of `newt up`.
+        timeout_s: How long an answer may let wait for it.
 
     Raises:
         UnavailableError: No URL was given and no local stack runs; or a proxy of the environment cannot be used.
@@ -41,11 +42,11 @@ class Api:
         SecurityError: The token cannot be read, or is no good token.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, timeout_s: float = 30.0) -> None:
         self.url = url or os.environ.get("NEWT_URL") or _local_url()
         token = SecuritySettings().token()
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
-        self._http = _client(self.url, headers)
+        self._http = _client(self.url, headers, timeout_s)
 
     def get(self, path: str, **params: Any) -> Any:
         """GET; returns the decoded JSON."""
@@ -105,13 +106,13 @@ class Api:
             ) from error
 
 
-def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+def _client(url: str, headers: dict[str, str], timeout_s: float) -> httpx.Client:
     try:
         base = httpx.URL(url)
         if base.scheme not in ("http", "https") or not base.host or (base.port or 0) > 65_535:
             raise httpx.InvalidURL("no http://HOST:PORT or https://HOST:PORT")
         # The environment's proxies are for the way out: on this machine there is none to take.
-        return httpx.Client(base_url=base, headers=headers, timeout=30.0, trust_env=not is_loopback(base.host))
+        return httpx.Client(base_url=base, headers=headers, timeout=timeout_s, trust_env=not is_loopback(base.host))
     except httpx.InvalidURL as error:
         raise InvalidInputError("--url", f"got {url!r} ({error}), expected something like http://host:8000") from error
     except (ImportError, ValueError) as error:

@@ -13,6 +13,7 @@ from rich.table import Table
 from newt.cli.terminal import HomeOption, JsonOption, console, name_table, print_json
 from newt.errors import InvalidInputError, NewtError
 from newt.local.state import StackState, default_home
+from newt.runs.record import Computing
 
 if TYPE_CHECKING:
     from newt.client.planner import PlannerClient
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # What asks the planner needs gRPC: the commands import it themselves.
 
-_STATUS_TIMEOUT_S = 2.0
+STATUS_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,16 @@ def models_of(client: PlannerClient, files: ServedModels | None = None, timeout_
     return [found[name] for name in sorted(found)]
 
 
-def served_by(state: StackState) -> list[Served]:
-    """What the planner of a stack serves; nothing while it does not answer."""
+def served_by(state: StackState) -> tuple[list[Served], Computing | None]:
+    """What the planner of a stack serves, and computes on; nothing while it does not answer."""
     from newt.client.planner import PlannerClient
     from newt.local.models import planner_address
 
     try:
         with PlannerClient(planner_address(state)) as client:
-            return models_of(client, timeout_s=_STATUS_TIMEOUT_S)
+            return models_of(client, timeout_s=STATUS_TIMEOUT_S), client.computing(timeout_s=STATUS_TIMEOUT_S)
     except (NewtError, StopIteration):
-        return []
+        return [], None
 
 
 def table_of(served: Sequence[Served]) -> Table:

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from newt.cli import serving
+from newt.cli import computing, serving
 from newt.cli.tails import Tail
 from newt.cli.terminal import HomeOption, JsonOption, console, name_table, print_json
 from newt.errors import InvalidInputError
@@ -128,19 +128,28 @@ def down(home: HomeOption = None) -> None:
 
 
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show the services of the local stack and the models of its planner; exit status 1 unless all are ready."""
+    """Show the services of the local stack, its planner's models, and devices; exit status 1 unless all are ready."""
     home = home or default_home()
     state = control.read(home)
-    served = serving.served_by(state) if state is not None and state.active else []
+    served, planner = serving.served_by(state) if state is not None and state.active else ([], None)
+    runs = computing.of_runs(state, serving.STATUS_TIMEOUT_S) if state is not None and state.active else {}
     if json:
         stopped: dict[str, Any] = {"state": "stopped", "error": None, "services": []}
-        print_json({**(state.model_dump() if state else stopped), "models": [model.as_json() for model in served]})
+        devices = {
+            "planner": planner.model_dump() if planner else None,
+            "runs": {run: where.model_dump() for run, where in runs.items()},
+        }
+        models = [model.as_json() for model in served]
+        print_json({**(state.model_dump() if state else stopped), "models": models, "devices": devices})
     elif state is None or state.state == "stopped":
         console.print(f"No local stack is running; start one with: {command('up', home)}", soft_wrap=True)
     else:
         console.print(table_of(state))
         if served:
             console.print(serving.table_of(served))
+        found = {**({"planner": planner} if planner else {}), **{f"run {run}": where for run, where in runs.items()}}
+        if found:
+            console.print(computing.table_of(found))
     if state is None or state.state == "stopped":
         raise typer.Exit(1)
     if state.error and not json:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from newt.cli import events
+from newt.cli import computing, events
 from newt.cli.rest import Api
 from newt.cli.terminal import name_table
 from newt.runs.record import EpisodeStats, Progress, Run, RunResults, RunState
@@ -148,6 +148,9 @@ def progress_table(run: Run) -> RenderableType:
             _number(task.last_success, 0),
         )
     lines: list[RenderableType] = [table, headline(run)]
+    if trained_on := run.progress.computing:
+        lines.append(f"trains on {computing.words(trained_on)}")
+        lines += filter(None, [computing.warning_line("warning", trained_on)])
     if run.error:
         lines.append(f"[red]{escape(run.error)}[/red]")
     return Group(*lines)

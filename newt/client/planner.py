@@ -13,6 +13,7 @@ from newt.acting.plans import ActMode as ActMode
 from newt.acting.plans import Plan as Plan
 from newt.acting.plans import PlanOptions as PlanOptions
 from newt.errors import InvalidInputError
+from newt.runs.record import Computing
 from newt.wire.channels import connect
 from newt.wire.numbers import MAX_UINT32, whole
 from newt.wire.peer import REMEDY, Patience, Peer
@@ -160,6 +161,20 @@ class PlannerClient:
             UnavailableError: No planner answered before the deadline.
         """
         return {m.model_id: f"version {m.weights_version}: {m.reason}" for m in self._list(timeout_s).refused}
+
+    def computing(self, *, timeout_s: float) -> Computing | None:
+        """What the planner computes on; None from planners that do not tell.
+
+        Raises:
+            UnavailableError: No planner answered before the deadline.
+        """
+        reply = self._list(timeout_s)
+        if not reply.HasField("computing"):
+            return None
+        told = reply.computing
+        return Computing(
+            device=told.device, precision=told.precision, compiled=told.compiled, warning=told.warning or None
+        )
 
     def close(self) -> None:
         """Closes the connection; calls under way fail."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from newt.runs.base import OWNER, BrokenRecord, Record
-from newt.runs.record import Run, RunState
+from newt.runs.record import Computing, Run, RunState
 
 EXCERPT = 300
 
@@ -44,6 +44,7 @@ class RunOverview(Record):
     env_steps_per_s: float
     updates_per_s: float
     restarts: int
+    computing: Computing | None = Field(None, description="What it trains on; null unless it is under way.")
     score: float | None = Field(
         description="Mean over the tasks that have one of the corrected score of their latest training episode."
     )
@@ -87,6 +88,7 @@ class RunOverview(Record):
             env_steps_per_s=progress.env_steps_per_s,
             updates_per_s=progress.updates_per_s,
             restarts=progress.restarts,
+            computing=progress.computing if run.state.active else None,
             score=sum(scores) / len(scores) if scores else None,
         )
 

@@ -63,6 +63,21 @@ class TaskProgress(Record):
     last_success: float | None = Field(None, description="Success of the latest training episode, if it is defined.")
 
 
+class Computing(Record):
+    """What a process computes on."""
+
+    device: str = Field(description="As torch names it: cpu, cuda:0. Of several training processes, the first one's.")
+    precision: str = Field(description="How matrices are multiplied: float32, tf32 or bfloat16.")
+    compiled: bool = Field(
+        False,
+        description="Whether compiled code computes: of a trainer, now (updates change to it at a checkpoint); of a "
+        "planner, as soon as it is made.",
+    )
+    warning: str | None = Field(
+        None, description="What is wrong with it and what to do, such as a GPU that is there and not used."
+    )
+
+
 class Progress(Record):
     """How far a run is; refreshed about once a second."""
 
@@ -86,6 +101,9 @@ class Progress(Record):
     eta_s: float | None = Field(None, description="Estimated seconds to the end; null while unknown.")
     weights_version: int = Field(0, description="Newest version of the weights sent to the planners; 0 for none.")
     restarts: int = Field(0, description="Crashed processes that were restarted.")
+    computing: Computing | None = Field(
+        None, description="What the run trains on; null before it has begun, and in records of before it was told."
+    )
     losses: dict[str, float] = Field(default_factory=dict, description="Latest training metrics.")
     tasks: dict[str, TaskProgress] = Field(default_factory=dict)
 

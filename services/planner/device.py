@@ -13,6 +13,7 @@ from newt.agent.code_maker import CodeMaker
 from newt.agent.compilation import prepare
 from newt.agent.config import ConfigError, ModelConfig
 from newt.agent.inference import fastest_dtype
+from newt.runs.record import Computing
 from services.planner.requests import ModelShape
 from services.planner.settings import PlannerSettings
 from services.planner.spares import Spares
@@ -44,6 +45,15 @@ class Device:
     code: CodeMaker | None = field(default=None, compare=False)
     prepared: set[tuple[ModelShape, ModelConfig]] = field(default_factory=set, compare=False)
     spares: Spares | None = field(default=None, compare=False)
+
+    def computing(self) -> Computing:
+        """What people are told of it."""
+        return Computing(
+            device=str(self.where),
+            precision=str(self.dtype).removeprefix("torch."),
+            compiled=self.code is not None,
+            warning=devices.unused_warning(self.where, "NEWT_PLANNER_DEVICE"),
+        )
 
     def rows_per_pass(self, cost: float) -> int:
         """Rows to compute at once.

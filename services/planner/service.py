@@ -51,7 +51,10 @@ class PlannerService:
 
     def __init__(self, settings: PlannerSettings) -> None:
         device = choose_device(settings)
-        log.info("device_chosen", device=str(device.where), dtype=str(device.dtype), max_rows=device.max_rows)
+        computing = device.computing()
+        log.info("device_chosen", device=computing.device, precision=computing.precision, max_rows=device.max_rows)
+        if computing.warning:
+            log.warning("gpu_unused", advice=computing.warning)
         # Replicas come and go with the load; clients learn of new ones when they connect anew.
         self.server = Server(
             SERVICE,
@@ -84,7 +87,7 @@ class PlannerService:
         )
         self._runner = Runner(self._queue, self._store.get, device)
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerServicer(self._store, self._queue, settings.max_queued_rows), self.server.grpc
+            PlannerServicer(self._store, self._queue, settings.max_queued_rows, computing), self.server.grpc
         )
 
     def start(self) -> None:

@@ -9,6 +9,7 @@ import grpc
 
 from newt.acting.plans import ActMode
 from newt.errors import ExhaustedError, InvalidInputError, PreconditionError, UnavailableError
+from newt.runs.record import Computing
 from newt.wire.chunks import check_model_id
 from newt.wire.v1 import planner_pb2, planner_pb2_grpc
 from services.planner import metrics
@@ -37,12 +38,19 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
         store: Models that can be served.
         queue: Queue in which checked requests wait for the runner.
         max_rows: Most rows of one request.
+        computing: What plans are computed on.
     """
 
-    def __init__(self, store: ModelStore, queue: PlanQueue, max_rows: int) -> None:
+    def __init__(self, store: ModelStore, queue: PlanQueue, max_rows: int, computing: Computing) -> None:
         self._store = store
         self._queue = queue
         self._max_rows = max_rows
+        self._computing = planner_pb2.Computing(
+            device=computing.device,
+            precision=computing.precision,
+            compiled=computing.compiled,
+            warning=computing.warning or "",
+        )
 
     def Plan(  # noqa: N802
         self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext
@@ -61,7 +69,7 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
     def ListModels(  # noqa: N802
         self, request: planner_pb2.ListModelsRequest, context: grpc.ServicerContext
     ) -> planner_pb2.ListModelsResponse:
-        """Models that can be served now, and those that were refused."""
+        """Models that can be served now, those that were refused, and what plans are computed on."""
         return planner_pb2.ListModelsResponse(
             models=[
                 planner_pb2.Model(
@@ -83,6 +91,7 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
                 )
                 for refusal in self._store.refused()
             ],
+            computing=self._computing,
         )
 
     def _planned(self, request: planner_pb2.PlanRequest, context: grpc.ServicerContext) -> planner_pb2.PlanResponse:

@@ -109,6 +109,7 @@ def test_status_shows_every_service_ready(home: Path) -> None:
     assert result.returncode == 0, result.stdout
     for name in ("redis", "replay", "planner", "learner", "sim-mujoco", "sim-metaworld"):
         assert any(name in line and "ready" in line for line in result.stdout.splitlines())
+    assert any("planner" in line and " cpu " in line for line in result.stdout.splitlines())
 
 
 @pytest.mark.slow

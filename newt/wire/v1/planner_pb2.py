@@ -25,27 +25,29 @@ _sym_db = _symbol_database.Default()
 from newt.wire.v1 import tensor_pb2 as newt_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15newt/v1/planner.proto\x12\x07newt.v1\x1a\x14newt/v1/tensor.proto\"\xa5\x03\n\x0bPlanRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x1c\n\x03obs\x18\x02 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1d\n\x04task\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tprev_mean\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1e\n\x05\x66irst\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1d\n\x04seed\x18\x06 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x0f\n\x07\x65xplore\x18\x07 \x01(\x08\x12\x1e\n\x04mode\x18\x08 \x01(\x0e\x32\x10.newt.v1.ActMode\x12\x15\n\x08\x65nv_step\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x13min_weights_version\x18\n \x01(\x04\x12\x0f\n\x07horizon\x18\x0b \x01(\r\x12\x1e\n\x05image\x18\x0c \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x15\n\rwant_sequence\x18\r \x01(\x08\x12*\n\x11\x63onstraint_weight\x18\x0e \x01(\x0b\x32\x0f.newt.v1.TensorB\x0b\n\t_env_step\"\xf3\x01\n\x0cPlanResponse\x12\x1f\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tnext_mean\x18\x02 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x17\n\x0fweights_version\x18\x03 \x01(\x04\x12\x1e\n\x05value\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12!\n\x08sequence\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x15\n\rqueue_seconds\x18\x06 \x01(\x02\x12\x17\n\x0f\x63ompute_seconds\x18\x07 \x01(\x02\x12\x12\n\nbatch_rows\x18\x08 \x01(\r\"\x13\n\x11ListModelsRequest\"\\\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.newt.v1.Model\x12&\n\x07refused\x18\x02 \x03(\x0b\x32\x15.newt.v1.RefusedModel\"I\n\x0cRefusedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xc8\x01\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x12\n\nparameters\x18\x03 \x01(\x04\x12\r\n\x05tasks\x18\x04 \x03(\t\x12\x0f\n\x07horizon\x18\x05 \x01(\r\x12\x13\n\x0b\x61\x63tion_dims\x18\x06 \x03(\r\x12\x10\n\x08obs_dims\x18\x07 \x03(\r\x12\x11\n\timage_dim\x18\x08 \x01(\r\x12&\n\x0ctrained_mode\x18\t \x01(\x0e\x32\x10.newt.v1.ActMode*N\n\x07\x41\x63tMode\x12\x18\n\x14\x41\x43T_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x43T_MODE_PLANNER\x10\x01\x12\x13\n\x0f\x41\x43T_MODE_POLICY\x10\x02\x32\x8c\x01\n\x0ePlannerService\x12\x33\n\x04Plan\x12\x14.newt.v1.PlanRequest\x1a\x15.newt.v1.PlanResponse\x12\x45\n\nListModels\x12\x1a.newt.v1.ListModelsRequest\x1a\x1b.newt.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15newt/v1/planner.proto\x12\x07newt.v1\x1a\x14newt/v1/tensor.proto\"\xa5\x03\n\x0bPlanRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x1c\n\x03obs\x18\x02 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1d\n\x04task\x18\x03 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tprev_mean\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1e\n\x05\x66irst\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x1d\n\x04seed\x18\x06 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x0f\n\x07\x65xplore\x18\x07 \x01(\x08\x12\x1e\n\x04mode\x18\x08 \x01(\x0e\x32\x10.newt.v1.ActMode\x12\x15\n\x08\x65nv_step\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x13min_weights_version\x18\n \x01(\x04\x12\x0f\n\x07horizon\x18\x0b \x01(\r\x12\x1e\n\x05image\x18\x0c \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x15\n\rwant_sequence\x18\r \x01(\x08\x12*\n\x11\x63onstraint_weight\x18\x0e \x01(\x0b\x32\x0f.newt.v1.TensorB\x0b\n\t_env_step\"\xf3\x01\n\x0cPlanResponse\x12\x1f\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\"\n\tnext_mean\x18\x02 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x17\n\x0fweights_version\x18\x03 \x01(\x04\x12\x1e\n\x05value\x18\x04 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12!\n\x08sequence\x18\x05 \x01(\x0b\x32\x0f.newt.v1.Tensor\x12\x15\n\rqueue_seconds\x18\x06 \x01(\x02\x12\x17\n\x0f\x63ompute_seconds\x18\x07 \x01(\x02\x12\x12\n\nbatch_rows\x18\x08 \x01(\r\"\x13\n\x11ListModelsRequest\"\x83\x01\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.newt.v1.Model\x12&\n\x07refused\x18\x02 \x03(\x0b\x32\x15.newt.v1.RefusedModel\x12%\n\tcomputing\x18\x03 \x01(\x0b\x32\x12.newt.v1.Computing\"Q\n\tComputing\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\x12\x10\n\x08\x63ompiled\x18\x03 \x01(\x08\x12\x0f\n\x07warning\x18\x04 \x01(\t\"I\n\x0cRefusedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xc8\x01\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x17\n\x0fweights_version\x18\x02 \x01(\x04\x12\x12\n\nparameters\x18\x03 \x01(\x04\x12\r\n\x05tasks\x18\x04 \x03(\t\x12\x0f\n\x07horizon\x18\x05 \x01(\r\x12\x13\n\x0b\x61\x63tion_dims\x18\x06 \x03(\r\x12\x10\n\x08obs_dims\x18\x07 \x03(\r\x12\x11\n\timage_dim\x18\x08 \x01(\r\x12&\n\x0ctrained_mode\x18\t \x01(\x0e\x32\x10.newt.v1.ActMode*N\n\x07\x41\x63tMode\x12\x18\n\x14\x41\x43T_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x43T_MODE_PLANNER\x10\x01\x12\x13\n\x0f\x41\x43T_MODE_POLICY\x10\x02\x32\x8c\x01\n\x0ePlannerService\x12\x33\n\x04Plan\x12\x14.newt.v1.PlanRequest\x1a\x15.newt.v1.PlanResponse\x12\x45\n\nListModels\x12\x1a.newt.v1.ListModelsRequest\x1a\x1b.newt.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'newt.v1.planner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTMODE']._serialized_start=1119
-  _globals['_ACTMODE']._serialized_end=1197
+  _globals['_ACTMODE']._serialized_start=1242
+  _globals['_ACTMODE']._serialized_end=1320
   _globals['_PLANREQUEST']._serialized_start=57
   _globals['_PLANREQUEST']._serialized_end=478
   _globals['_PLANRESPONSE']._serialized_start=481
   _globals['_PLANRESPONSE']._serialized_end=724
   _globals['_LISTMODELSREQUEST']._serialized_start=726
   _globals['_LISTMODELSREQUEST']._serialized_end=745
-  _globals['_LISTMODELSRESPONSE']._serialized_start=747
-  _globals['_LISTMODELSRESPONSE']._serialized_end=839
-  _globals['_REFUSEDMODEL']._serialized_start=841
-  _globals['_REFUSEDMODEL']._serialized_end=914
-  _globals['_MODEL']._serialized_start=917
-  _globals['_MODEL']._serialized_end=1117
-  _globals['_PLANNERSERVICE']._serialized_start=1200
-  _globals['_PLANNERSERVICE']._serialized_end=1340
+  _globals['_LISTMODELSRESPONSE']._serialized_start=748
+  _globals['_LISTMODELSRESPONSE']._serialized_end=879
+  _globals['_COMPUTING']._serialized_start=881
+  _globals['_COMPUTING']._serialized_end=962
+  _globals['_REFUSEDMODEL']._serialized_start=964
+  _globals['_REFUSEDMODEL']._serialized_end=1037
+  _globals['_MODEL']._serialized_start=1040
+  _globals['_MODEL']._serialized_end=1240
+  _globals['_PLANNERSERVICE']._serialized_start=1323
+  _globals['_PLANNERSERVICE']._serialized_end=1463
 # @@protoc_insertion_point(module_scope)

@@ -216,25 +216,65 @@ class ListModelsResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    COMPUTING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedModel]:
         """Models whose newest version was refused. An older version may be in `models`, and goes on being served."""
 
+    @_builtins.property
+    def computing(self) -> Global___Computing:
+        """What this replica computes on; absent from planners of before it was told."""
+
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
         refused: _abc.Iterable[Global___RefusedModel] | None = ...,
+        computing: Global___Computing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computing", b"computing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computing", b"computing", "models", b"models", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class Computing(_message.Message):
+    """What a process computes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    COMPILED_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """As torch names it: "cpu", "cuda:0"."""
+    precision: _builtins.str
+    """Type of the matrix products: "float32" or "bfloat16"."""
+    compiled: _builtins.bool
+    """Whether networks are computed by compiled code, as soon as that is there."""
+    warning: _builtins.str
+    """What is wrong with it and what to do, such as a GPU that is there and not used; empty for nothing."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        compiled: _builtins.bool = ...,
+        warning: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiled", b"compiled", "device", b"device", "precision", b"precision", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Computing: _TypeAlias = Computing  # noqa: Y015
 
 @_typing.final
 class RefusedModel(_message.Message):

@@ -37,6 +37,7 @@ from services.learner.playing.local import LocalModel
 from services.learner.playing.sight import Floats
 from services.learner.records.progress import CollectorProgress
 from services.learner.seeds import derive
+from services.learner.training.computing import compute_on
 from services.learner.training.report import TrainingReport
 from services.learner.waiting import RunFailedError, Stopped, loosely
 from services.learner.worker.connections import Services
@@ -64,9 +65,13 @@ class DirectLearning:
         self._numbers = [number for _ in self._spec.task_list() for number in range(self._spec.collect.envs_per_task)]
         self._tasks = [task for task in self._spec.task_list() for _ in range(self._spec.collect.envs_per_task)]
         self._table, self._encoder = _task_table(self._spec)
+        self._device = torch.device(devices.resolve(context.settings.device))
+        computing = compute_on(self._device, "float32")
         self._learner, self._tally = self._load()
         self._saved_updates = self._learner.updates
-        self._report = TrainingReport(context, self._learner.updates, self._tally.env_steps, services.patience)
+        self._report = TrainingReport(
+            context, self._learner.updates, self._tally.env_steps, services.patience, computing
+        )
         self._evaluations = RunEvaluations(context, services, self._enter_stage)
 
     def run(self) -> None:
@@ -106,7 +111,7 @@ class DirectLearning:
             torch.tensor([names.index(task.name) for task in self._tasks]),
             PADDED_OBS_DIM,
             derive(spec.seed, "learning"),
-            devices.resolve(settings.device),
+            self._device,
             math.ceil(spec.schedule.total_env_steps / len(self._tasks)),
         )
         newest = self._folder.newest_policy()

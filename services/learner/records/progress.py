@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field
 
-from newt.runs.record import Progress, RunState, TaskProgress
+from newt.runs.record import Computing, Progress, RunState, TaskProgress
 from newt.runs.spec import RunSpec
 from newt.runs.stored import read_json
 from services.learner.measured import Measured
@@ -38,6 +38,7 @@ class TrainerProgress(_Part):
     updates_per_s: float = 0.0
     losses: dict[str, float] = Field(default_factory=dict)
     pacing: Pacing = Pacing()
+    computing: Computing | None = None
     attempt: int = 0
     pretrained: bool = False  # the pretraining phase is over (or there is none) and its weights are published
     finished: bool = False  # all updates are done and the final weights are published
@@ -80,6 +81,7 @@ def merge(
         eta_s=_eta_s(spec, state, trainer, collector),
         weights_version=weights_version,
         restarts=restarts,
+        computing=trainer.computing,
         losses=trainer.losses,
         **({} if state.finished else trainer.pacing.model_dump()),
         tasks=collector.tasks,

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor
 
 from newt.agent.update import read_metrics
+from newt.runs.record import Computing
 from services.learner.records.progress import Pacing, TrainerProgress
 from services.learner.waiting import Patience, loosely
 from services.learner.worker.main import Context
@@ -24,6 +25,7 @@ class TrainingReport:
     Attributes:
         stage: What the trainer is doing, in words.
         waiting_on: What it waits for, if it is not a call; or None.
+        computing: What it trains on.
         pretrained: The pretraining phase is over and its weights are published.
         finished: All updates are done and the final weights are published.
         diverged: A loss became NaN or infinite.
@@ -33,14 +35,23 @@ class TrainingReport:
         updates: Updates so far.
         env_steps: Env steps so far.
         patience: Knows which service is being waited for.
+        computing: What it trains on.
         silent: Write nothing, as all but the first of several training processes.
     """
 
     def __init__(
-        self, context: Context, updates: int, env_steps: int, patience: Patience, *, silent: bool = False
+        self,
+        context: Context,
+        updates: int,
+        env_steps: int,
+        patience: Patience,
+        computing: Computing,
+        *,
+        silent: bool = False,
     ) -> None:
         self.stage = "starting"
         self.waiting_on: str | None = None
+        self.computing = computing
         self.pretrained = False
         self.finished = False
         self.diverged = False
@@ -96,6 +107,7 @@ class TrainingReport:
             updates=max(0, updates - spec.pretrain_updates()),
             updates_per_s=round(rate, 2),
             pacing=self._pacing,
+            computing=self.computing,
             losses={name: round(value, 5) for name, value in self._losses.items()},
             pretrained=self.pretrained,
             finished=self.finished,

@@ -31,7 +31,7 @@ from newt.client.read_ahead import Batch, ReadAhead
 from newt.client.shards import Replay, replay_client
 from newt.errors import NewtError, NotFoundError
 from newt.runs.facts import plain_facts
-from newt.runs.record import RunState
+from newt.runs.record import Computing, RunState
 from newt.tasks.embeddings import embed_tasks
 from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.retry import Backoff, until_available
@@ -41,6 +41,7 @@ from services.learner.records.progress import Pacing
 from services.learner.seeds import derive
 from services.learner.training.agents import fresh_model, updater_kind
 from services.learner.training.batch_feed import BatchFeed
+from services.learner.training.computing import compute_on
 from services.learner.training.report import TrainingReport
 from services.learner.training.sending import update_batch
 from services.learner.training.update_code import UpdateCode
@@ -72,11 +73,11 @@ class Trainer:
     Args:
         context: Context of the process.
         ranks: The processes that train together.
-        precision: How matrices are multiplied.
+        computing: What it computes on.
     """
 
-    def __init__(self, context: Context, ranks: Ranks, precision: str) -> None:
-        self._context, self._ranks, self._precision = context, ranks, precision
+    def __init__(self, context: Context, ranks: Ranks, computing: Computing) -> None:
+        self._context, self._ranks = context, ranks
         self._spec = context.run.spec
         self._stop = context.stop
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
@@ -92,8 +93,9 @@ class Trainer:
         self._saved_updates = self._updater.updates
         self._patience = Patience(context.stop)
         self._report = TrainingReport(
-            context, self._updater.updates, self._env_steps, self._patience, silent=not ranks.first
+            context, self._updater.updates, self._env_steps, self._patience, computing, silent=not ranks.first
         )
+        self._tell_code()
         plan_json = json.dumps(self._spec.plan_settings().to_dict())
         self._publisher = Publisher(
             context.settings.hub_address, context.writer, plan_json, self._spec.schedule.publish_every_s
@@ -107,7 +109,7 @@ class Trainer:
                 if self._pretrain_left():
                     self._report.stage = "pretraining"
                     self._train(replay, online=False)
-                    self._code.change()
+                    self._change_code()
                     self._save()
                 elif self._spec.init_from is not None and self._updater.updates == 0:
                     self._save()  # what fine-tuning began with, on the run's own task table
@@ -249,10 +251,17 @@ class Trainer:
         if self._updater.updates - self._saved_updates >= self._spec.schedule.checkpoint_every_updates:
             self._check(metrics)
             self._updater.require_equal()
-            self._code.change()
+            self._change_code()
             self._save()
         if online and self._ranks.first:
             self._publisher.maybe_publish(self._updater.updates, self._weights)
+
+    def _change_code(self) -> None:
+        self._code.change()
+        self._tell_code()
+
+    def _tell_code(self) -> None:
+        self._report.computing = self._report.computing.model_copy(update={"compiled": self._code.used})
 
     def _pacing(self, received: Batch) -> Pacing:
         """How far this update is behind the steps taken when its batch was drawn, and behind the weights that acted."""
@@ -291,7 +300,7 @@ class Trainer:
             "task_facts": plain_facts(self._spec.task_list()),
             "text_encoder": self._encoder,
             "image_encoder": self._image_encoder,
-            "precision": self._precision,
+            "precision": self._report.computing.precision,
             "compiled": self._code.used,
             "newt_version": __version__,
         }
@@ -331,11 +340,7 @@ def work(context: Context) -> None:
     try:
         with process_group(devices.resolve(settings.device), settings.rank_timeout_s) as ranks:
             structlog.contextvars.bind_contextvars(rank=ranks.rank)
-            precision = devices.set_precision(context.run.spec.train.precision, ranks.device)
-            log.info("device", device=str(ranks.device), precision=precision)
-            if unused := devices.unused_gpus(ranks.device):
-                log.warning("gpu_unused", gpus=unused, advice="set NEWT_LEARNER_DEVICE to auto or cuda to train on it")
-            Trainer(context, ranks, precision).run()
+            Trainer(context, ranks, compute_on(ranks.device, context.run.spec.train.precision)).run()
     except PeerLostError as error:
         raise PeerGoneError(str(error)) from error
     except ConfigError as error:

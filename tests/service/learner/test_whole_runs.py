@@ -72,6 +72,7 @@ def test_a_run_does_what_was_asked(stack: LearnerStack, finished: dict[str, Any]
     spec = RunSpec.model_validate(finished["spec"])
     progress = finished["progress"]
     assert progress["pretrain_updates"] == PRETRAIN
+    assert progress["computing"].items() >= {"device": "cpu", "precision": "float32", "compiled": False}.items()
     assert progress["updates"] == progress["total_updates"] == math.floor(0.2 * (TOTAL - SEED_STEPS))
     assert TOTAL <= progress["env_steps"] < TOTAL + 200  # whole episodes
     assert progress["weights_version"] >= 2

@@ -248,6 +248,12 @@ def test_the_models_are_listed(client: PlannerClient) -> None:
     )
 
 
+def test_it_says_what_it_computes_on(client: PlannerClient) -> None:
+    told = client.computing(timeout_s=10)
+    assert told is not None
+    assert (told.device, told.precision, told.compiled) == ("cpu", "float32", False)
+
+
 def test_a_model_with_image_input(hub: Hub, client: PlannerClient) -> None:
     model = tiny_model(3, image_dim=12)
     publish(hub.address, "sees", 1, weights_to_bytes(model), PLAN_JSON, timeout_s=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,26 @@ def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch, gpu: 
     assert devices.resolve("cuda:1") == "cuda:1"
     assert devices.unused_gpus(torch.device("cpu")) == (2 if gpu else 0)
     assert devices.unused_gpus(torch.device("cuda")) == 0
+
+
+def test_a_gpu_that_is_not_used_is_warned_of_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Above all where torch's build is one for CPUs, to which a GPU is not there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cpu = torch.device("cpu")
+    (tmp_path / "nvidiactl").touch()
+    assert devices.unused_warning(cpu, "X") is None
+    (tmp_path / "nvidia0").touch()
+    assert devices.unused_warning(cpu, "X") == (
+        f"1 GPU of this machine is not used: torch {torch.__version__} needs a build for CUDA, or a newer driver"
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices.unused_warning(cpu, "X") is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.unused_warning(cpu, "X") == "2 GPUs of this machine are not used: set X to auto or cuda"
+    assert devices.unused_warning(torch.device("cuda"), "X") is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.main import get_command
 
 import newt
-from newt.cli import tasks, terminal, watch
+from newt.cli import computing, tasks, terminal, watch
 from newt.cli.main import app
 from newt.cli.runs import assign
 from newt.cli.tails import Tail
@@ -24,7 +24,7 @@ from newt.cli.terminal import console
 from newt.errors import InvalidInputError
 from newt.local.state import command
 from newt.runs.base import now
-from newt.runs.record import Progress, Run, RunState, TaskProgress
+from newt.runs.record import Computing, Progress, Run, RunState, TaskProgress
 from newt.runs.spec import RunSpec
 from newt.tasks.registry import all_tasks
 
@@ -129,6 +129,20 @@ def test_a_run_that_has_ended_has_no_time_left_and_no_speed(state: RunState) -> 
     line = watch.headline(run(state, Progress(stage="ended", eta_s=0.0, env_steps_per_s=12.0, waiting_on="replay")))
     assert not any(word in line for word in ("ETA", "/s", "waiting"))
     assert "ETA" in watch.headline(run(RunState.TRAINING, Progress(eta_s=12.0)))
+
+
+def test_what_computes_is_shown_with_its_warnings() -> None:
+    unused = "1 GPU of this machine is not used: set [X] to auto"
+    on = Computing(device="cpu", precision="float32", warning=unused)
+    shown = printed(watch.progress_table(run(RunState.TRAINING, Progress(computing=on))))
+    assert shown[-2:] == ["trains on cpu, float32, not compiled", f"warning: {unused}"]
+    assert not any("trains on" in line for line in printed(watch.progress_table(run(RunState.QUEUED, Progress()))))
+    lines = printed(computing.table_of({"planner": Computing(device="cuda:0", precision="bfloat16"), "run r": on}))
+    assert lines[-1] == f"run r: {unused}"
+    rows = {
+        cells[1]: cells[2:5] for cells in ([cell.strip() for cell in line.split("│")] for line in lines) if cells[1:]
+    }
+    assert rows == {"planner": ["cuda:0", "bfloat16", "no"], "run r": ["cpu", "float32", "no"]}
 
 
 @given(number=st.integers(0, 10**12))

@@ -31,6 +31,11 @@ def test_costly_plans_come_in_small_passes() -> None:
     assert [device.rows_per_pass(cost) for cost in (0.0, 1.0, 2.0, 100.0)] == [32, 32, 16, 1]
 
 
+def test_people_are_told_what_it_is() -> None:
+    told = choose_device(PlannerSettings(device="cpu", precision="bfloat16")).computing()
+    assert (told.device, told.precision, told.compiled) == ("cpu", "bfloat16", False)
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_precision_can_be_fixed(precision: str, dtype: torch.dtype) -> None:
     assert choose_device(PlannerSettings(device="cpu", precision=precision)).dtype == dtype

@@ -22,6 +22,7 @@ export async function view(root, [id], query, signal) {
   const state = h("span");
   const actions = h("div", { class: "buttons" });
   const waits = h("p", { class: "waits", role: "status", hidden: true });
+  const warning = h("p", { class: "waits", role: "status", hidden: true });
   const failure = h("p", { class: "problem", role: "alert", hidden: true });
   const tiles = new Tiles();
   const early = !run.progress.env_steps && run.progress.total_pretrain_updates;
@@ -39,6 +40,7 @@ export async function view(root, [id], query, signal) {
     new RunNotes(path, run).element,
     failure,
     waits,
+    warning,
     tiles.element,
     controls.element,
     charts.element,
@@ -59,6 +61,8 @@ export async function view(root, [id], query, signal) {
     replace(state, badge(run.state));
     waits.hidden = !progress.waiting_on || finished(run.state);
     say(waits, `Waits for ${progress.waiting_on}`);
+    warning.hidden = !progress.computing?.warning || finished(run.state);
+    say(warning, progress.computing?.warning ?? "");
     failure.hidden = !run.error || run.state !== "failed";
     say(failure, run.error ?? "");
     tiles.show(run);
@@ -139,7 +143,7 @@ class Tiles {
     this.parts = {};
     this.meter = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
     this.element = h("dl", { class: "card flush tiles" });
-    for (const name of ["Stage", "Time left", "Env steps", "Updates", "Score", "Restarts"]) {
+    for (const name of ["Stage", "Time left", "Env steps", "Updates", "Score", "Trains on", "Restarts"]) {
       const value = h("span");
       const more = h("small");
       this.parts[name] = { value, more };
@@ -163,6 +167,8 @@ class Tiles {
     this.put("Env steps", short(progress.env_steps), `of ${short(progress.total_env_steps)}${ended ? "" : ` · ${short(progress.env_steps_per_s)}/s`}`);
     this.put("Updates", short(done), `of ${short(whole)}${ended ? "" : ` · ${short(progress.updates_per_s)}/s`}`);
     this.put("Score", score(mean), "latest episodes");
+    const on = progress.computing;
+    this.put("Trains on", on?.device ?? "–", on ? `${on.precision} · ${on.compiled ? "compiled" : "not compiled"}` : "");
     this.put("Restarts", count(progress.restarts), `seed ${spec.seed}`);
   }
 

@@ -54,6 +54,7 @@ def finished(request: pytest.FixtureRequest, stack: LearnerStack) -> dict[str, A
 def test_a_run_does_what_was_asked(stack: LearnerStack, finished: dict[str, Any]) -> None:
     progress, spec = finished["progress"], RunSpec.model_validate(finished["spec"])
     assert progress["env_steps"] == 800
+    assert progress["computing"]["precision"] == "float32"
     # 200 steps of 4 instances: 10 rollouts of 20 steps; or all but the first 9, twice.
     assert progress["updates"] == progress["total_updates"] == spec.online_updates()
     assert progress["updates"] == (10 * 8 if spec.algorithm.name == "ppo" else 191 * 2)

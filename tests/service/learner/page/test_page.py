@@ -61,6 +61,8 @@ def test_a_run_is_started_watched_and_cancelled(visitor: Visitor, api: Api) -> N
     expect(page.get_by_role("region", name="Score", exact=True)).to_contain_text("3 of 3 points")
     expect(page.get_by_role("region", name="Critics")).to_contain_text("3 of 3 points")
     expect(page.get_by_role("region", name="Success", exact=True)).to_contain_text("1")
+    expect(page.locator(".tile", has_text="Trains on")).to_contain_text("cpu float32 · not compiled")
+    expect(page.get_by_text("1 GPU of this machine is not used")).to_be_visible()
     page.get_by_role("button", name="Episodes").click()
     curve = page.get_by_role("region", name="Return", exact=True)
     curve.locator(".u-over").hover()

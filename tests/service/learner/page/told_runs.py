@@ -7,7 +7,7 @@ from typing import Any
 
 from api_server import Api
 
-from newt.runs.record import TaskProgress
+from newt.runs.record import Computing, TaskProgress
 from services.learner.records import keys
 from services.learner.records.progress import CollectorProgress, TrainerProgress
 from services.learner.records.writer import RunWriter
@@ -31,7 +31,9 @@ def tell(writer: RunWriter, stage: str, env_steps: int, score: float = 0.5) -> N
     done = TaskProgress(last_score=score, last_return=9.0, last_success=1.0, episodes=env_steps // 500)
     tasks = dict.fromkeys(writer.get().tasks, done)
     collected = CollectorProgress(stage=stage, env_steps=env_steps, env_steps_per_s=100, tasks=tasks)
-    trained = TrainerProgress(attempt=writer.attempt, updates=env_steps // 5, losses={"value_loss": 2.0})
+    on = Computing(device="cpu", precision="float32", warning="1 GPU of this machine is not used")
+    updates, losses = env_steps // 5, {"value_loss": 2.0}
+    trained = TrainerProgress(attempt=writer.attempt, updates=updates, losses=losses, computing=on)
     writer.progress("trainer", trained)
     writer.progress("collector", collected)
 

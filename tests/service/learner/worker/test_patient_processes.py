@@ -11,6 +11,7 @@ import pytest
 from newt.agent.distributed import SOLO
 from newt.errors import UnavailableError
 from newt.local import ports, redis_server
+from newt.runs.record import Computing
 from newt.runs.spec import RunSpec
 from services.learner.records.store import Records
 from services.learner.records.writer import RunWriter
@@ -40,7 +41,7 @@ def test_a_trainer_saves_without_redis_and_waits_for_replay(tmp_path: Path) -> N
         attempt = records.runs.begin(run_id)
         assert attempt is not None
         context = Context(settings, records.runs.get(run_id), RunWriter(records, run_id, attempt), StopFlag())
-        trainer = Trainer(context, SOLO, "float32")
+        trainer = Trainer(context, SOLO, Computing(device="cpu", precision="float32"))
     finally:
         redis.stop()
     trainer._save()

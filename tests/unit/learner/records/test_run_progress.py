@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from newt.runs.record import EpisodeStats, Evaluation, Progress, RunResults, RunState
+from newt.runs.record import Computing, EpisodeStats, Evaluation, Progress, RunResults, RunState
 from newt.runs.spec import RunSpec
 from services.learner.records.progress import CollectorProgress, Pacing, TrainerProgress, merge
 from services.learner.seeds import derive
@@ -49,6 +49,18 @@ def test_pacing_is_shown_while_the_run_goes_on() -> None:
     progress = _merge(RunState.TRAINING, trainer, CollectorProgress())
     assert (progress.updates_behind, progress.weights_age_updates, progress.weights_age_s) == (2.5, 40, None)
     assert _merge(RunState.SUCCEEDED, trainer, CollectorProgress()).updates_behind is None
+
+
+def test_what_a_run_trains_on_is_known_once_it_was_told() -> None:
+    before = TrainerProgress.parse('{"updates": 3}')  # as versions before stored it
+    assert _merge(RunState.TRAINING, before, CollectorProgress()).computing is None
+    told = TrainerProgress(computing=Computing(device="cuda:0", precision="tf32", warning="slow"))
+    later = told.model_dump_json().replace('"compiled"', '"watts":700,"compiled"')
+    for state in (RunState.TRAINING, RunState.SUCCEEDED):
+        progress = _merge(state, TrainerProgress.parse(later), CollectorProgress())
+        assert progress.computing is not None
+        fields = (progress.computing.device, progress.computing.precision, progress.computing.compiled)
+        assert fields == ("cuda:0", "tf32", False)
 
 
 def test_a_finished_run_waits_for_nobody() -> None:
