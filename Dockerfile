@@ -89,10 +89,10 @@ COPY --from=build /opt/newt /opt/newt
 # A named volume takes its owner from here.
 RUN install -d -o newt -g newt /data
 VOLUME /data
-ENV NEWT_LEARNER_HOST=0.0.0.0 NEWT_LEARNER_PORT=8000 NEWT_LEARNER_HUB_HOST=0.0.0.0 NEWT_LEARNER_HUB_PORT=50081 \
-    NEWT_LEARNER_DATA_DIR=/data
+ENV NEWT_LEARNER_HOST=0.0.0.0 NEWT_LEARNER_PORT=8000 NEWT_LEARNER_METRICS_HOST=0.0.0.0 NEWT_LEARNER_METRICS_PORT=9100 \
+    NEWT_LEARNER_HUB_HOST=0.0.0.0 NEWT_LEARNER_HUB_PORT=50081 NEWT_LEARNER_DATA_DIR=/data
 USER 10001:10001
-EXPOSE 8000 50081
+EXPOSE 8000 9100 50081
 HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=5 \
     CMD ["python", "-m", "newt.wire.probe", "127.0.0.1:50081", "newt.v1.WeightsService"]
 ENTRYPOINT ["tini", "--", "python", "-m", "services.learner"]

@@ -42,6 +42,11 @@ class SecuritySettings(BaseSettings):
         description="With mutual TLS, who may call a method. named: certificates with the names that docs/security.md "
         "lists for it; any: every certificate of the authority.",
     )
+    grpc_reflection: bool | None = Field(
+        None,
+        description="Whether gRPC servers describe their methods to whoever may call them (reflection, which grpcurl "
+        "asks for). Unless it is set: without mutual TLS.",
+    )
     api_token: SecretStr | None = Field(
         None, description="Turns the REST API's bearer token on; the command line sends it. At least 16 characters."
     )
@@ -59,10 +64,15 @@ class SecuritySettings(BaseSettings):
         super().__init__()
         # A misspelt switch would be one that is off.
         known = {f"NEWT_{name}".upper() for name in type(self).model_fields}
-        groups = ("NEWT_TLS", "NEWT_API", "NEWT_REDIS_PASSWORD")
+        groups = ("NEWT_TLS", "NEWT_API", "NEWT_REDIS_PASSWORD", "NEWT_GRPC")
         unknown = sorted(name for name in os.environ if name.startswith(groups) and name not in known)
         if unknown:
             raise SecurityError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+
+    @property
+    def reflects(self) -> bool:
+        """Whether gRPC servers describe their methods."""
+        return self.tls_dir is None if self.grpc_reflection is None else self.grpc_reflection
 
     def token(self) -> SecretStr | None:
         """The token that REST requires; None for none.

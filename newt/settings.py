@@ -44,6 +44,8 @@ class ServiceSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the service binds.")
     port: int = Field(0, ge=0, le=65535, description="Port of the service; 0 picks a free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks one.")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -58,8 +60,6 @@ class ServiceSettings(BaseSettings):
 
 
 class GrpcServiceSettings(ServiceSettings):
-    """What a service without HTTP of its own can be told: where it shows its metrics."""
+    """What a service that speaks gRPC alone can be told: how long its calls may take to end."""
 
-    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks one.")
     stop_grace_s: float = Field(5.0, ge=0, description="Time for running calls at shutdown; then they are cancelled.")

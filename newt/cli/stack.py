@@ -206,7 +206,7 @@ def table_of(state: control.StackState) -> Table:
     """The services of a stack as a table."""
     table = name_table("service", "state", "address", "metrics port", "pid", "restarts", title=f"stack: {state.state}")
     for service in state.services:
-        metrics = str(service["metrics"] or "REST port" * (service["name"] == "learner"))
+        metrics = str(service["metrics"] or "")
         table.add_row(
             service["name"],
             service["state"],

@@ -31,7 +31,7 @@ MODELS_FOLDER = "models"
 # How long a service has to end by itself.
 STOP_GRACE_S = 20.0
 # The switches of security in our own environment: those that all services get, those that only the learner gets.
-PASSED_ON = ("NEWT_TLS_DIR", "NEWT_TLS_CALLERS", "NEWT_REDIS_PASSWORD_FILE")
+PASSED_ON = ("NEWT_TLS_DIR", "NEWT_TLS_CALLERS", "NEWT_GRPC_REFLECTION", "NEWT_REDIS_PASSWORD_FILE")
 TOKENS_FILE, ONE_TOKEN = "NEWT_API_TOKENS_FILE", ("NEWT_API_TOKEN", "NEWT_API_TOKEN_FILE")
 # Variables that name files; the services run in another folder than the caller.
 _PATHS = re.compile(r"NEWT_\w+_(DIR|FILE|ENCODER)|PYTHONPATH|HF_\w+|MS_ASSET_DIR|VK_ICD_FILENAMES")
@@ -92,7 +92,7 @@ class ServiceSpec:
         env: Environment variables added to ours.
         port: Port that it serves.
         health: "redis", "http" (GET /healthz) or the full name of a gRPC service.
-        metrics_port: Port of its Prometheus endpoint; None if it has none.
+        metrics_port: Port of its Prometheus endpoint; None if it has none, as Redis.
     """
 
     name: str
@@ -156,7 +156,7 @@ def build(config: StackConfig) -> list[ServiceSpec]:
     rest = pick("learner", REST_PORT)
     sims = {domain: pick(f"sim-{domain}", SIM_PORTS[domain]) for domain in config.domains}
     metrics = iter(
-        [pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + len(config.sources) + 1 + shards)]
+        [pick("metrics", FIRST_METRICS_PORT + i) for i in range(len(sims) + len(config.sources) + 2 + shards)]
     )
     if taken:
         raise OSError(
@@ -205,8 +205,6 @@ def build(config: StackConfig) -> list[ServiceSpec]:
         values = {"REDIS_URL": redis_url(its_redis)}
         specs.append(service(shard_name("replay", i), "services.replay", port, "newt.v1.ReplayService", values))
     values = {
-        "HOST": ports.HOST,
-        "PORT": str(rest),
         "HUB_HOST": ports.HOST,
         "HUB_PORT": str(hub),
         "REDIS_URL": redis_url(redis[0]),  # of the run records
@@ -217,11 +215,9 @@ def build(config: StackConfig) -> list[ServiceSpec]:
     }
     # With names, a token beside them is the command line's own.
     switches = (TOKENS_FILE,) if TOKENS_FILE in os.environ else ONE_TOKEN
-    env = {
-        **_settings("services.learner", values, TORCH_THREADS),
-        **{name: os.environ[name] for name in switches if name in os.environ},
-    }
-    specs.append(ServiceSpec("learner", [python, "-m", "services.learner"], rest, "http", env))
+    tokens = {name: os.environ[name] for name in switches if name in os.environ}
+    learner = service("learner", "services.learner", rest, "http", values, TORCH_THREADS)
+    specs.append(replace(learner, env={**learner.env, **tokens}))
     values = {"HUB": f"{ports.HOST}:{hub}", "MODELS_DIR": str(config.home / MODELS_FOLDER)}
     specs.append(service("planner", "services.planner", planner, "newt.v1.PlannerService", values, TORCH_THREADS))
     return specs

@@ -83,7 +83,8 @@ class Server:
         lanes = Lanes(service, max_threads, max_streams, env_prefix)
         credentials = tls.server_credentials()
         self._tls = credentials is not None
-        doorkeeper = Doorkeeper() if self._tls and SecuritySettings().tls_callers == "named" else None
+        security = SecuritySettings()
+        doorkeeper = Doorkeeper() if self._tls and security.tls_callers == "named" else None
         # Its other way to answer Watch, without a thread, can lock up with a client that goes at the same moment.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         ages = [("grpc.max_connection_age_ms", int(1000 * max_connection_age_s))] if max_connection_age_s else []
@@ -99,7 +100,8 @@ class Server:
             maximum_concurrent_rpcs=lanes.limit,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        reflection.enable_server_reflection([service, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc)
+        if security.reflects:
+            reflection.enable_server_reflection([service, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc)
         for name in ("", service, LIVENESS):
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         address = host_port(host, port)

@@ -11,12 +11,12 @@ from typing import TextIO
 
 import structlog
 
-from newt import __version__, logs, spans
+from newt import logs, spans
 from newt.errors import NewtError
 from newt.memory import SMALL_BYTES, return_large_blocks
 from newt.security import SecurityError, SecuritySettings, redis_address
+from newt.wire import metrics
 from newt.wire.addresses import bare_host, host_port
-from newt.wire.metrics import BUILD
 from newt.wire.server import PortInUseError, Server, why_not_bound
 from newt.wire.v1 import weights_pb2_grpc
 from services.learner.people import People
@@ -48,6 +48,7 @@ def main() -> int:
     try:
         lock = _lock(settings)
         rest = _bind(settings.host, settings.port)
+        metrics.serve("learner", settings.metrics_host, settings.metrics_port)
         hub_server = Server("newt.v1.WeightsService", settings.hub_host, settings.hub_port)
     except (OSError, SecurityError) as error:
         log.error("start_failed", error=str(error))
@@ -64,7 +65,6 @@ def main() -> int:
     app = create_app(learner, token=tokens is not None)
     if tokens is not None:
         require_token(app, tokens)
-    BUILD.info({"version": __version__, "service": "learner"})
     # uvicorn raises the signal that ended it once more when it is done; ours must not end us before the runs are safe.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     signal.signal(signal.SIGINT, lambda signum, frame: None)

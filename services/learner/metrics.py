@@ -111,9 +111,7 @@ def show_progress(
         known = [age for age in ages if age is not None]
         gauge.set(sum(known) / len(known) if known else 0.0)
     losses = [(name, value) for progress in active for name, value in progress.losses.items()]
-    LOSS.clear()
-    for name, value in _means(losses).items():
-        LOSS.labels(name).set(value)
+    _show(LOSS, {(name,): value for name, value in _means(losses).items()})
     trained = [
         (task, seen.last_score)
         for progress in active
@@ -122,9 +120,16 @@ def show_progress(
     ]
     evaluated = [(task, stats.score) for evaluation in evaluations for task, stats in evaluation.tasks.items()]
     for gauge, scores in ((TASK_SCORE, trained), (EVALUATION_SCORE, evaluated)):
-        gauge.clear()
-        for task, score in _means(scores).items():
-            gauge.labels((domains or {}).get(task, ""), task).set(score)
+        _show(gauge, {((domains or {}).get(task, ""), task): score for task, score in _means(scores).items()})
+
+
+def _show(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+    """Sets a gauge's series, and then ends all others: whoever scrapes meanwhile finds none missing that goes on."""
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+    shown = {tuple(sample.labels.values()) for metric in gauge.collect() for sample in metric.samples}
+    for labels in shown - values.keys():
+        gauge.remove(*labels)
 
 
 def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:

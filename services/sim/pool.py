@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 
 import structlog
 
@@ -47,14 +45,14 @@ class WorkerPool:
         log_level: str,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        descriptor, self._verdict = tempfile.mkstemp(prefix="newt-gl-")
-        os.close(descriptor)
+        # A file without a name: one in a folder would stay there when this process is killed.
+        self._verdict = os.memfd_create("newt-sim-verdict", os.MFD_CLOEXEC)
         self._environment = {
             # Nothing may touch a graphics library at import; frames choose their own backend (see mujoco_frames).
             "MUJOCO_GL": "disable",
             RENDER_BACKEND_VARIABLE: render_backend,
             DRAWING_PROCESSES_VARIABLE: str(workers),
-            VERDICT_VARIABLE: self._verdict,
+            VERDICT_VARIABLE: f"/proc/self/fd/{self._verdict}",
             # Parallelism comes from the processes.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -66,7 +64,7 @@ class WorkerPool:
         self._loads = [0] * workers
         self._restarts = RestartBudget(max_restarts_per_minute, _WINDOW_S)
         self._closed = False
-        self._workers = [WorkerProcess(index, self._environment, log_level) for index in range(workers)]
+        self._workers = [self._started(index) for index in range(workers)]
         try:
             for worker in self._workers:
                 worker.wait_ready(start_timeout_s)
@@ -127,10 +125,14 @@ class WorkerPool:
     def close(self, timeout_s: float) -> None:
         """Ends all processes."""
         with self._lock:
+            if not self._closed:
+                os.close(self._verdict)
             self._closed = True
             for worker in self._workers:
                 worker.stop(timeout_s)
-        Path(self._verdict).unlink(missing_ok=True)
+
+    def _started(self, index: int) -> WorkerProcess:
+        return WorkerProcess(index, self._environment, self._log_level, [self._verdict])
 
     def _ensure(self, index: int) -> None:
         with self._lock:
@@ -150,5 +152,5 @@ class WorkerPool:
             dead.stop(0.0)
             log.error("worker_died", worker=index, reason=reason, obituary=obituary)
             metrics.WORKER_RESTARTS.labels(reason).inc()
-            self._workers[index] = WorkerProcess(index, self._environment, self._log_level)
+            self._workers[index] = self._started(index)
             self._workers[index].wait_ready(self._start_timeout_s)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,9 +38,12 @@ class WorkerProcess:
         index: Its place in the pool.
         environment: Variables on top of our own.
         log_level: Level of its log.
+        descriptors: Files of ours that it has open under the same numbers.
     """
 
-    def __init__(self, index: int, environment: dict[str, str], log_level: str) -> None:
+    def __init__(
+        self, index: int, environment: Mapping[str, str], log_level: str, descriptors: Sequence[int] = ()
+    ) -> None:
         self.index = index
         self._hung = False
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -56,7 +60,7 @@ class WorkerProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(control.fileno(), lifeline, pulse),
+            pass_fds=(control.fileno(), lifeline, pulse, *descriptors),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
         )
         control.close()

@@ -49,7 +49,7 @@ class Prometheus:
         for service in services:
             if service["name"] == "redis":
                 continue
-            target = f"127.0.0.1:{service['metrics']}" if service["metrics"] else service["address"]
+            target = f"127.0.0.1:{service['metrics']}"
             labels = {"service": service["name"]}
             job = service["name"].partition("-")[0]
             jobs.append({"job_name": job, "static_configs": [{"targets": [target], "labels": labels}]})

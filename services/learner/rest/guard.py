@@ -25,8 +25,8 @@ from newt.runs.record import ApiError
 MAX_JSON_BYTES = 1 << 20
 # How long a client may stay silent in the middle of a body.
 BODY_TIMEOUT_S = 30.0
-# Asked by whoever starts containers or collects metrics, under any name; they neither change nor tell anything.
-ANY_HOST_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+# Asked by whoever starts containers, under any name; they neither change nor tell anything.
+ANY_HOST_PATHS = frozenset({"/healthz", "/readyz"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
 

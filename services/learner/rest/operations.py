@@ -36,7 +36,7 @@ def operation_routes(learner: Learner) -> APIRouter:
         responses={200: {"description": "Text format", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     def prometheus() -> Response:
-        """Metrics for Prometheus."""
+        """Metrics, as Prometheus gets them from the metrics port."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router

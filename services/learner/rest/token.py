@@ -21,9 +21,9 @@ from services.learner.people import ANYBODY, People, Person
 from services.learner.rest.docs import ASSETS
 from services.learner.rest.guard import SAFE_METHODS
 
-# Health is asked by those who start containers, metrics by Prometheus; neither names anything but tasks and counts.
+# Health is asked by those who start containers, and names nothing; Prometheus asks at the metrics port.
 # The description of the API is that of the published code, and its two pages are where a browser enters the token.
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/", "/docs", "/openapi.json"})
 OPEN_FOLDERS = (f"{ASSETS}/", f"{page.ASSETS}/")
 _SCHEME = "bearerToken"
 

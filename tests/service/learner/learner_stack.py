@@ -17,7 +17,7 @@ import httpx
 from newt.local import ports, redis_server
 
 START_TIMEOUT_S = 180.0
-PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "hub")
+PORTS = ("sim", "replay", "replay_metrics", "planner", "learner", "learner_metrics", "hub")
 DOMAINS = ("dmcontrol", "metaworld", "mujoco")
 
 
@@ -66,6 +66,7 @@ class LearnerStack:
             "planner": {"HUB": address["hub"], "TORCH_THREADS": 1},
             "learner": {
                 "HUB_PORT": self.ports["hub"],
+                "METRICS_PORT": self.ports["learner_metrics"],
                 "REDIS_URL": self.redis.url,
                 "REPLAY": address["replay"],
                 "PLANNER": address["planner"],

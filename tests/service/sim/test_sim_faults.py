@@ -27,6 +27,7 @@ from newt.wire.channels import connect
 from newt.wire.tensors import encode
 from newt.wire.v1 import sim_pb2
 from services.sim.checks.crash import again
+from services.sim.domains.gl_backends import VERDICT_VARIABLE
 from services.sim.domains.noop import BAD_SEED, DIE, HANG, HANG_SEED, NOT_A_NUMBER, RAISE, SLOW, TERMINATE
 from services.sim.seeds import mix
 from services.sim.session import Session
@@ -323,6 +324,27 @@ def test_too_many_deaths_stop_the_restarts(start: Start) -> None:
         assert not session.step(orders(0)).crashed.any()
 
 
+def test_workers_share_the_file_of_what_draws_also_with_one_that_replaces_another(start: Start) -> None:
+    server = start()
+
+    def verdicts() -> list[tuple[int, int]]:
+        found = []
+        for pid in server.service.pool.pids:
+            number = psutil.Process(pid).environ()[VERDICT_VARIABLE].removeprefix("/proc/self/fd/")
+            file = os.stat(f"/proc/{pid}/fd/{number}")
+            found.append((file.st_dev, file.st_ino))
+        return found
+
+    assert len(set(verdicts())) == 1
+    before = verdicts()
+    os.kill(server.pids[0], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while server.service.pool.pids[0] == server.pids[0] or not server.service.pool.healthy:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert verdicts() == before
+
+
 def test_a_dead_idle_worker_is_replaced_unasked(start: Start) -> None:
     server = start()
     os.kill(server.pids[1], signal.SIGKILL)
@@ -501,9 +523,9 @@ def wait_gone(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_no_orphans_after_the_server_was_killed(launch: Callable[..., Program], busy: bool) -> None:
+def test_no_orphans_after_the_server_was_killed(launch: Callable[..., Program], busy: bool, tmp_path: Path) -> None:
     shared_before = set(os.listdir("/dev/shm"))
-    program = launch()
+    program = launch(TMPDIR=str(tmp_path))
     with SimClient(program.wait_ready(), 10) as client:
         session = open_faulty(client, 2)
         session.reset()
@@ -516,6 +538,7 @@ def test_no_orphans_after_the_server_was_killed(launch: Callable[..., Program], 
         assert program.end() == -signal.SIGKILL
         wait_gone(children)
     assert set(os.listdir("/dev/shm")) <= shared_before
+    assert not os.listdir(tmp_path)
 
 
 def test_orderly_stop_and_a_report_of_what_died(launch: Callable[..., Program]) -> None:

@@ -190,6 +190,16 @@ def test_reflection_lists_the_service(server: Server) -> None:
         assert SERVICE in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
+def test_a_server_that_does_not_describe_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWT_GRPC_REFLECTION", "false")
+    server = Server(SERVICE, "127.0.0.1", 0)
+    server.start()
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        ProtoReflectionDescriptorDatabase(channel).get_services()
+    server.stop(0)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_a_taken_port_is_named(server: Server) -> None:
     with pytest.raises(PortInUseError, match=f"127.0.0.1:{server.port}"):
         Server(SERVICE, "127.0.0.1", server.port)

@@ -40,8 +40,7 @@ ARROWS = {
     ("replay", "redis", 6379),
     ("planner", "learner", 50081),
 }
-SCRAPED = {("monitoring", "sim", 9100), ("monitoring", "planner", 9100), ("monitoring", "replay", 9100)}
-SCRAPED |= {("monitoring", "learner", 8000)}
+SCRAPED = {("monitoring", component, 9100) for component in ("sim", "planner", "replay", "learner")}
 NAMES = {(component, "kube-system", 53) for component in ("learner", "planner", "replay")}
 SETTINGS = {"sim": SimSettings, "planner": PlannerSettings, "replay": ReplaySettings, "learner": LearnerSettings}
 COMPONENT = "app.kubernetes.io/component"
@@ -202,12 +201,11 @@ def test_settings_are_valid(manifests: list[Manifest], monkeypatch: pytest.Monke
         assert settings.host == "0.0.0.0", name
         ports = {port["containerPort"] for port in container["ports"]}
         assert settings.port in ports, name
-        assert getattr(settings, "metrics_port", settings.port) in ports, name
+        assert settings.metrics_port in ports, name
         annotations = workloads(manifests)[name]["spec"]["template"]["metadata"]["annotations"]
-        scraped = getattr(settings, "metrics_port", settings.port)
         assert annotations == {
             "prometheus.io/scrape": "true",
-            "prometheus.io/port": str(scraped),
+            "prometheus.io/port": str(settings.metrics_port),
             "prometheus.io/path": "/metrics",
         }, name
 

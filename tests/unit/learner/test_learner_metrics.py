@@ -37,6 +37,16 @@ def test_ages_are_averaged_over_those_that_are_known() -> None:
     assert value("weights_age_seconds") == 0.0
 
 
+def test_series_that_go_on_are_never_away() -> None:
+    """Whoever scrapes in the middle of an update would see a gap if they were made anew."""
+    domains = {"walker-walk": "dmcontrol"}
+    metrics.show_progress([progress(0.2, 1.0)], [], domains)
+    shown = [metrics.LOSS.labels("value"), metrics.TASK_SCORE.labels("dmcontrol", "walker-walk")]
+    metrics.show_progress([progress(0.4, 2.0)], [], domains)
+    assert [metrics.LOSS.labels("value"), metrics.TASK_SCORE.labels("dmcontrol", "walker-walk")] == shown
+    assert (value("loss", name="value"), value("task_score", domain="dmcontrol", task="walker-walk")) == (2.0, 0.4)
+
+
 def test_what_nobody_trains_is_not_shown() -> None:
     metrics.show_progress([progress(0.2, 1.0)], [], {"walker-walk": "dmcontrol"})
     assert value("task_score", domain="dmcontrol", task="walker-walk") == 0.2

@@ -36,6 +36,19 @@ def test_everything_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tls", "setting", "reflects"),
+    [("", "", True), ("secrets", "", False), ("secrets", "true", True), ("", "false", False)],
+)
+def test_servers_describe_themselves_where_there_is_no_tls(
+    tls: str, setting: str, reflects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("NEWT_TLS_DIR", tls), ("NEWT_GRPC_REFLECTION", setting)):
+        if value:
+            monkeypatch.setenv(name, value)
+    assert SecuritySettings().reflects is reflects
+
+
+@pytest.mark.parametrize(
     ("value", "said"),
     [("", "has 0 characters"), ("hunter2", "has 7 characters"), ("ü" * 20, "letters"), ("a b" * 9, "27")],
 )

@@ -1,5 +1,6 @@
 """Platforms for drawing are tried as they will be used: by drawing, all at once, and not for ever."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,15 +62,16 @@ def test_that_none_draws_is_an_error_with_all_reasons() -> None:
         first_that_draws(["egl", "osmesa"], 2, command=scripts(egl=FAILS, osmesa=DIES))
 
 
-def test_processes_of_a_service_share_what_one_has_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_a_service_share_what_one_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
     def found(backends: list[str], processes: int) -> str:
         tried.append(processes)
         return backends[0]
 
-    verdict = tmp_path / "verdict"
-    monkeypatch.setenv(VERDICT_VARIABLE, str(verdict))
+    # As the service has it: a file without a name, by its descriptor.
+    verdict = os.fdopen(os.memfd_create("verdict"))
+    monkeypatch.setenv(VERDICT_VARIABLE, f"/proc/self/fd/{verdict.fileno()}")
     monkeypatch.setenv(DRAWING_PROCESSES_VARIABLE, "64")
     monkeypatch.setenv(RENDER_BACKEND_VARIABLE, "egl")
     monkeypatch.setattr(gl_backends, "first_that_draws", found)
@@ -78,4 +80,5 @@ def test_processes_of_a_service_share_what_one_has_found(tmp_path: Path, monkeyp
         assert chosen_backend() == "egl"
     chosen_backend.cache_clear()
     assert tried == [16]
-    assert verdict.read_text() == "egl"
+    with verdict:
+        assert verdict.read() == "egl"
