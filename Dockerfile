@@ -16,10 +16,13 @@ ARG REQUIRE_HASHES=""
 WORKDIR /src
 COPY constraints constraints
 COPY deploy/images/install.sh deploy/images/
-COPY pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md ./
-RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh wheel
+COPY pyproject.toml ./
+# Empty, so that a change of a text does not install everything again; the wheel with the code has them whole.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    touch README.md LICENSE THIRD_PARTY_NOTICES.md && deploy/images/install.sh wheel
 
 FROM metadata AS wheel
+COPY README.md LICENSE THIRD_PARTY_NOTICES.md ./
 COPY newt newt
 COPY services services
 RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh wheel
@@ -54,7 +57,7 @@ ENV PATH=/opt/newt/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECOD
 # See newt/wire/polling.py.
 ENV GRPC_EXPERIMENTS=-event_engine_client,-event_engine_listener
 WORKDIR /tmp
-LABEL org.opencontainers.image.vendor="Newt" org.opencontainers.image.version="0.1.0"
+LABEL org.opencontainers.image.vendor="Newt" org.opencontainers.image.licenses="MIT" org.opencontainers.image.version="0.1.0"
 STOPSIGNAL SIGTERM
 
 # ---- services

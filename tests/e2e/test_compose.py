@@ -85,6 +85,12 @@ def test_images_say_what_they_are(stack: ComposeStack, service: str) -> None:
     labels = stack.container(service).image.labels
     assert labels["org.opencontainers.image.title"] == f"newt-{service}"
     assert labels["org.opencontainers.image.description"]
+    assert labels["org.opencontainers.image.version"] == newt.__version__
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+
+
+def test_prometheus_says_when_it_answers(stack: ComposeStack) -> None:
+    wait_for(lambda: stack.healthy("prometheus"), "Prometheus is healthy", 60)
 
 
 @pytest.mark.parametrize("service", ["replay", "sim-mujoco", "sim-miniarcade"])

@@ -1,0 +1,37 @@
+"""The Dockerfile: what its stages take in, and what its images say of themselves. What they hold: tests/e2e."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import newt
+
+ROOT = Path(__file__).parents[3]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def copied(stage: str) -> set[str]:
+    """What a stage copies from the project's folder."""
+    body = re.split(
+        r"^FROM ", re.split(rf"^FROM .* AS {stage}$", DOCKERFILE, flags=re.MULTILINE)[1], flags=re.MULTILINE
+    )[0]
+    lines = [line.split()[1:-1] for line in body.splitlines() if line.startswith("COPY ") and "--from" not in line]
+    return {name for names in lines for name in names}
+
+
+def test_a_change_of_a_text_installs_no_dependency_again() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = {project["readme"], *project["license-files"]}
+    assert copied("metadata") == {"constraints", "deploy/images/install.sh", "pyproject.toml"}
+    assert texts <= copied("wheel")
+    (touched,) = re.findall(r"touch (.+) &&", DOCKERFILE)  # so that they are there, and empty
+    assert set(touched.split()) == texts
+
+
+def test_images_name_version_and_licence() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"$]*)"', DOCKERFILE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels["version"] == newt.__version__ == project["version"]
+    assert labels["licenses"] == project["license"]
