@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from newt.agent.config import Precision
+from newt.agent.config import ConfigError, Precision
 
 _DEVICES = Path("/dev")
 
@@ -18,6 +18,26 @@ def resolve(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def working(name: str) -> torch.device:
+    """A device on which something has been computed.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: It is not there, or this build of torch cannot use it.
+    """
+    try:
+        device = torch.device(resolve(name))
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("neither a CPU nor a GPU of NVIDIA")
+        torch.ones(1, device=device).add_(1).item()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name}: {reason}; expected auto, cpu, or a GPU that torch can use") from error
+    return device
 
 
 def unused_gpus(device: torch.device) -> int:

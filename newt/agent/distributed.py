@@ -23,6 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from newt.agent.config import ConfigError
+from newt.agent.devices import working
 
 # How long a process whose collective failed waits for a sign of life from the others, to name the silent ones.
 _ROLL_CALL_S = 2.0
@@ -187,17 +188,18 @@ def process_group(device: str = "cpu", timeout_s: float = 180.0) -> Iterator[Ran
     """Joins the processes that torchrun has started; a process that runs alone gets a plain `Ranks`.
 
     Args:
-        device: "cpu", or "cuda": every process then takes the GPU of its local rank. Alone, any torch device.
+        device: "cpu", or "cuda": every process then takes the GPU of its local rank. Alone, also "cuda:1".
         timeout_s: Longest wait for another process in a collective, and for all to join. Must exceed the longest
             thing that one process does alone, such as writing a checkpoint.
 
     Raises:
-        ConfigError: torchrun's variables are incomplete, or there are fewer GPUs than processes here.
+        ConfigError: torchrun's variables are incomplete, there are fewer GPUs than processes here, or the device does
+            not compute.
         PeerLostError: Not all processes came.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Ranks(device=torch.device(device))
+        yield Ranks(device=working(device))
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:

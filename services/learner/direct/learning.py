@@ -17,7 +17,6 @@ import structlog
 import torch
 
 from newt import __version__
-from newt.agent import devices
 from newt.agent.task_table import TaskTable
 from newt.agent.update import read_metrics
 from newt.baselines.config import Config
@@ -30,6 +29,7 @@ from newt.tasks.embeddings import embed_tasks
 from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.limits import PADDED_OBS_DIM
 from services.learner.checkpoints.folder import CheckpointFolder, name_of
+from services.learner.device import working_device
 from services.learner.direct.fleet import Fleet, FleetStep
 from services.learner.direct.tally import Tally
 from services.learner.evaluating.of_run import RunEvaluations
@@ -55,17 +55,17 @@ class DirectLearning:
     Args:
         context: Context of the process.
         services: The simulators.
+        device: Where it learns.
     """
 
-    def __init__(self, context: Context, services: Services) -> None:
-        self._context, self._services, self._stop = context, services, context.stop
+    def __init__(self, context: Context, services: Services, device: torch.device) -> None:
+        self._context, self._services, self._device, self._stop = context, services, device, context.stop
         self._spec, self._writer = context.run.spec, context.writer
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
         self._config = algorithm_config(self._spec)
         self._numbers = [number for _ in self._spec.task_list() for number in range(self._spec.collect.envs_per_task)]
         self._tasks = [task for task in self._spec.task_list() for _ in range(self._spec.collect.envs_per_task)]
         self._table, self._encoder = _task_table(self._spec)
-        self._device = torch.device(devices.resolve(context.settings.device))
         computing = compute_on(self._device, "float32")
         self._learner, self._tally = self._load()
         self._saved_updates = self._learner.updates
@@ -257,8 +257,9 @@ def work(context: Context) -> None:
     if context.run.state is RunState.SUCCEEDED:
         return
     domains = {task.domain for task in context.run.spec.task_list()}
+    device = working_device(context.settings)
     with Services.connect(context.settings, domains, context.stop) as services:
-        DirectLearning(context, services).run()
+        DirectLearning(context, services, device).run()
 
 
 if __name__ == "__main__":

@@ -91,9 +91,10 @@ def play(settings: LearnerSettings, wanted: dict[str, Any], commands: Commands, 
         session = lease()
         agent = None
         if checkpoint is not None:
+            from services.learner.device import working_device
             from services.learner.live.agent import live_agent
 
-            agent = live_agent(checkpoint, session.tasks[0], wanted["instruction"], settings.device)
+            agent = live_agent(checkpoint, session.tasks[0], wanted["instruction"], str(working_device(settings)))
         seen, seed, pace, paused = Sight(vision, 1), wanted["seed"], wanted["steps_per_s"], wanted["paused"]
         live = LiveSession(session, lease, seen, agent, wanted["actors"], seed, pace, lines.tell, paused=paused)
         live.run(commands)

@@ -345,7 +345,8 @@ def work(context: Context) -> None:
         raise PeerGoneError(str(error)) from error
     except ConfigError as error:
         raise RunFailedError(
-            f"cannot train with resources.processes {context.run.spec.resources.processes}: {error}"
+            f"cannot train on NEWT_LEARNER_DEVICE={settings.device} with resources.processes "
+            f"{context.run.spec.resources.processes}: {error}"
         ) from error
 
 

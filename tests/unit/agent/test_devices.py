@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from newt.agent import compilation, devices
+from newt.agent.config import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     yield
     devices.set_precision("float32", torch.device("cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "meta", "abacus"])
+def test_a_device_that_does_not_compute_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^device {name}: .*; expected auto, cpu, or a GPU that torch can use$"):
+        devices.working(name)
+    assert devices.working("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
