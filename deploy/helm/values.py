@@ -254,8 +254,8 @@ def values() -> list[Value]:
             BYTES,
             "Shared memory of the trainers of a run.",
             (
-                f"StatefulSet/learner/{POD}/volumes/2/emptyDir/sizeLimit",
-                f"*/node/{POD}/volumes/2/emptyDir/sizeLimit",
+                f"StatefulSet/learner/{POD}/volumes/3/emptyDir/sizeLimit",
+                f"*/node/{POD}/volumes/3/emptyDir/sizeLimit",
             ),
         ),
         Value(

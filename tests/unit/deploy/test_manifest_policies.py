@@ -324,6 +324,25 @@ def test_the_gateway_overlay_leads_to_the_learner() -> None:
     assert backend["port"] in {port["port"] for port in of_kind(built, "Service")[backend["name"]]["spec"]["ports"]}
 
 
+def test_whoever_asks_redis_can_have_its_password_from_a_file(manifests: list[Manifest]) -> None:
+    pods = [(pod, container) for _, pod, container in containers(manifests)]
+    pods += [
+        (job["spec"]["template"]["spec"], job["spec"]["template"]["spec"]["containers"][0])
+        for job in (restore("backup"), restore("backup-s3"))
+    ]
+    asking = 0
+    for pod, container in pods:
+        asks = any(
+            source.get("secretRef", {}).get("name") == "redis-clients" for source in container.get("envFrom", [])
+        )
+        mounts = [mount for mount in container["volumeMounts"] if mount["name"] == "redis-password"]
+        assert mounts == asks * [{"name": "redis-password", "mountPath": "/redis-password", "readOnly": True}]
+        secrets = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "redis-password"]
+        assert secrets == asks * [{"secretName": "redis-password", "optional": True}]
+        asking += asks
+    assert asking >= 4  # replay, the learner, and what restores
+
+
 def test_the_external_redis_overlay_has_no_redis() -> None:
     built = overlay("external-redis")
     assert not [item for item in built if item["metadata"]["name"] == "redis"]
