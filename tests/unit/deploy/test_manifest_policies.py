@@ -456,7 +456,7 @@ def test_the_backup_overlay_reads_what_the_learner_has_and_no_more() -> None:
         place = container["command"][6].replace("$(NEWT_BACKUP_PLACE)", values.get("NEWT_BACKUP_PLACE", ""))
         assert place.startswith(mounts["backups"]["mountPath"])
         read_only.append([name for name, mount in mounts.items() if mount.get("readOnly")])
-    assert read_only == [["data"], ["backups"]]
+    assert read_only == [["data", "redis-password"], ["backups", "redis-password"]]
 
 
 def test_a_backup_in_a_bucket_needs_keys_and_no_volume() -> None:
@@ -468,8 +468,9 @@ def test_a_backup_in_a_bucket_needs_keys_and_no_volume() -> None:
     for whole in (job, restoring):
         (container,) = whole["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"][-1] == {"secretRef": {"name": "backup-s3"}}
-        assert [mount["name"] for mount in container["volumeMounts"]] == ["data", "tmp"]
-        assert [volume["name"] for volume in whole["spec"]["template"]["spec"]["volumes"]] == ["data", "tmp"]
+        assert [mount["name"] for mount in container["volumeMounts"]] == ["data", "tmp", "redis-password"]
+        volumes = [volume["name"] for volume in whole["spec"]["template"]["spec"]["volumes"]]
+        assert volumes == ["data", "tmp", "redis-password"]
         values = environment(built, container)
         places.append(container["command"][6].replace("$(NEWT_BACKUP_PLACE)", values.get("NEWT_BACKUP_PLACE", "")))
         container["envFrom"].pop()
