@@ -27,8 +27,8 @@ COPY newt newt
 COPY services services
 RUN --mount=type=cache,target=/root/.cache/pip deploy/images/install.sh wheel
 
-# ---- everything that is installed by pip, in /opt/newt
-FROM ${BUILD_IMAGE} AS build
+# ---- /opt/newt in two parts: what our code needs, which changes seldom, and our code, which is small and the same in all images
+FROM ${BUILD_IMAGE} AS dependencies
 ARG EXTRA
 ARG EXTRAS=""
 ARG TORCH=cpu
@@ -41,6 +41,10 @@ COPY constraints.txt ./
 COPY constraints constraints
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=metadata,source=/wheels,target=/wheels \
     deploy/images/install.sh dependencies
+
+FROM ${BUILD_IMAGE} AS code
+WORKDIR /src
+COPY deploy/images/install.sh deploy/images/
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels deploy/images/install.sh newt
 
 # ---- what all images share
@@ -62,7 +66,8 @@ STOPSIGNAL SIGTERM
 
 # ---- services
 FROM runtime AS replay
-COPY --from=build /opt/newt /opt/newt
+COPY --from=dependencies /opt/newt /opt/newt
+COPY --from=code /opt/newt /opt/newt
 ENV NEWT_REPLAY_HOST=0.0.0.0 NEWT_REPLAY_PORT=50061 NEWT_REPLAY_METRICS_HOST=0.0.0.0 NEWT_REPLAY_METRICS_PORT=9100
 USER 10001:10001
 EXPOSE 50061 9100
@@ -75,7 +80,8 @@ LABEL org.opencontainers.image.title="newt-replay" \
       org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS planner
-COPY --from=build /opt/newt /opt/newt
+COPY --from=dependencies /opt/newt /opt/newt
+COPY --from=code /opt/newt /opt/newt
 ENV NEWT_PLANNER_HOST=0.0.0.0 NEWT_PLANNER_PORT=50071 NEWT_PLANNER_METRICS_HOST=0.0.0.0 NEWT_PLANNER_METRICS_PORT=9100
 USER 10001:10001
 EXPOSE 50071 9100
@@ -88,9 +94,10 @@ LABEL org.opencontainers.image.title="newt-planner" \
       org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS learner
-COPY --from=build /opt/newt /opt/newt
+COPY --from=dependencies /opt/newt /opt/newt
 # A named volume takes its owner from here.
 RUN install -d -o newt -g newt /data
+COPY --from=code /opt/newt /opt/newt
 VOLUME /data
 ENV NEWT_LEARNER_HOST=0.0.0.0 NEWT_LEARNER_PORT=8000 NEWT_LEARNER_METRICS_HOST=0.0.0.0 NEWT_LEARNER_METRICS_PORT=9100 \
     NEWT_LEARNER_HUB_HOST=0.0.0.0 NEWT_LEARNER_HUB_PORT=50081 NEWT_LEARNER_DATA_DIR=/data
@@ -105,7 +112,8 @@ LABEL org.opencontainers.image.title="newt-learner" \
       org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS sim
-COPY --from=build /opt/newt /opt/newt
+COPY --from=dependencies /opt/newt /opt/newt
+COPY --from=code /opt/newt /opt/newt
 ARG EXTRA
 ARG DOMAINS
 ENV NEWT_SIM_HOST=0.0.0.0 NEWT_SIM_PORT=50051 NEWT_SIM_METRICS_HOST=0.0.0.0 NEWT_SIM_METRICS_PORT=9100 \
@@ -128,7 +136,8 @@ WORKDIR /src
 COPY scripts/maniskill-vulkan.sh scripts/
 RUN python -m venv --without-pip /opt/newt && PYTHON=/opt/newt/bin/python scripts/maniskill-vulkan.sh
 
-FROM build AS assets
+FROM dependencies AS assets
+COPY --from=code /opt/newt /opt/newt
 # Packs to fetch (`python -m services.sim.domains.maniskill.assets --help`); "none" leaves their 27 tasks out.
 ARG MANISKILL_ASSETS="ycb xarm6 anymal_c"
 ENV MS_ASSET_DIR=/opt/maniskill

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes /opt/newt, the virtual environment of one image: ours and what it needs, in the versions of constraints/.
+# Makes /opt/newt, the virtual environment of one image, in two parts: what our code needs, in the versions of constraints/, and
+# our code.
 #   EXTRA            the extra of pyproject.toml that the image is for
 #   EXTRAS           more extras, separated by commas: otel, kubernetes
 #   TORCH            "cpu", "cu126" and the like take that build of torch from PyTorch's own index, which uv knows; "cuda"
@@ -7,8 +8,8 @@
 #   TORCH_INDEX_URL  another index than PyTorch's own, such as a mirror
 #   REQUIRE_HASHES   not empty: takes no file whose hash is not in constraints/hashes.txt
 #   TORCH_SHA256     with it, the hash of the file of a build from PyTorch's index, which is not there
-# Called three times, so that a change of our code does not install the rest again: `install.sh wheel` makes our wheel,
-# `install.sh dependencies` reads what that needs, `install.sh newt` adds its code.
+# A change of our code neither installs the rest again nor makes anybody pull it again: `install.sh wheel` makes our wheel,
+# `install.sh dependencies` installs what that needs, and `install.sh newt` the wheel alone, elsewhere, to be copied over that.
 set -eu
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -61,6 +62,9 @@ dependencies)
     export PIP_CONSTRAINT=$constraints
     install -r /tmp/requirements.txt
     ;;
-newt) install --no-deps --force-reinstall "${wheel}" ;;
+newt)
+    python -m venv --without-pip /opt/newt
+    install --no-deps "${wheel}"
+    ;;
 *) echo "usage: $0 wheel|dependencies|newt" >&2; exit 2 ;;
 esac
