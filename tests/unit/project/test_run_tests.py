@@ -32,11 +32,12 @@ def test_of_the_engine(): assert {engine}
 
 
 def run(
-    folder: Path, *, others: bool = True, breadth: bool = True, engine: bool = True, most_again: str = "8"
+    folder: Path, *, others: bool = True, breadth: bool = True, engine: bool = True, most_again: str = "8", until: str = ""
 ) -> subprocess.CompletedProcess[str]:
     for part in ("scripts", "tests"):
         (folder / part).mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "run-tests.sh", folder / "scripts")
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
     (folder / "tests/test_small.py").write_text(TESTS.format(others=others, breadth=breadth, engine=engine))
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    docker: of the engine\n    long: of breadth\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
@@ -49,6 +50,7 @@ def run(
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTEST_ADDOPTS": "-p xdist.plugin -ra",
             "MOST_AGAIN": most_again,
+            "NEWT_TEST_UNTIL": until,
         },
         capture_output=True,
         text=True,
@@ -82,3 +84,12 @@ def test_many_failures_are_no_accident(tmp_path: Path) -> None:
     done = run(tmp_path, others=False, most_again="1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "once more" not in done.stdout
+
+
+def test_what_is_not_begun_in_time_is_counted_with_the_reason(tmp_path: Path) -> None:
+    """Of the parts that may be cut short; what everybody runs is not one of them."""
+    done = run(tmp_path, others=False, breadth=False, until="1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.count("test_that_passes - assert False") == 2
+    assert done.stdout.count("SKIPPED [1] tests/conftest.py") == 2
+    assert done.stdout.count("the time for this part of the tests is used up") == 2
