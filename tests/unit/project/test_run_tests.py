@@ -32,7 +32,13 @@ def test_of_the_engine(): assert {engine}
 
 
 def run(
-    folder: Path, *, others: bool = True, breadth: bool = True, engine: bool = True, most_again: str = "8", until: str = ""
+    folder: Path,
+    *,
+    others: bool = True,
+    breadth: bool = True,
+    engine: bool = True,
+    most_again: str = "8",
+    until: str = "",
 ) -> subprocess.CompletedProcess[str]:
     for part in ("scripts", "tests"):
         (folder / part).mkdir(parents=True)
