@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from newt.cli import events
@@ -107,16 +108,20 @@ def list_evaluations(json: JsonOption = False, url: UrlOption = None) -> None:
 
 def scores_table(job: EvaluationJob, result: Evaluation) -> Table:
     """Means by task."""
-    table = name_table("task", "score", "± 95%", "return", "success", "episodes", "steps")
+    # As narrow as it can be: the longest name of a task and all figures fit 80 columns.
+    table = name_table(
+        "task", "score", "± 95%", "return", "success", "episodes", "steps", box=SIMPLE, padding=0, show_edge=False
+    )
     weight = job.request.constraint_weight
     planned = "as trained" if weight is None else f"constraint weight {weight:g}"
     how = result.mode if result.mode == "policy" else f"{result.mode}, {planned}"
     table.title = f"{job.request.checkpoint}, {how}, seed {job.request.seed}"
+    told = job.request.instructions.keys() & result.tasks.keys()
+    table.caption = "* told otherwise" if told else None
     for task, stats in result.tasks.items():
         success = "-" if stats.success is None else f"{stats.success:.2f}"
-        told = " (told otherwise)" if task in job.request.instructions else ""
         table.add_row(
-            task + told,
+            f"{task} *" if task in told else task,
             f"{stats.corrected_score:.3f}",
             _interval([stats]),
             f"{stats.return_:.1f}",

@@ -14,6 +14,7 @@ from newt.errors import InvalidInputError
 from newt.runs.base import now
 from newt.runs.evaluations import CheckpointEvaluationRequest, EvaluationJob
 from newt.runs.record import EpisodeStats, Evaluation
+from newt.tasks.registry import all_tasks
 
 
 def printed(*stats: EpisodeStats, weight: float | None = None) -> list[list[str]]:
@@ -51,6 +52,21 @@ def test_a_record_of_before_is_shown_without_an_interval() -> None:
     assert row(lines, "task-0")[:3] == ["task-0", "0.700", "-"]
     assert row(lines, "mean") == ["mean", "0.600", "-"]
     assert "constraint weight 0" in " ".join(lines[0])
+
+
+def test_a_changed_instruction_is_marked_and_cuts_no_figure() -> None:
+    name = max((task.name for task in all_tasks()), key=len)
+    request = CheckpointEvaluationRequest(checkpoint="run-1/0", instructions={name: "Stand still.", "another": "Run."})
+    job = EvaluationJob(
+        id="e", run_id="run-1", state="succeeded", request=request, checkpoint_sha256="", created_at=now()
+    )
+    result = Evaluation(kind="requested", mode="planner", env_steps=0, tasks={name: stats(0.6, 0.5, 100)})
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        console.print(scores_table(job, result))
+    (line,) = (line for line in capture.get().splitlines() if name in line)
+    assert line.replace("│", " ").split()[:4] == [name, "*", "0.600", "0.099"]
+    assert "* told otherwise" in capture.get()
 
 
 @pytest.mark.parametrize("weight", ["0.5", "1"])
