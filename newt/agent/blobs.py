@@ -21,8 +21,8 @@ from newt.agent.headers import parts, read_metadata
 def pack(document: Json, tensors: Mapping[str, Tensor]) -> bytes:
     """Packs named tensors with a document."""
     text = json.dumps(document, sort_keys=True)
-    # Clones give each name its own storage, which the format requires.
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    # Copies give each name its own storage, which the format requires.
+    stored = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     blob: bytes = pack_tensors(stored, {"newt": text, "sha256": digest(text, stored)})
     return blob
 

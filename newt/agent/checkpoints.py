@@ -20,6 +20,7 @@ from newt.agent import blobs, value_scale
 from newt.agent.checkpoint_header import FORMAT_VERSION, Document, Json, Kind
 from newt.agent.checkpoint_header import CheckpointError as CheckpointError
 from newt.agent.config import ModelConfig, TrainConfig
+from newt.agent.copies import copied
 from newt.agent.distributed import SOLO, Ranks
 from newt.agent.headers import document_of, read_metadata
 from newt.agent.task_table import TaskTable
@@ -85,9 +86,22 @@ def save_checkpoint(path: Path | str, updater: Updater, info: Mapping[str, Any] 
     Raises:
         OSError: The file cannot be written; an earlier file of that name is untouched.
     """
+    copied_checkpoint(updater, info)(Path(path))
+
+
+def copied_checkpoint(updater: Updater, info: Mapping[str, Any] | None = None) -> Callable[[Path], None]:
+    """Copies what `save_checkpoint` writes, and returns what writes the copy: the slow part, for another thread.
+
+    The copy is on the updater's device and as large as its state; the writer has it until it is dropped itself, and
+    takes twice as much of the host's memory while it writes.
+    """
     document = {**_model_document(updater.model), "train_config": updater.config.to_dict()}
-    blob = _pack("checkpoint", document, _table_tensors(updater.model) | updater.state_dict(), info)
-    blobs.write(Path(path), blob)
+    state = _table_tensors(updater.model) | updater.state_dict()
+
+    def write(path: Path) -> None:
+        blobs.write(path, _pack("checkpoint", document, state, info))
+
+    return write
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -120,18 +134,7 @@ def copied_weights(model: WorldModel, info: Mapping[str, Any] | None = None) -> 
     """Copies what `weights_to_bytes` packs, and returns what packs the copy: the slow part, for another thread."""
     tensors = {n: v for n, v in model.state_dict().items() if not n.startswith("target_critics.")}
     tensors[_TABLE] = model.task_embeddings
-    return partial(_pack, "weights", _model_document(model), _copied(tensors), info)
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, in one operation for each type: a GPU would take longer to begin a hundred copies than to make them."""
-    copies: dict[str, Tensor] = {}
-    for dtype in {tensor.dtype for tensor in tensors.values()}:
-        own = {name: tensor.detach() for name, tensor in tensors.items() if tensor.dtype == dtype}
-        joined = torch.cat([tensor.reshape(-1) for tensor in own.values()])
-        parts = torch.split(joined, [tensor.numel() for tensor in own.values()])
-        copies |= {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
-    return copies
+    return partial(_pack, "weights", _model_document(model), copied(tensors), info)
 
 
 def weights_from_bytes(data: bytes) -> WorldModel:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from newt.agent.batch import UpdateBatch, UpdateNoise, draw_noise
 from newt.agent.compilation import compiled
 from newt.agent.config import ConfigError, TrainConfig
+from newt.agent.copies import copied
 from newt.agent.devices import send
 from newt.agent.distributed import SOLO, Ranks
 from newt.agent.recorded import Recorded, Recorder, Tensors
@@ -417,7 +418,7 @@ class Updater:
             "updates": torch.tensor(self.updates),
             "rng": self._seeds.get_state(),
         }
-        return {name: value.detach().clone() for name, value in state.items()}
+        return copied(state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores `state_dict`'s output exactly; nothing is changed if it does not fit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,13 @@ class PolicyCheckpoint:
 
 def save_policy(path: Path, learner: VectorLearner, config: Config, table: TaskTable, info: Mapping[str, Any]) -> None:
     """Writes a learner's whole state. Raises OSError; an earlier file of that name is untouched then."""
+    copied_policy(learner, config, table, info)(path)
+
+
+def copied_policy(
+    learner: VectorLearner, config: Config, table: TaskTable, info: Mapping[str, Any]
+) -> Callable[[Path], None]:
+    """Copies what `save_policy` writes, and returns what writes the copy, as `newt.agent.checkpoints` does."""
     document = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -69,7 +76,12 @@ def save_policy(path: Path, learner: VectorLearner, config: Config, table: TaskT
         },
         "info": dict(info),
     }
-    blobs.write(path, blobs.pack(document, {_TABLE: table.embeddings, **learner.state_dict()}))
+    state = {_TABLE: table.embeddings, **learner.state_dict()}
+
+    def write(path: Path) -> None:
+        blobs.write(path, blobs.pack(document, state))
+
+    return write
 
 
 def load_policy(path: Path | str) -> PolicyCheckpoint:

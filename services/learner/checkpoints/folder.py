@@ -14,12 +14,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from newt.agent.checkpoint_header import CheckpointError
-from newt.baselines.config import Config
 from newt.errors import CorruptDataError, InvalidInputError, NotFoundError
 from newt.runs.base import now
 from newt.runs.record import Checkpoint
@@ -28,10 +27,7 @@ from services.learner.checkpoints.scores import read_scores
 
 if TYPE_CHECKING:
     from newt.agent.checkpoints import Checkpoint as AgentCheckpoint
-    from newt.agent.task_table import TaskTable
-    from newt.agent.update import Updater
     from newt.baselines.checkpoints import PolicyCheckpoint
-    from newt.baselines.vector import VectorLearner
 
 T = TypeVar("T")
 
@@ -54,31 +50,17 @@ class CheckpointFolder:
         self._directory, self._folder = directory, directory / "checkpoints"
         self._keep = keep
 
-    def save(self, name: str, updater: Updater, info: dict[str, Any]) -> Path:
+    def save(self, name: str, write: Callable[[Path], None]) -> Path:
         """Writes a checkpoint, replacing one of that name, and removes those too old to keep.
 
         Args:
             name: Name without suffix.
-            updater: Updater whose whole state is stored.
-            info: Counters and settings to store beside it; `env_steps` is required.
+            write: Writes its file whole or not at all, as `copied_checkpoint` and `copied_policy` return it. The file's
+                info must have `env_steps` and `updates`.
 
         Raises:
             OSError: The disk is full or not writable; older checkpoints are untouched.
         """
-        from newt.agent.checkpoints import save_checkpoint
-
-        return self._save(name, lambda path: save_checkpoint(path, updater, {**info, "updates": updater.updates}))
-
-    def save_policy(
-        self, name: str, learner: VectorLearner, config: Config, table: TaskTable, info: dict[str, Any]
-    ) -> Path:
-        """The same of an algorithm without a world model: the learner's whole state, its settings and tasks."""
-        from newt.baselines.checkpoints import save_policy
-
-        info = {**info, "updates": learner.updates}
-        return self._save(name, lambda path: save_policy(path, learner, config, table, info))
-
-    def _save(self, name: str, write: Callable[[Path], None]) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{name}{SUFFIX}"
         write(path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 
 import numpy as np
 import structlog
@@ -19,6 +20,7 @@ import torch
 from newt import __version__
 from newt.agent.task_table import TaskTable
 from newt.agent.update import read_metrics
+from newt.baselines.checkpoints import copied_policy
 from newt.baselines.config import Config
 from newt.baselines.learners import make_learner
 from newt.baselines.vector import Metrics, Transition, VectorLearner
@@ -29,6 +31,7 @@ from newt.tasks.embeddings import embed_tasks
 from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.limits import PADDED_OBS_DIM
 from services.learner.checkpoints.folder import CheckpointFolder, name_of
+from services.learner.checkpoints.saving import CheckpointSaver
 from services.learner.device import working_device
 from services.learner.direct.fleet import Fleet, FleetStep
 from services.learner.direct.tally import Tally
@@ -39,7 +42,7 @@ from services.learner.records.progress import CollectorProgress
 from services.learner.seeds import derive
 from services.learner.training.computing import compute_on
 from services.learner.training.report import TrainingReport
-from services.learner.waiting import RunFailedError, Stopped, loosely
+from services.learner.waiting import RunFailedError, Stopped
 from services.learner.worker.connections import Services
 from services.learner.worker.main import Context, run_child
 from services.learner.worker.reporter import REPORT_EVERY_S, every
@@ -62,6 +65,7 @@ class DirectLearning:
         self._context, self._services, self._device, self._stop = context, services, device, context.stop
         self._spec, self._writer = context.run.spec, context.writer
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
+        self._saver = CheckpointSaver(self._folder, self._writer)
         self._config = algorithm_config(self._spec)
         self._numbers = [number for _ in self._spec.task_list() for number in range(self._spec.collect.envs_per_task)]
         self._tasks = [task for task in self._spec.task_list() for _ in range(self._spec.collect.envs_per_task)]
@@ -81,7 +85,7 @@ class DirectLearning:
             every(REPORT_EVERY_S, self._tell, self._stop),
             every(METRICS_EVERY_S, self._tell_metrics, self._stop),
         )
-        with telling[0], telling[1], telling[2]:
+        with telling[0], telling[1], telling[2], self._saver:
             try:
                 self._report.stage = "connecting to the simulators"
                 self._services.check_sims(self._spec.task_list())
@@ -89,12 +93,14 @@ class DirectLearning:
                 self._report.pretrained = True
                 self._learn()
                 self._save()
+                self._saver.wait()
                 self._report.finished = True
                 self._evaluations.once("final", "policy", self._model(), self._tally.env_steps, self._learner.updates)
                 self._evaluations.finish()
             except Stopped:
                 if self._learner.updates > self._saved_updates:
                     self._save()
+                self._saver.wait()
                 raise
 
     # ---- starting
@@ -156,6 +162,7 @@ class DirectLearning:
                 obs = step.obs
                 if interval and tally.env_steps // interval > evaluated // interval and tally.env_steps < total:
                     evaluated = tally.env_steps
+                    self._saver.wait()  # the score is that of the newest checkpoint
                     # Episodes under way go on afterwards.
                     self._evaluations.play("periodic", "policy", self._model(), evaluated, learner.updates)
                     self._enter_learning()
@@ -174,37 +181,34 @@ class DirectLearning:
         wrong = [name for name, value in read_metrics(metrics).items() if not math.isfinite(value)]
         if wrong:
             self._report.diverged = True
+            with suppress(RunFailedError):
+                self._saver.wait()  # which may be the last good one
             names = [checkpoint.name for checkpoint in self._folder.list()]
             kept = f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
             raise RunFailedError(
                 f"{', '.join(wrong)} became NaN or infinite at update {learner.updates}; {kept}. Start a new run with "
                 "a lower learning rate (algorithm.ppo.lr, algorithm.fasttd3.lr)"
             )
+        self._saver.check()
         self._report.updated(learner.updates, self._tally.env_steps, 0.0, dict(metrics))
         if learner.updates - self._saved_updates >= self._spec.schedule.checkpoint_every_updates:
             self._save()
 
     def _save(self) -> None:
-        self._saved_updates = self._learner.updates
-        name = name_of(self._tally.env_steps, 0, self._learner.updates)
+        """Copies the state, which is written while the learning goes on."""
+        updates = self._saved_updates = self._learner.updates
+        name = name_of(self._tally.env_steps, 0, updates)
         info = {
             "run_id": self._context.run.id,
             "env_steps": self._tally.env_steps,
+            "updates": updates,
             "counts": self._tally.counts(),
             "spec": self._spec.model_dump(mode="json"),
             "task_facts": plain_facts(self._spec.task_list()),
             "text_encoder": self._encoder,
             "newt_version": __version__,
         }
-        try:
-            self._folder.save_policy(name, self._learner, self._config, self._table, info)
-        except OSError as error:
-            raise RunFailedError(
-                f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last "
-                "checkpoint"
-            ) from error
-        message = f"checkpoint {name} after {self._learner.updates} updates"
-        loosely(lambda: self._writer.event("checkpoint", message, {"name": name}))
+        self._saver.save(name, updates, lambda: copied_policy(self._learner, self._config, self._table, info))
 
     # ---- reporting
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from enum import IntEnum
 
 import structlog
@@ -21,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from newt import __version__
 from newt.agent import devices
-from newt.agent.checkpoints import copied_weights
+from newt.agent.checkpoints import copied_checkpoint, copied_weights
 from newt.agent.code_maker import leave
 from newt.agent.config import ConfigError
 from newt.agent.constraint import Guidance
@@ -37,6 +38,7 @@ from newt.tasks.encoders import EncoderUnavailableError
 from newt.wire.retry import Backoff, until_available
 from services.learner.checkpoints.folder import CheckpointFolder, name_of
 from services.learner.checkpoints.initial import initial_agent
+from services.learner.checkpoints.saving import CheckpointSaver
 from services.learner.records.progress import Pacing
 from services.learner.seeds import derive
 from services.learner.training.agents import fresh_model, updater_kind
@@ -81,6 +83,7 @@ class Trainer:
         self._spec = context.run.spec
         self._stop = context.stop
         self._folder = CheckpointFolder(context.directory, self._spec.schedule.keep_checkpoints)
+        self._saver = CheckpointSaver(self._folder, context.writer)
         self._image_encoder = ""
         self._guided: list[str] = []  # until the buffer is there
         self._compiled = False  # unless a checkpoint says so
@@ -103,7 +106,7 @@ class Trainer:
 
     def run(self) -> None:
         """Trains to the end. Raises Stopped, having saved, when the process must stop."""
-        with self._report.telling(), self._publisher, self._replay() as replay:
+        with self._report.telling(), self._publisher, self._saver, self._replay() as replay:
             try:
                 self._wait_for_buffer(replay)
                 if self._pretrain_left():
@@ -113,6 +116,7 @@ class Trainer:
                     self._save()
                 elif self._spec.init_from is not None and self._updater.updates == 0:
                     self._save()  # what fine-tuning began with, on the run's own task table
+                self._saver.wait()
                 self._publish()
                 self._report.pretrained = True
                 if self._online_left():
@@ -120,11 +124,13 @@ class Trainer:
                     self._train(replay, online=True)
                 self._env_steps = replay.get_buffer(self._context.run.id).env_steps
                 self._save()
+                self._saver.wait()
                 self._publish()
                 self._report.stage, self._report.finished = "", True
             except Stopped:
                 if self._updater.updates > self._saved_updates:
                     self._save()
+                self._saver.wait()
                 raise
 
     # ---- starting
@@ -211,6 +217,7 @@ class Trainer:
             while left():
                 batch = batch or feed.take(BATCH_POLL_S)
                 self._report.waiting_on = feed.waiting_on
+                self._saver.check()
                 step = _Step.STOP if self._stop.is_set() else _Step.UPDATE if batch else _Step.WAIT
                 agreed = self._ranks.agree(step)
                 if agreed == _Step.STOP:
@@ -251,14 +258,19 @@ class Trainer:
         if self._updater.updates - self._saved_updates >= self._spec.schedule.checkpoint_every_updates:
             self._check(metrics)
             self._updater.require_equal()
-            self._change_code()
+            changed = self._change_code()
             self._save()
+            if changed:
+                self._saver.wait()  # a run that is killed goes on from where other code began, or from before
         if online and self._ranks.first:
             self._publisher.maybe_publish(self._updater.updates, self._weights)
 
-    def _change_code(self) -> None:
+    def _change_code(self) -> bool:
+        """Whether the updates from now on are computed by other code than those before."""
+        before = self._code.used
         self._code.change()
         self._tell_code()
+        return self._code.used != before
 
     def _tell_code(self) -> None:
         self._report.computing = self._report.computing.model_copy(update={"compiled": self._code.used})
@@ -278,6 +290,8 @@ class Trainer:
         wrong = [name for name, value in read_metrics(metrics).items() if not math.isfinite(value)]
         if wrong:
             self._report.diverged = True
+            with suppress(RunFailedError):
+                self._saver.wait()  # which may be the last good one
             names = [checkpoint.name for checkpoint in self._folder.list()]
             kept = f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
             raise RunFailedError(
@@ -288,6 +302,7 @@ class Trainer:
     # ---- storing and publishing
 
     def _save(self) -> None:
+        """Copies the state, which is written while the training goes on."""
         left, updates = self._pretrain_left(), self._updater.updates
         self._saved_updates = updates
         if not self._ranks.first:
@@ -295,6 +310,7 @@ class Trainer:
         name = name_of(self._env_steps, left, updates)
         info = {
             "run_id": self._context.run.id,
+            "updates": updates,
             **self._guidance().to_info(),
             "spec": self._spec.model_dump(mode="json"),
             "task_facts": plain_facts(self._spec.task_list()),
@@ -304,15 +320,7 @@ class Trainer:
             "compiled": self._code.used,
             "newt_version": __version__,
         }
-        try:
-            self._folder.save(name, self._updater, info)
-        except OSError as error:
-            raise RunFailedError(
-                f"cannot write checkpoint {name}: {error}; make room and resume the run, which goes on from the last "
-                "checkpoint"
-            ) from error
-        message = f"checkpoint {name} after {updates} updates"
-        loosely(lambda: self._context.writer.event("checkpoint", message, {"name": name}))
+        self._saver.save(name, updates, lambda: copied_checkpoint(self._updater, info))
 
     def _publish(self) -> None:
         if self._ranks.first:

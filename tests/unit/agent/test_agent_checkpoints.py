@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from newt.agent.batch import UpdateBatch
 from newt.agent.checkpoints import (
     CheckpointError,
+    copied_checkpoint,
     copied_weights,
     load_checkpoint,
     save_checkpoint,
@@ -152,3 +153,21 @@ def test_weights_are_copied_in_one_operation_and_packed_later(make_model: MakeMo
     assert weights_info(data) == {"run_id": "r"}
     rebuilt = weights_from_bytes(data).state_dict()
     assert all(torch.equal(rebuilt[name], before[name]) for name in before if not name.startswith("target_critics."))
+
+
+def test_a_state_is_copied_in_one_operation_for_each_type_and_written_later(
+    make_model: MakeModel, make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    updater, batch = trained(make_model, make_batch)
+    save_checkpoint(tmp_path / "at_once", updater, {"run": "r"})
+    with Operations() as operations:
+        updater.state_dict()
+    assert operations.seen.count("cat") == len({value.dtype for value in updater.state_dict().values()})
+    assert "clone" not in operations.seen
+    write = copied_checkpoint(updater, {"run": "r"})
+    updater.rl_update(batch)
+    write(tmp_path / "later")
+    first, second = load_checkpoint(tmp_path / "at_once"), load_checkpoint(tmp_path / "later")
+    assert first.state.keys() == second.state.keys()
+    assert all(torch.equal(value, second.state[name]) for name, value in first.state.items())
+    assert first.info == second.info

@@ -45,6 +45,7 @@ def test_a_trainer_saves_without_redis_and_waits_for_replay(tmp_path: Path) -> N
     finally:
         redis.stop()
     trainer._save()
+    trainer._saver.wait()
     assert len(trainer._folder.list()) == 1
     stopper = threading.Timer(3.0, context.stop.set)
     stopper.start()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from newt.agent.checkpoints import copied_checkpoint
 from newt.agent.config import ModelConfig, TrainConfig
 from newt.agent.task_table import TaskTable
 from newt.agent.update import Updater
@@ -23,7 +24,7 @@ def updater() -> Updater:
 
 def _save(folder: CheckpointFolder, updater: Updater, name: str, updates: int) -> Path:
     updater.updates = updates
-    return folder.save(name, updater, {"env_steps": 10 * updates})
+    return folder.save(name, copied_checkpoint(updater, {"env_steps": 10 * updates, "updates": updates}))
 
 
 def test_names_tell_the_steps() -> None:
