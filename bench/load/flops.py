@@ -6,6 +6,7 @@ Matrix products only, two operations for each multiplication with its addition.
 from __future__ import annotations
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import agents
@@ -13,9 +14,6 @@ from newt.agent.config import PlanConfig, TrainConfig
 from newt.agent.inference import InferenceModel
 from newt.agent.planning import Planner
 from newt.agent.update import Updater
-
-# Arithmetic grows in proportion to the rows, so few are counted.
-_SEQUENCES = 64
 
 
 def plan_flops(size: str) -> float:
@@ -30,12 +28,17 @@ def plan_flops(size: str) -> float:
 
 
 def update_flops(size: str, batch_size: int = 1024) -> float:
-    """Of one online update, forward and backward."""
+    """Of one online update, forward and backward; nothing is computed for it.
+
+    It is not in proportion to the sequences: the first layers' products with the embeddings are made for each row, or
+    for each task where those are fewer.
+    """
     model = agents.world_model(size)
     updater = Updater(model, TrainConfig())
-    with FlopCounterMode(display=False) as counter:
-        updater.rl_update(agents.batch(model, _SEQUENCES))
-    return float(counter.get_total_flops()) * batch_size / _SEQUENCES
+    batch = agents.batch(model, batch_size)
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+        updater.rl_update(batch)
+    return float(counter.get_total_flops())
 
 
 def main() -> None:
