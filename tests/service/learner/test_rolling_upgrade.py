@@ -78,6 +78,11 @@ def running(code: Path) -> Iterator[None]:
 class RollingStack(LearnerStack):
     """Services that each run the code of one folder or another."""
 
+    def start(self, name: str) -> None:
+        """Starts a service's process, with settings that both versions know: images bring those of their own."""
+        self.settings["learner"].pop("METRICS_PORT", None)
+        super().start(name)
+
     def use(self, name: str, code: Path) -> None:
         """Replaces a service by the same of other code, as an orchestrator does: SIGTERM, then the next one."""
         self.processes[name].send_signal(signal.SIGTERM)
