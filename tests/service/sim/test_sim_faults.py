@@ -53,6 +53,14 @@ def not_finite(task: str) -> float:
     return REGISTRY.get_sample_value("newt_sim_not_finite_episodes_total", {"task": task}) or 0.0
 
 
+def wait_replaced(server: RunningServer, index: int) -> None:
+    """Waits until another process stands where one that was killed stood."""
+    deadline = time.monotonic() + 10
+    while server.service.pool.pids[index] == server.pids[index] or not server.service.pool.healthy:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def check_crashed(step: Step, before: npt.NDArray[np.float32], rows: list[int]) -> None:
     """The contract for rows whose simulator died, and that the others did not notice."""
     others = [row for row in range(len(before)) if row not in rows]
@@ -338,20 +346,14 @@ def test_workers_share_the_file_of_what_draws_also_with_one_that_replaces_anothe
     assert len(set(verdicts())) == 1
     before = verdicts()
     os.kill(server.pids[0], signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while server.service.pool.pids[0] == server.pids[0] or not server.service.pool.healthy:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_replaced(server, 0)
     assert verdicts() == before
 
 
 def test_a_dead_idle_worker_is_replaced_unasked(start: Start) -> None:
     server = start()
     os.kill(server.pids[1], signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while server.service.pool.pids[1] == server.pids[1] or not server.service.pool.healthy:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_replaced(server, 1)
 
 
 def test_task_termination(start: Start) -> None:
